@@ -1,0 +1,14 @@
+"""Byzantine-robust federated learning for Flower.
+
+The rooms carry Flower's names: swap ``flwr`` for ``flwr_byz`` in an import line.
+
+- ``flwr_byz.serverapp.strategy.GeometricMedianOfMeans``: strategy for Flower's Message API.
+- ``flwr_byz.server.strategy.GeometricMedianOfMeans``: strategy for ``NumPyClient`` apps.
+- ``flwr_byz.aggregation``: the rule itself, on NumPy vectors.
+- ``flwr_byz.attacks``: what a Byzantine client sends.
+
+Source: Chen, Su, Xu, "Distributed Statistical Machine Learning in Adversarial Settings:
+Byzantine Gradient Descent" (2017), called "the paper" in this package.
+"""
+
+__version__ = "0.1.0"

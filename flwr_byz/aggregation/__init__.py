@@ -1,0 +1,24 @@
+"""Robust aggregation of float vectors. NumPy only; nothing here knows Flower."""
+
+from .batches import num_batches, split_into_batches
+from .geometric_median import GeometricMedian, geometric_median
+from .median_of_means import (
+    GeometricMedianOfMeans,
+    aggregate_batch_means,
+    geometric_median_of_means,
+    mean,
+)
+from .selection import mean_of_random_subset, mean_of_smallest_norms
+
+__all__ = [
+    "GeometricMedian",
+    "GeometricMedianOfMeans",
+    "aggregate_batch_means",
+    "geometric_median",
+    "geometric_median_of_means",
+    "mean",
+    "mean_of_random_subset",
+    "mean_of_smallest_norms",
+    "num_batches",
+    "split_into_batches",
+]

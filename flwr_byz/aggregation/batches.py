@@ -1,0 +1,81 @@
+"""Grouping m clients into k batches (the paper's Algorithm 2, step 1) and choosing k."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -> int:
+    """Choose the number of batches k from the number of Byzantine clients q.
+
+    Each Byzantine client spoils at most one batch, so the geometric median of the k batch means
+    holds while 2q < k. The paper (Theorem 1, Remark 1) asks for 2(1+ε)q ≤ k ≤ m.
+
+    Parameters
+    ----------
+    num_clients : int
+        m, at least 1.
+    num_byzantine : int
+        q, the most Byzantine clients in any one round; 0 ≤ 2q < m.
+    epsilon : float, default 1.0
+        ε > 0 of the paper. The larger, the more batches: less dilution of honest noise inside
+        a batch, more distance to the breakdown point.
+
+    Returns
+    -------
+    int
+        The smallest k ≥ 2(1+ε)q, never above m; 1 where q = 0, which makes the rule the mean.
+
+    Raises
+    ------
+    ValueError
+        Where an argument is out of range, and where 2q ≥ m: no k can hold then.
+    """
+    if num_clients < 1:
+        raise ValueError(f"num_clients must be at least 1, got {num_clients}")
+    if num_byzantine < 0:
+        raise ValueError(f"num_byzantine must be at least 0, got {num_byzantine}")
+    if not 0 < epsilon < float("inf"):
+        raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
+    if 2 * num_byzantine >= num_clients:
+        raise ValueError(
+            f"num_byzantine = {num_byzantine} of num_clients = {num_clients}: no rule holds "
+            f"against half of the clients or more; at most {(num_clients - 1) // 2} are allowed"
+        )
+    # Exact arithmetic on the decimal the caller wrote: 2 * 1.1 * 5 is 11, not 11.000000000000002.
+    wanted = ceil(2 * (1 + Fraction(repr(float(epsilon)))) * num_byzantine)
+    return min(max(wanted, 1), num_clients)
+
+
+def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequence[Item]]:
+    """Split clients, in their order, into k runs of neighbours.
+
+    Parameters
+    ----------
+    clients : sequence of length m
+        Whatever stands for a client: identities or vectors.
+    num_batches : int
+        k, with 1 ≤ k ≤ m.
+
+    Returns
+    -------
+    list of k sequences
+        Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
+        does not divide m, sizes differ by at most one and the larger batches come first.
+
+    Raises
+    ------
+    ValueError
+        Where k is not between 1 and m.
+    """
+    if not 1 <= num_batches <= len(clients):
+        raise ValueError(
+            f"num_batches must be between 1 and the number of clients {len(clients)}, "
+            f"got {num_batches}"
+        )
+    size, larger = divmod(len(clients), num_batches)
+    ends = [size * (batch + 1) + min(batch + 1, larger) for batch in range(num_batches)]
+    return [clients[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -1,0 +1,238 @@
+"""The (1+γ)-approximate geometric median (the paper's equation 6), with a certificate."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._coordinates import (
+    central_row,
+    coordinatewise_median,
+    gram_coordinates,
+    plain_coordinates,
+    qr_coordinates,
+)
+from ._minimise import (
+    candidate_free_sets,
+    certified_gap,
+    met_points,
+    minimise,
+    pulls,
+    remaining_force,
+)
+from ._vectors import Vectors, as_vectors, block, column_blocks, power_of_two_scale
+
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class GeometricMedian:
+    """A point that nearly minimises the weighted sum of distances, and how near it is.
+
+    Attributes
+    ----------
+    point : ndarray (d,), float64
+        The approximate geometric median.
+    objective : float
+        Weighted sum of the distances from `point` to the points.
+    gap : float
+        Certified relative gap: ``objective <= (1 + gap) * optimum``, by weak duality, computed in
+        float64 on the points themselves.
+    weights : ndarray (n,), float64
+        Nonnegative, sums to one: ``point`` is ``sum(weights[i] * points[i])`` to rounding.
+    iterations : int
+        Steps of the solver.
+    """
+
+    point: NDArray[np.float64]
+    objective: float
+    gap: float
+    weights: NDArray[np.float64]
+    iterations: int
+
+
+def geometric_median(
+    points: ArrayLike | Sequence[ArrayLike],
+    weights: ArrayLike | None = None,
+    *,
+    gamma: float = 1e-9,
+) -> GeometricMedian:
+    """Compute a (1+γ)-approximate geometric median.
+
+    It minimises ``sum(weights[i] * norm(z - points[i]))`` over z, to a certified relative gap of at
+    most γ. Where the minimiser is not unique (collinear points) it is one of them. Up to half of
+    the weight can be arbitrary without moving the median beyond C_α times the radius of the rest
+    (the paper's Lemma 1).
+
+    Parameters
+    ----------
+    points : array-like (n, d) or sequence of n equal-length vectors
+        Real, finite, any float or integer dtype; n ≥ 1. Sums are made in float64.
+    weights : array-like (n,), optional
+        Nonnegative masses of the points, not all zero; equal by default.
+    gamma : float, default 1e-9
+        γ > 0, the gap that is asked for. Below about 1e-13 rounding decides, and the gap that is
+        returned says what was reached.
+
+    Returns
+    -------
+    GeometricMedian
+
+    Raises
+    ------
+    ValueError
+        Where a point is not finite, not real or of another length (the message names its row),
+        where a weight is negative or not finite, or where γ is not positive.
+
+    Notes
+    -----
+    The median is a convex combination of the points, so the search runs in at most n dimensions:
+    on coordinates from the Gram matrix (one pass over the data), by Newton's method with a line
+    search. The certificate is then computed on the data; where float64 cancellation
+    spoiled the Gram matrix, the search is done again on coordinates from a QR factorisation.
+    """
+    vectors = as_vectors(points, "points")
+    check_gamma(gamma)
+    mass = _as_mass(weights, len(vectors))
+    total = float(mass.sum())
+    heavy = np.flatnonzero(mass > 0)
+    if len(heavy) < len(vectors):
+        vectors = [vectors[i] for i in heavy]
+    share = mass[heavy] / total
+    scale = power_of_two_scale(vectors)
+
+    iterations = 0
+    best = None
+    for combination, steps in _combinations(vectors, scale, share, gamma):
+        iterations += steps
+        certified = _certify(vectors, scale, share, combination, gamma)
+        if best is None or certified.shortfall(gamma) < best.shortfall(gamma):
+            best = certified
+        if best.shortfall(gamma) == (gamma, gamma):
+            break
+    assert best is not None
+
+    all_weights = np.zeros(len(mass))
+    all_weights[heavy] = best.weights
+    with np.errstate(over="ignore"):
+        objective = float(np.float64(best.objective) * total / scale)
+    return GeometricMedian(
+        point=best.point,
+        objective=objective,
+        gap=best.gap,
+        weights=all_weights,
+        iterations=iterations,
+    )
+
+
+def _combinations(
+    vectors: Vectors, scale: float, mass: NDArray[np.float64], gamma: float
+) -> Iterator[tuple[NDArray[np.float64], int]]:
+    """Yield convex weights that should do, and the steps they took; the sure ones come late."""
+    if len(vectors[0]) <= len(vectors):
+        searches = [(plain_coordinates, coordinatewise_median)]
+    else:
+        searches = [(gram_coordinates, central_row), (qr_coordinates, coordinatewise_median)]
+    for coordinates, centre in searches:
+        weights, steps = minimise(coordinates(vectors, scale, centre(vectors, scale)), mass, gamma)
+        yield weights, steps
+        # Where points differ in their last digits, their combination is no float64 vector.
+        alone = np.zeros(len(weights))
+        alone[np.argmax(weights)] = 1.0
+        yield alone, 0
+
+
+def check_gamma(gamma: float) -> None:
+    """Raise ValueError where γ is not a positive finite number."""
+    if not 0 < gamma < float("inf"):
+        raise ValueError(f"gamma must be positive and finite, got {gamma}")
+
+
+def _as_mass(weights: ArrayLike | None, num_points: int) -> NDArray[np.float64]:
+    if weights is None:
+        return np.ones(num_points)
+    mass = np.asarray(weights, dtype=np.float64)
+    if mass.shape != (num_points,):
+        raise ValueError(f"weights must have shape ({num_points},), got {mass.shape}")
+    if not (np.isfinite(mass).all() and (mass >= 0).all() and mass.any()):
+        raise ValueError("weights must be nonnegative, finite and not all zero")
+    relative: NDArray[np.float64] = mass / mass.max()
+    return relative
+
+
+@dataclass(frozen=True, eq=False)
+class _Certified:
+    point: NDArray[np.float64]
+    objective: float
+    gap: float
+    residual: float
+    weights: NDArray[np.float64]
+
+    def shortfall(self, gamma: float) -> tuple[float, float]:
+        """Gap and residual, for comparison: as small as was asked for is small enough."""
+        return max(self.gap, gamma), max(self.residual, gamma)
+
+
+def _certify(
+    vectors: Vectors,
+    scale: float,
+    mass: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    gamma: float,
+) -> _Certified:
+    """Form the convex combination and certify it on the data, in float64.
+
+    Two passes. The dual vectors start from the combination before it is rounded to float64
+    coordinates (y, kept as an offset from the heaviest point), the objective is that of the rounded
+    one (z).
+    """
+    centre = np.multiply(vectors[int(np.argmax(weights))], scale, dtype=np.float64)
+    n, d = len(vectors), len(vectors[0])
+    point = np.empty(d)
+    squared_to_y, squared_to_z, squared_reach = np.zeros(n), np.zeros(n), np.zeros(n)
+    for columns in column_blocks(n, d):
+        scaled = block(vectors, columns, scale)
+        offsets = scaled - centre[columns]
+        shift = weights @ offsets
+        squared_reach += np.einsum("ij,ij->i", offsets, offsets)
+        offsets -= shift
+        squared_to_y += np.einsum("ij,ij->i", offsets, offsets)
+        point[columns] = centre[columns] + shift
+        scaled -= point[columns]
+        squared_to_z += np.einsum("ij,ij->i", scaled, scaled)
+    distances = np.sqrt(squared_to_y)
+    objective = float(mass @ distances)
+    excess = float(mass @ np.sqrt(squared_to_z)) - objective
+
+    met = met_points(distances, np.sqrt(squared_reach))
+    free_sets = np.concatenate([candidate_free_sets(distances, objective, gamma), met[None]])
+    directions = np.stack([pulls(mass, distances, free) for free in free_sets])
+    squared_forces, dot_mean, dot_free = np.zeros(3), np.zeros(3), np.zeros(3)
+    for columns in column_blocks(n, d):
+        offsets = block(vectors, columns, scale) - centre[columns]
+        offsets -= weights @ offsets
+        forces = directions @ offsets
+        squared_forces += np.einsum("ij,ij->i", forces, forces)
+        dot_mean += forces @ (mass @ offsets)
+        dot_free += np.einsum("ij,ij->i", forces, (free_sets * mass) @ offsets)
+    forces_norm = np.sqrt(squared_forces)
+    gap = min(
+        certified_gap(
+            objective=objective,
+            excess=excess,
+            free_objective=float(mass[free] @ distances[free]),
+            free_mass=float(mass[free].sum()),
+            force=float(forces_norm[i]),
+            force_dot_mean=float(dot_mean[i]),
+            force_dot_free=float(dot_free[i]),
+        )
+        for i, free in enumerate(free_sets)
+    )
+    return _Certified(
+        point=point / scale,
+        objective=objective + excess,
+        gap=gap + _ROUNDING if objective + excess > 0 else 0.0,
+        residual=remaining_force(float(forces_norm[-1]), float(mass[met].sum())),
+        weights=weights,
+    )

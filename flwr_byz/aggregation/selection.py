@@ -1,0 +1,80 @@
+"""The two selection rules of the paper's section 6, left there as an open question.
+
+Both average a subset of the vectors. They answer weaker adversaries than the geometric median of
+means does: the first one that cannot foresee the server's random bits, the second one whose
+replies are long. Neither has a guarantee in the paper.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._vectors import as_vectors
+from .median_of_means import mean
+
+
+def mean_of_random_subset(
+    vectors: ArrayLike | Sequence[ArrayLike], num_selected: int, *, seed: int
+) -> NDArray[np.float64]:
+    """Average a uniformly random subset of the vectors.
+
+    Parameters
+    ----------
+    vectors : array-like (m, d) or sequence of m equal-length vectors
+        Real, finite.
+    num_selected : int
+        Size of the subset, between 1 and m.
+    seed : int
+        Seed of the choice; the same seed selects the same vectors.
+
+    Returns
+    -------
+    ndarray (d,), float64
+
+    Raises
+    ------
+    ValueError
+        Where `num_selected` is out of range, or a vector is not finite or of another length.
+    """
+    rows = as_vectors(vectors, "vectors")
+    _check_num_selected(num_selected, len(rows))
+    chosen = np.random.default_rng(seed).choice(len(rows), size=num_selected, replace=False)
+    return mean([rows[i] for i in sorted(chosen)])
+
+
+def mean_of_smallest_norms(
+    vectors: ArrayLike | Sequence[ArrayLike], num_selected: int
+) -> NDArray[np.float64]:
+    """Average the vectors of smallest Euclidean norm (the first ones among equal norms).
+
+    Parameters
+    ----------
+    vectors : array-like (m, d) or sequence of m equal-length vectors
+        Real, finite.
+    num_selected : int
+        How many to keep, between 1 and m; m − q drops as many as there may be Byzantine clients.
+
+    Returns
+    -------
+    ndarray (d,), float64
+
+    Raises
+    ------
+    ValueError
+        Where `num_selected` is out of range, or a vector is not finite or of another length.
+    """
+    rows = as_vectors(vectors, "vectors")
+    _check_num_selected(num_selected, len(rows))
+    scale = max(float(np.abs(row).max(initial=0.0)) for row in rows) or 1.0
+    norms = [np.linalg.norm(np.divide(row, scale, dtype=np.float64)) for row in rows]
+    chosen = np.argsort(norms, kind="stable")[:num_selected]
+    return mean([rows[i] for i in sorted(chosen)])
+
+
+def _check_num_selected(num_selected: int, num_vectors: int) -> None:
+    if not 1 <= num_selected <= num_vectors:
+        raise ValueError(
+            f"num_selected must be between 1 and the number of vectors {num_vectors}, "
+            f"got {num_selected}"
+        )
