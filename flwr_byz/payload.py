@@ -212,6 +212,17 @@ def read_number(value: object, what: str) -> float:
     return number
 
 
+def check_num_examples(value: object, what: str) -> None:
+    """Check that a client claims a positive finite number of examples.
+
+    Raises
+    ------
+    MalformedReply
+    """
+    if read_number(value, what) <= 0:
+        raise MalformedReply(f"{what} is {value}, not positive")
+
+
 # --- one array --------------------------------------------------------------------------------
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# n equal-length real vectors: one (n, d) array, or a list of n arrays (d,) left where they are.
-Vectors = NDArray[np.floating] | list[NDArray[np.floating]]
+# n equal-length real vectors: one (n, d) array, or n arrays (d,) left where they are.
+Vectors = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 
 # Numbers in a block: 2 MB of float64, which stays in a core's cache.
 _BLOCK_SIZE = 1 << 18

@@ -98,7 +98,7 @@ def geometric_median(
     total = float(mass.sum())
     heavy = np.flatnonzero(mass > 0)
     if len(heavy) < len(vectors):
-        vectors = [vectors[i] for i in heavy]
+        vectors = [vectors[int(i)] for i in heavy]
     share = mass[heavy] / total
     scale = power_of_two_scale(vectors)
 

@@ -1,8 +1,8 @@
 """The paper's robust gradient aggregation A_k: batch means, norm trimming, geometric median."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,13 @@ from .geometric_median import check_gamma, geometric_median
 
 TrimNorm = float | Literal["auto"] | None
 
+Item = TypeVar("Item")
+
 _AUTO_TRIM_FACTOR = 2.0
+
+
+class AllBatchesTrimmed(ValueError):
+    """Every batch mean is longer than the norm allowed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,26 +78,41 @@ def geometric_median_of_means(
     Raises
     ------
     ValueError
-        Where an argument is out of range, a vector is not finite or of another length (the message
-        names its row), or every batch mean is longer than `trim_norm`.
+        Where an argument is out of range, or a vector is not finite or of another length (the
+        message names its row).
+    AllBatchesTrimmed
+        A ValueError: where every batch mean is longer than `trim_norm`.
     """
     rows = as_vectors(vectors, "vectors")
     batches = split_into_batches(list(rows), num_batches)
     return aggregate_batch_means([mean(b) for b in batches], trim_norm=trim_norm, gamma=gamma)
 
 
-def mean(vectors: Iterable[NDArray[np.floating]]) -> NDArray[np.float64]:
-    """Average finite vectors in float64, (d,); no intermediate sum overflows."""
-    vectors = list(vectors)
-    total = np.zeros(vectors[0].shape)
+def mean(
+    items: Sequence[Item], vector_of: Callable[[Item], NDArray[np.floating]] = np.asarray
+) -> NDArray[np.float64]:
+    """Average finite vectors in float64, one after the other; no sum on the way overflows.
+
+    Parameters
+    ----------
+    items : sequence, not empty
+        The vectors, or what `vector_of` makes each of them from, so that one is held at a time.
+    vector_of : callable, optional
+
+    Returns
+    -------
+    ndarray (d,), float64
+    """
+    total = vector_of(items[0]).astype(np.float64)
     with np.errstate(over="ignore"):
-        for vector in vectors:
-            total += vector
+        for item in items[1:]:
+            total += vector_of(item)
     if np.isfinite(total).all():
-        return total / len(vectors)
-    total[:] = 0.0
-    for vector in vectors:
-        total += vector / len(vectors)
+        total /= len(items)
+        return total
+    total.fill(0.0)
+    for item in items:
+        total += vector_of(item) / len(items)
     return total
 
 
@@ -121,7 +142,9 @@ def aggregate_batch_means(
     Raises
     ------
     ValueError
-        Where an argument is out of range, or every batch mean is longer than `trim_norm`.
+        Where an argument is out of range.
+    AllBatchesTrimmed
+        Where every batch mean is longer than `trim_norm`.
     """
     check_trim_norm(trim_norm)
     check_gamma(gamma)
@@ -138,11 +161,11 @@ def aggregate_batch_means(
     trimmed = batch_norms > limit
     kept = np.flatnonzero(~trimmed)
     if len(kept) == 0:
-        raise ValueError(
+        raise AllBatchesTrimmed(
             f"trim_norm = {trim_norm} leaves no batch: the shortest batch mean has norm "
             f"{batch_norms.min():.6g}"
         )
-    median = geometric_median([batch_means[i] for i in kept], gamma=gamma)
+    median = geometric_median([batch_means[int(i)] for i in kept], gamma=gamma)
     batch_weights = np.zeros(len(batch_norms))
     batch_weights[kept] = median.weights
     return GeometricMedianOfMeans(

@@ -1,0 +1,1 @@
+"""For Flower's classic API (``NumPyClient`` apps), as ``flwr.server``."""

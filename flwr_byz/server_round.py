@@ -1,0 +1,399 @@
+"""One round at the server, whatever the API: steps 3 to 5 of the paper's Algorithm 2.
+
+Replies are opened one by one, what is malformed counts as no message, the rest goes into its
+client's batch, and the geometric median of the batch means becomes the step.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import ERROR, INFO, WARNING
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from .aggregation import aggregate_batch_means, mean, num_batches, split_into_batches
+from .aggregation.geometric_median import check_gamma
+from .aggregation.median_of_means import AllBatchesTrimmed, TrimNorm, check_trim_norm
+from .payload import Layout, MalformedReply, Model, read_number
+from .theory import c_alpha
+
+ClientId = int | str  # the Message API's node id, or the classic API's `cid`
+Payload = TypeVar("Payload")
+Evaluation = TypeVar("Evaluation")
+Content = TypeVar("Content")
+
+_MAX_LOGGED_REJECTIONS = 10
+_MAX_LOGGED_REASON = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options that both strategies add to FedAvg's, checked; see `GeometricMedianOfMeans`."""
+
+    num_byzantine: int | None = None
+    num_batches: int | None = None
+    reply: Literal["weights", "gradients"] = "weights"
+    server_learning_rate: float = 1.0
+    trim_norm: TrimNorm = None
+    gamma: float = 1e-9
+    group_by_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.num_byzantine is None) == (self.num_batches is None):
+            raise ValueError(
+                "give exactly one of num_byzantine and num_batches, got "
+                f"num_byzantine={self.num_byzantine}, num_batches={self.num_batches}"
+            )
+        _check_count("num_byzantine", self.num_byzantine, least=0)
+        _check_count("num_batches", self.num_batches, least=1)
+        if self.reply not in ("weights", "gradients"):
+            raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
+        if not 0 < self.server_learning_rate < float("inf"):
+            raise ValueError(
+                f"server_learning_rate must be positive and finite, got {self.server_learning_rate}"
+            )
+        check_trim_norm(self.trim_norm)
+        check_gamma(self.gamma)
+
+    @property
+    def min_clients(self) -> int:
+        """The fewest clients with which the rule can hold: 2q + 1, or k."""
+        if self.num_byzantine is not None:
+            return 2 * self.num_byzantine + 1
+        assert self.num_batches is not None
+        return self.num_batches
+
+    def batches_for(self, num_clients: int) -> int:
+        """Return the number of batches k for m ≥ 1 clients: m where the rule cannot hold."""
+        if num_clients < self.min_clients:
+            return num_clients
+        if self.num_byzantine is not None:
+            return num_batches(num_clients, self.num_byzantine)
+        assert self.num_batches is not None
+        return self.num_batches
+
+    def summary(self) -> list[str]:
+        """Lines for the log, in the style of Flower's strategies."""
+        if self.num_byzantine is not None:
+            robustness = f"Byzantine clients: at most {self.num_byzantine} (k batches follow)"
+        else:
+            robustness = f"Batches: {self.num_batches}"
+        trim = "none" if self.trim_norm is None else self.trim_norm
+        return [
+            "\t├──> GeometricMedianOfMeans settings:",
+            f"\t│\t├── {robustness}",
+            f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
+            f"\t│\t├── Norm trimming: {trim}",
+            f"\t│\t└── Gap of the geometric median: at most {self.gamma}",
+        ]
+
+
+def _check_count(name: str, value: int | None, *, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Reply(Generic[Payload]):
+    """A reply that passed every check.
+
+    Attributes
+    ----------
+    client : int or str
+    payload : FitRes or Message
+        As it came.
+    model : Model
+        Its arrays.
+    metrics : mapping
+        What the client claims, unchecked.
+    """
+
+    client: ClientId
+    payload: Payload
+    model: Model
+    metrics: Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome(Generic[Payload]):
+    """What a round came to.
+
+    Attributes
+    ----------
+    model : Model or None
+        The new model; None where the old one is kept.
+    report : dict
+        Numbers for the strategy's metrics, by name (see `GeometricMedianOfMeans`).
+    replies : list of Reply
+        The accepted replies, in client order.
+    """
+
+    model: Model | None
+    report: dict[str, int | float]
+    replies: list[Reply[Payload]]
+
+
+@dataclass
+class ServerRound(Generic[Payload]):
+    """The server of Algorithm 2: knows what it sent to whom, and turns replies into a step.
+
+    Parameters
+    ----------
+    settings : Settings
+    layout_of : callable
+        Reads a payload's own layout; needed only where the server does not know what it sent.
+    open_reply : callable
+        Opens a payload against the layout of the model: its arrays and its metrics. Raises
+        `MalformedReply`; anything else that it raises counts as that, too.
+    """
+
+    settings: Settings
+    layout_of: Callable[[Payload], Layout]
+    open_reply: Callable[[Payload, Layout], tuple[Model, Mapping[str, object]]]
+    _sent: Model | None = field(default=None, init=False)
+    _asked: frozenset[ClientId] | None = field(default=None, init=False)
+    _groups: dict[ClientId, float] = field(default_factory=dict, init=False)
+    _announced: tuple[int, int] | None = field(default=None, init=False)
+
+    def sends(self, model: Model | None, clients: Sequence[ClientId] | None = None) -> None:
+        """Remember the model sent (None where it is not readable) and the clients asked."""
+        self._sent = model
+        self._asked = None if clients is None else frozenset(clients)
+
+    def finish(
+        self, payloads: Sequence[tuple[ClientId, Payload]], failed: Sequence[ClientId | None]
+    ) -> Outcome[Payload]:
+        """Aggregate what came back, in any order.
+
+        Parameters
+        ----------
+        payloads : sequence of (client, payload)
+        failed : sequence of client or None
+            Those that answered with an error; None where Flower does not say who.
+        """
+        replies, malformed = self._open(payloads)
+        for num_logged, client in enumerate(failed, start=len(malformed)):
+            _log_rejection(num_logged, client, "an error reply")
+        answered = {client for client, _ in payloads} | {c for c in failed if c is not None}
+        asked = frozenset(answered) if self._asked is None else self._asked
+        num_silent = max(len(asked - answered) - failed.count(None), 0)
+        report: dict[str, int | float] = {
+            "byz-clients": len(asked),
+            "byz-rejected": len(malformed) + len(failed),
+            "byz-missing": num_silent,
+        }
+        if not replies:
+            log(WARNING, "no reply is usable: the model is kept")
+            return Outcome(None, report | {"byz-batches": 0}, [])
+
+        batches = self._batches(asked, replies)
+        report["byz-batches"] = len(batches)
+        model = None
+        if self._holds(len(asked), len(batches), len(malformed), num_silent + len(failed)):
+            model = self._step(batches, report)
+        return Outcome(model, report, replies)
+
+    def open_metrics(
+        self,
+        payloads: Sequence[tuple[ClientId, Evaluation]],
+        read_metrics: Callable[[Evaluation], Mapping[str, object]],
+    ) -> list[tuple[Evaluation, Mapping[str, object]]]:
+        """Return the evaluation replies that are well-formed and their metrics, in client order."""
+        opened, _ = _open_all(payloads, read_metrics)
+        opened.sort(key=lambda item: self._order(item[0]))
+        return [(payload, metrics) for _, payload, metrics in opened]
+
+    def _open(
+        self, payloads: Sequence[tuple[ClientId, Payload]]
+    ) -> tuple[list[Reply[Payload]], list[ClientId]]:
+        """Open every payload; return the accepted replies in client order and who failed."""
+        layout = self._sent.layout if self._sent else self._most_common_layout(payloads)
+
+        def read(payload: Payload) -> tuple[Model, Mapping[str, object]]:
+            if layout is None:
+                raise MalformedReply("no reply has readable arrays")
+            return self.open_reply(payload, layout)
+
+        opened, malformed = _open_all(payloads, read, self._asked)
+        replies = [Reply(client, payload, *content) for client, payload, content in opened]
+        for reply in replies:
+            self._note_group(reply.client, reply.metrics)
+        return sorted(replies, key=lambda reply: self._order(reply.client)), malformed
+
+    def _most_common_layout(self, payloads: Sequence[tuple[ClientId, Payload]]) -> Layout | None:
+        """Take a vote on the layout, for a server that was not told what it sent."""
+        votes: Counter[Layout] = Counter()
+        for _, payload in payloads:
+            try:
+                votes[self.layout_of(payload)] += 1
+            except Exception:  # counted as malformed when it is opened
+                continue
+        return max(votes, key=votes.__getitem__, default=None)
+
+    def _note_group(self, client: ClientId, metrics: Mapping[str, object]) -> None:
+        if self.settings.group_by_key is not None:
+            try:
+                self._groups[client] = read_number(metrics[self.settings.group_by_key], "the id")
+            except (KeyError, MalformedReply):
+                self._groups.pop(client, None)
+
+    def _order(self, client: ClientId) -> tuple[float, tuple[int, int, str]]:
+        return self._groups.get(client, float("inf")), _identity_order(client)
+
+    def _batches(
+        self, asked: frozenset[ClientId], replies: Sequence[Reply[Payload]]
+    ) -> list[list[Reply[Payload]]]:
+        """Group the replies by their clients' batches; batches of which nobody answered are out."""
+        answered = {reply.client: reply for reply in replies}
+        ordered = sorted(asked, key=self._order)
+        batches = split_into_batches(ordered, self.settings.batches_for(len(ordered)))
+        present = ([answered[c] for c in batch if c in answered] for batch in batches)
+        return [batch for batch in present if batch]
+
+    def _holds(self, num_clients: int, num_batches: int, num_malformed: int, num_lost: int) -> bool:
+        """Say what the round promises, loudly where it promises nothing."""
+        if self._announced != (num_clients, self.settings.batches_for(num_clients)):
+            self._announced = (num_clients, self.settings.batches_for(num_clients))
+            log(INFO, "%s", promise(self.settings, num_clients))
+        q = self.settings.num_byzantine
+        if q is None:
+            return True
+        # A client whose reply was malformed has shown itself: it spoils no batch any more.
+        hidden = max(q - num_malformed, 0)
+        if num_batches <= 2 * hidden:
+            log(
+                ERROR,
+                "%d batches answered and %d Byzantine clients may be among them: no median holds "
+                "against half of the batches, the model is kept",
+                num_batches,
+                hidden,
+            )
+            return False
+        if num_malformed + num_lost > q:
+            log(
+                WARNING,
+                "%d clients sent no usable reply, more than num_byzantine=%d: the round is outside "
+                "of what the paper promises",
+                num_malformed + num_lost,
+                q,
+            )
+        return True
+
+    def _step(
+        self, batches: Sequence[Sequence[Reply[Payload]]], report: dict[str, int | float]
+    ) -> Model | None:
+        """Aggregate the batches and step; None where the step has to be refused."""
+        settings = self.settings
+        layout = batches[0][0].model.layout
+        sent = self._sent_vector()
+        origin = sent if settings.reply == "weights" else None
+        batch_means = [mean(batch, lambda reply: reply.model.vector()) for batch in batches]
+        try:
+            aggregate = aggregate_batch_means(
+                batch_means, trim_norm=settings.trim_norm, gamma=settings.gamma, origin=origin
+            )
+        except AllBatchesTrimmed as error:
+            log(WARNING, "%s: the model is kept", error)
+            report["byz-trimmed"] = len(batches)
+            return None
+        offset = aggregate.point if origin is None else aggregate.point - origin
+        report |= {
+            "byz-trimmed": int(aggregate.trimmed.sum()),
+            "byz-gap": aggregate.gap,
+            "byz-iterations": aggregate.iterations,
+            "byz-aggregate-norm": float(np.linalg.norm(offset)),
+        }
+        if settings.reply == "gradients":
+            assert self._sent is not None
+            assert sent is not None
+            vector = sent - settings.server_learning_rate * aggregate.point
+            counters = self._sent.counters()
+        else:
+            vector = aggregate.point
+            if origin is not None and settings.server_learning_rate != 1.0:
+                vector = origin + settings.server_learning_rate * offset
+            counters = _median_counters([reply.model for batch in batches for reply in batch])
+        try:
+            return Model(layout, ()).replaced(vector, counters)
+        except OverflowError as error:
+            log(ERROR, "%s after the step: the model is kept", error)
+            return None
+
+    def _sent_vector(self) -> NDArray[np.float64] | None:
+        """Return the coordinates θ of the model that was sent, where they are known or needed."""
+        settings = self.settings
+        if self._sent is not None:
+            return self._sent.vector().astype(np.float64)
+        if settings.reply == "gradients" or settings.server_learning_rate != 1.0:
+            needed_by = "gradients and a server_learning_rate other than 1 need"
+        elif settings.trim_norm is not None:
+            needed_by = "trim_norm needs"
+        else:
+            return None
+        raise RuntimeError(
+            f"{needed_by} the model that the clients were sent: call configure_train "
+            "(configure_fit) before aggregating, or give initial_parameters"
+        )
+
+
+def _open_all(
+    payloads: Sequence[tuple[ClientId, Payload]],
+    read: Callable[[Payload], Content],
+    asked: frozenset[ClientId] | None = None,
+) -> tuple[list[tuple[ClientId, Payload, Content]], list[ClientId]]:
+    """Read every payload; log, and list apart, the clients of those that cannot be read."""
+    times_answered = Counter(client for client, _ in payloads)
+    opened: list[tuple[ClientId, Payload, Content]] = []
+    malformed: list[ClientId] = []
+    for client, payload in sorted(payloads, key=lambda item: _identity_order(item[0])):
+        try:
+            if asked is not None and client not in asked:
+                raise MalformedReply("was not asked")
+            if times_answered[client] > 1:
+                raise MalformedReply("answered more than once")
+            opened.append((client, payload, read(payload)))
+        except Exception as error:  # a reply of any make must not stop the round
+            _log_rejection(len(malformed), client, error)
+            malformed.append(client)
+    return opened, malformed
+
+
+def promise(settings: Settings, num_clients: int) -> str:
+    """Say what k is for m clients, and what the paper's Lemma 1 then promises."""
+    k = settings.batches_for(num_clients)
+    if num_clients < settings.min_clients:
+        return (
+            f"{num_clients} clients are too few for these settings, which need "
+            f"{settings.min_clients}: nothing is promised"
+        )
+    q = (k - 1) // 2 if settings.num_byzantine is None else settings.num_byzantine
+    return (
+        f"m={num_clients} clients in k={k} batches: with up to q={q} of them Byzantine, the "
+        f"aggregate is within {c_alpha(q / k):.3g} times the largest honest batch's distance from "
+        "the true one (Lemma 1)"
+    )
+
+
+def _median_counters(models: Sequence[Model]) -> list[NDArray[Any]]:
+    """Take the lower median over clients of every integer and bool entry."""
+    columns = zip(*(model.counters() for model in models), strict=True)
+    return [np.sort(np.stack(values), axis=0)[(len(values) - 1) // 2] for values in columns]
+
+
+def _identity_order(client: ClientId) -> tuple[int, int, str]:
+    """Order clients by identity: node 7 and cid "7" stand in the same place."""
+    text = str(client)
+    return (0, int(text), "") if text.isdecimal() and len(text) < 50 else (1, 0, text)
+
+
+def _log_rejection(num_before: int, client: ClientId | None, reason: object) -> None:
+    if num_before < _MAX_LOGGED_REJECTIONS:
+        text = repr(str(reason))[:_MAX_LOGGED_REASON]
+        log(WARNING, "\t> Rejected the reply of client %s: %s", client, text)
+    elif num_before == _MAX_LOGGED_REJECTIONS:
+        log(WARNING, "\t> More replies were rejected; only the first ones are listed")

@@ -1,0 +1,1 @@
+"""For Flower's Message API, as ``flwr.serverapp``."""

@@ -1,0 +1,242 @@
+"""Byzantine gradient descent as a strategy for Flower's Message API."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import ERROR, INFO
+from typing import Literal, TypedDict, Unpack
+
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    MetricRecordValues,
+    RecordDict,
+)
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from flwr.supercore import log
+
+from ...aggregation.median_of_means import TrimNorm
+from ...metrics import aggregate_metrics, agreed_metrics
+from ...payload import (
+    Layout,
+    MalformedReply,
+    Model,
+    arrays_layout,
+    check_num_examples,
+    read_arrays,
+    to_arrays,
+)
+from ...server_round import ClientId, ServerRound, Settings
+
+MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
+
+
+class FedAvgOptions(TypedDict, total=False):
+    """The constructor options of ``flwr.serverapp.strategy.FedAvg``."""
+
+    fraction_train: float
+    fraction_evaluate: float
+    min_train_nodes: int
+    min_evaluate_nodes: int
+    min_available_nodes: int
+    weighted_by_key: str
+    arrayrecord_key: str
+    configrecord_key: str
+    train_metrics_aggr_fn: MetricsAggregation | None
+    evaluate_metrics_aggr_fn: MetricsAggregation | None
+
+
+class GeometricMedianOfMeans(FedAvg):
+    """Byzantine gradient descent: FedAvg's place, but up to q clients may send anything.
+
+    The clients asked in a round are ordered by identity and split into k batches; the replies of a
+    batch are averaged; batch means can be trimmed by norm; the step is the (1+γ)-approximate
+    geometric median of the batch means (Chen, Su, Xu 2017, Algorithm 2 and Remark 2).
+
+    Parameters
+    ----------
+    num_byzantine : int, optional
+        q, the most Byzantine clients in any one round. The number of batches follows from it and
+        from the number m of clients asked: the smallest k ≥ 4q, at most m. Give exactly one of
+        `num_byzantine` and `num_batches`.
+    num_batches : int, optional
+        k: 1 is the mean, m the geometric median of the replies.
+    reply : {"weights", "gradients"}, default "weights"
+        What clients return: trained weights, or gradients at the parameters that they were sent.
+    server_learning_rate : float, default 1.0
+        Step size η. With gradients: ``θ − η·A``. With weights: ``θ + η·(A − θ)``, so 1 takes A.
+    trim_norm : float, "auto" or None, default None
+        Batch means of norm above it are left out; norms of weights are taken from the model sent.
+        "auto" takes twice the median norm.
+    gamma : float, default 1e-9
+        γ of the approximate geometric median; each round's certified gap is at most that.
+    group_by_key : str, optional
+        Simulation only: the metric under which clients report the id to be ordered by (such as
+        "partition-id"), since Flower draws node ids anew in each run. A client can lie about it.
+    **options
+        The options of Flower's ``FedAvg``. The minimum numbers of train and available nodes are
+        2q + 1 (or k) by default: fewer cannot outvote q. Metrics aggregation functions
+        see only metrics that most clients report as finite numbers; the default ones take the
+        median of batch means. `weighted_by_key` names a claim of the client's: it has to be a
+        positive finite number, and weighs nothing.
+
+    Raises
+    ------
+    ValueError
+        Where an option is out of range.
+
+    Notes
+    -----
+    A reply counts as no message where it is not exactly the model that was sent (names, shapes,
+    real finite numbers within the range of its dtypes), where it is an error, or where it comes
+    from a client that was not asked or answered twice. Integer and bool arrays are the lower median
+    of the replies, entry by entry.
+
+    Each round's training metrics hold, beside the clients' own: "byz-clients" (m),
+    "byz-batches" (with at least one reply), "byz-missing" (silent clients), "byz-rejected"
+    (malformed and error replies), "byz-metrics-rejected", "byz-trimmed" (batches), "byz-gap"
+    (certified), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_byzantine: int | None = None,
+        num_batches: int | None = None,
+        reply: Literal["weights", "gradients"] = "weights",
+        server_learning_rate: float = 1.0,
+        trim_norm: TrimNorm = None,
+        gamma: float = 1e-9,
+        group_by_key: str | None = None,
+        **options: Unpack[FedAvgOptions],
+    ) -> None:
+        self.settings = Settings(
+            num_byzantine=num_byzantine,
+            num_batches=num_batches,
+            reply=reply,
+            server_learning_rate=server_learning_rate,
+            trim_norm=trim_norm,
+            gamma=gamma,
+            group_by_key=group_by_key,
+        )
+        defaults: FedAvgOptions = {
+            "min_train_nodes": max(2, self.settings.min_clients),
+            "min_available_nodes": max(2, self.settings.min_clients),
+        }
+        super().__init__(**(defaults | options))
+        self.train_metrics_aggr_fn = options.get("train_metrics_aggr_fn") or self._aggregate_metrics
+        self.evaluate_metrics_aggr_fn = (
+            options.get("evaluate_metrics_aggr_fn") or self._aggregate_metrics
+        )
+        self._round = ServerRound[Message](self.settings, self._layout_of, self._open)
+        self._sent_messages: list[Message] = []
+
+    def summary(self) -> None:
+        """Log summary configuration of the strategy."""
+        for line in self.settings.summary():
+            log(INFO, "%s", line)
+        super().summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the next round of training, and remember what is sent to whom.
+
+        Raises
+        ------
+        ValueError
+            Where the model holds an array that is not real, integer or bool, or not finite.
+        """
+        try:
+            model = read_arrays(arrays, arrays_layout(arrays))
+        except MalformedReply as error:
+            raise ValueError(f"the model cannot be aggregated: {error}") from None
+        self._sent_messages = list(super().configure_train(server_round, arrays, config, grid))
+        self._round.sends(model, [m.metadata.dst_node_id for m in self._sent_messages])
+        return self._sent_messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate the replies robustly: the new model, and the metrics of the round.
+
+        The model is None, which makes Flower keep the old one, where no step can be justified.
+        """
+        clients = {m.metadata.message_id: m.metadata.dst_node_id for m in self._sent_messages}
+        identified: list[tuple[ClientId, Message]] = [
+            (clients.get(m.metadata.reply_to_message_id, m.metadata.src_node_id), m)
+            for m in replies
+        ]
+        outcome = self._round.finish(
+            [(client, m) for client, m in identified if not m.has_error()],
+            [client for client, m in identified if m.has_error()],
+        )
+        metrics, num_rejected = self._metrics(
+            self.train_metrics_aggr_fn, [(r.payload, r.metrics) for r in outcome.replies]
+        )
+        metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
+        return None if outcome.model is None else to_arrays(outcome.model), metrics
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Aggregate the evaluation metrics that most clients report; None where there are none."""
+        payloads: list[tuple[ClientId, Message]] = [
+            (m.metadata.src_node_id, m) for m in replies if not m.has_error()
+        ]
+        valid = self._round.open_metrics(payloads, self._read_metrics)
+        return self._metrics(self.evaluate_metrics_aggr_fn, valid)[0] if valid else None
+
+    def _layout_of(self, message: Message) -> Layout:
+        return arrays_layout(self._arrays(message))
+
+    def _open(self, message: Message, layout: Layout) -> tuple[Model, Mapping[str, object]]:
+        return read_arrays(self._arrays(message), layout), self._read_metrics(message)
+
+    def _arrays(self, message: Message) -> ArrayRecord:
+        records = message.content.array_records
+        if set(records) != {self.arrayrecord_key}:
+            raise MalformedReply(
+                f"expected one ArrayRecord, named {self.arrayrecord_key!r}, got {list(records)}"
+            )
+        return records[self.arrayrecord_key]
+
+    def _read_metrics(self, message: Message) -> Mapping[str, object]:
+        records = list(message.content.metric_records.values())
+        if len(records) != 1:
+            raise MalformedReply(f"expected one MetricRecord, got {len(records)}")
+        check_num_examples(records[0].get(self.weighted_by_key), self.weighted_by_key)
+        return records[0]
+
+    def _metrics(
+        self,
+        aggregate: MetricsAggregation,
+        replies: Sequence[tuple[Message, Mapping[str, object]]],
+    ) -> tuple[MetricRecord, int]:
+        """Aggregate the metrics that most replies agree on; also count the replies that do not."""
+        agreed = agreed_metrics([claims for _, claims in replies])
+        contents = [
+            _with_metrics(message.content, metrics)
+            for (message, _), metrics in zip(replies, agreed, strict=True)
+            if metrics is not None
+        ]
+        num_rejected = len(replies) - len(contents)
+        try:
+            return aggregate(contents, self.weighted_by_key), num_rejected
+        except Exception as error:  # a caller's function, fed with clients' claims
+            log(ERROR, "the metrics of this round could not be aggregated: %r", error)
+            return MetricRecord(), num_rejected
+
+    def _aggregate_metrics(self, contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+        metrics = [next(iter(content.metric_records.values())) for content in contents]
+        num_batches = self.settings.batches_for(len(metrics)) if metrics else 1
+        aggregated = aggregate_metrics(metrics, num_batches)
+        aggregated.pop(weighted_by_key, None)
+        return MetricRecord(aggregated)
+
+
+def _with_metrics(content: RecordDict, metrics: dict[str, MetricRecordValues]) -> RecordDict:
+    """Return the content with its one MetricRecord cut down to the metrics agreed on."""
+    (name,) = content.metric_records
+    return RecordDict({**content, name: MetricRecord(metrics)})
