@@ -11,16 +11,19 @@ _MAX_BISECTIONS = 60
 _MAX_STALLED = 50  # iterations without a better iterate
 _MAX_NEWTON_DIM = 1000  # beyond it a Newton system costs more than the Weiszfeld steps it saves
 _SMALLEST_TOLERANCE = 1e-13  # below it float64 rounding decides
-_COINCIDENT = 1e-7  # of the median distance: nearer than this, a point counts as met
+COINCIDENT = 1e-7  # of the median distance: nearer than this, a point counts as met
 _RESOLUTION = 1e-14  # of the numbers behind a distance: nearer than this, float64 cannot tell
 
 
-def met_points(distances: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.bool_]:
+def met_points(
+    distances: NDArray[np.float64], reach: NDArray[np.float64], coincident: float = COINCIDENT
+) -> NDArray[np.bool_]:
     """Mark the points that a place has met: there any vector up to norm one is a subgradient.
 
-    `reach` (n,) is the size of the numbers behind each distance, which bounds its resolution.
+    `reach` (n,) is the size of the numbers behind each distance, which bounds its resolution;
+    `coincident` the share of the median distance below which a point counts as met.
     """
-    near: NDArray[np.bool_] = (distances <= _COINCIDENT * np.median(distances)) | (
+    near: NDArray[np.bool_] = (distances <= coincident * np.median(distances)) | (
         distances <= _RESOLUTION * reach
     )
     return near
@@ -107,6 +110,7 @@ class _Iterate:
     mass: NDArray[np.float64]  # (n,), sums to one
     place: NDArray[np.float64]  # (r,)
     tolerance: float
+    coincident: float
 
     @cached_property
     def offsets(self) -> NDArray[np.float64]:
@@ -124,7 +128,7 @@ class _Iterate:
 
     @cached_property
     def free(self) -> NDArray[np.bool_]:
-        return met_points(self.distances, self.reach)
+        return met_points(self.distances, self.reach, self.coincident)
 
     @cached_property
     def pulls(self) -> NDArray[np.float64]:
@@ -160,12 +164,19 @@ class _Iterate:
             )
         return min(gaps)
 
-    @property
+    @cached_property
     def converged(self) -> bool:
-        return self.residual <= self.tolerance and self.gap <= self.tolerance / 2
+        if self.gap > self.tolerance / 2:
+            return False
+        return self.residual <= self.tolerance or (
+            self.coincident < COINCIDENT
+            and self.at(self.place, COINCIDENT).residual <= self.tolerance
+        )
 
-    def at(self, place: NDArray[np.float64]) -> "_Iterate":
-        return _Iterate(self.points, self.mass, place, self.tolerance)
+    def at(self, place: NDArray[np.float64], coincident: float | None = None) -> "_Iterate":
+        if coincident is None:
+            coincident = self.coincident
+        return _Iterate(self.points, self.mass, place, self.tolerance, coincident)
 
     def newton_step(self) -> NDArray[np.float64]:
         """Solve the Newton system; on a point met, in the steepest direction alone."""
@@ -219,8 +230,19 @@ def minimise(
     iterations : int
     """
     tolerance = max(gamma, _SMALLEST_TOLERANCE)
-    current = _Iterate(points, mass, _coordinatewise_median(points, mass), tolerance)
-    best, iterations, stalled = current, 0, 0
+    start = _coordinatewise_median(points, mass)
+    best, iterations = _search(_Iterate(points, mass, start, tolerance, COINCIDENT))
+    if not best.converged:  # the median is somewhere among points that lie close together
+        closer, more = _search(best.at(best.place, coincident=0.0))
+        iterations += more
+        best = closer if closer.gap < best.gap else best
+    return _convex_weights(best), iterations
+
+
+def _search(start: _Iterate) -> tuple[_Iterate, int]:
+    """Step until an iterate has converged or none gets better; return the best."""
+    best = current = start
+    iterations = stalled = 0
     while not best.converged and iterations < _MAX_ITERATIONS and stalled < _MAX_STALLED:
         iterations += 1
         previous, current = current, _next_iterate(current)
@@ -228,7 +250,7 @@ def minimise(
             break
         better = current.converged or current.residual < best.residual
         best, stalled = (current, 0) if better else (best, stalled + 1)
-    return _convex_weights(best), iterations
+    return best, iterations
 
 
 def _next_iterate(current: _Iterate) -> _Iterate:

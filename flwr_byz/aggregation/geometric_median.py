@@ -95,11 +95,11 @@ def geometric_median(
     vectors = as_vectors(points, "points")
     check_gamma(gamma)
     mass = _as_mass(weights, len(vectors))
-    total = float(mass.sum())
     heavy = np.flatnonzero(mass > 0)
     if len(heavy) < len(vectors):
         vectors = [vectors[int(i)] for i in heavy]
-    share = mass[heavy] / total
+    share = mass[heavy] / mass.max()
+    share /= share.sum()
     scale = power_of_two_scale(vectors)
 
     iterations = 0
@@ -116,7 +116,7 @@ def geometric_median(
     all_weights = np.zeros(len(mass))
     all_weights[heavy] = best.weights
     with np.errstate(over="ignore"):
-        objective = float(np.float64(best.objective) * total / scale)
+        objective = float(np.float64(best.objective) / scale * mass.sum())
     return GeometricMedian(
         point=best.point,
         objective=objective,
@@ -157,8 +157,7 @@ def _as_mass(weights: ArrayLike | None, num_points: int) -> NDArray[np.float64]:
         raise ValueError(f"weights must have shape ({num_points},), got {mass.shape}")
     if not (np.isfinite(mass).all() and (mass >= 0).all() and mass.any()):
         raise ValueError("weights must be nonnegative, finite and not all zero")
-    relative: NDArray[np.float64] = mass / mass.max()
-    return relative
+    return mass
 
 
 @dataclass(frozen=True, eq=False)
