@@ -5,7 +5,7 @@ model's), is never unpickled, and never makes the reader allocate more than the 
 does not match the model's own names, shapes and sizes is a `MalformedReply`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from io import BytesIO
@@ -226,7 +226,7 @@ def check_num_examples(value: object, what: str) -> None:
 # --- one array --------------------------------------------------------------------------------
 
 
-def _items(model: Model) -> zip[tuple[ArraySpec, NDArray[Any]]]:
+def _items(model: Model) -> Iterator[tuple[ArraySpec, NDArray[Any]]]:
     return zip(model.layout.arrays, model.values, strict=True)
 
 
