@@ -163,7 +163,11 @@ class GeometricMedianOfMeans(FedAvg):
 
         The model is None, which makes Flower keep the old one, where no step can be justified.
         """
-        clients = {m.metadata.message_id: m.metadata.dst_node_id for m in self._sent_messages}
+        clients = {
+            m.metadata.message_id: m.metadata.dst_node_id
+            for m in self._sent_messages
+            if m.metadata.message_id  # filled in when Flower pushes the message
+        }
         identified: list[tuple[ClientId, Message]] = [
             (clients.get(m.metadata.reply_to_message_id, m.metadata.src_node_id), m)
             for m in replies
