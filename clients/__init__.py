@@ -1,0 +1,1 @@
+"""Clients of two problems, honest and Byzantine, for both of Flower's APIs."""

@@ -1,0 +1,73 @@
+"""The ClientApps: one for each of Flower's APIs, over the same clients, and the Flower App's."""
+
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.client import Client
+from flwr.clientapp import ClientApp
+
+from .byzantine import Adversary
+from .numpy_client import ByzantineClient, HonestClient
+from .problem import Problem
+from .run_config import RunConfig
+
+
+def make_client(problem: Problem, adversary: Adversary | None, context: Context) -> HonestClient:
+    """Make the client of the partition that a node holds, Byzantine where the adversary says so."""
+    client = int(context.node_config["partition-id"])
+    if adversary is not None and client in adversary.clients:
+        return ByzantineClient(problem, client, adversary)
+    return HonestClient(problem, client)
+
+
+def classic_client_app(problem: Problem, adversary: Adversary | None = None) -> ClientApp:
+    """Return a ClientApp of `NumPyClient`s."""
+
+    def client_fn(context: Context) -> Client:
+        return make_client(problem, adversary, context).to_client()
+
+    return ClientApp(client_fn=client_fn)
+
+
+def message_client_app(problem: Problem, adversary: Adversary | None = None) -> ClientApp:
+    """Return a ClientApp for the Message API."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        client = make_client(problem, adversary, context)
+        record = message.content.array_records["arrays"]
+        config = dict(message.content.config_records["config"])
+        arrays, num_examples, metrics = client.fit(record.to_numpy_ndarrays(), config)
+        named = {name: Array(array) for name, array in zip(record, arrays, strict=True)}
+        return _reply(message, num_examples, metrics, arrays=ArrayRecord(named))
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        client = make_client(problem, adversary, context)
+        arrays = message.content.array_records["arrays"].to_numpy_ndarrays()
+        loss, num_examples, metrics = client.evaluate(arrays, {})
+        return _reply(message, num_examples, {**metrics, "loss": loss})
+
+    return app
+
+
+def _reply(
+    message: Message, num_examples: int, metrics: dict[str, Any], **records: ArrayRecord
+) -> Message:
+    record = MetricRecord({**metrics, "num-examples": num_examples})
+    return Message(RecordDict({**records, "metrics": record}), reply_to=message)
+
+
+class _ConfiguredClientApp(ClientApp):
+    """Serves the experiment and the API that the run config names."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        config = RunConfig.parse(context.run_config)
+        make_app = message_client_app if config.api == "message" else classic_client_app
+        num_clients = int(context.node_config["num-partitions"])
+        client_app = make_app(config.problem(num_clients), config.adversary(num_clients))
+        return client_app(message, context)
+
+
+app = _ConfiguredClientApp()

@@ -1,0 +1,136 @@
+"""Handwritten digits, split unevenly over clients that reply trained weights."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from flwr_datasets.partitioner import DirichletPartitioner
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+from .problem import Arrays
+
+Data = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Classify scikit-learn's 8 × 8 images of digits with a small perceptron.
+
+    A quarter of the 1797 images is held out for `evaluate`; the rest is split over the clients by
+    flwr-datasets' Dirichlet partitioner.
+
+    Parameters
+    ----------
+    num_clients : int
+        m.
+    alpha : float
+        Concentration of the Dirichlet split: the smaller, the fewer classes a client sees.
+    hidden : int
+        Width of the hidden layer.
+    epochs, batch_size, learning_rate
+        Of the local training, by stochastic gradient descent.
+    seed : int
+    """
+
+    num_clients: int = 20
+    alpha: float = 10.0
+    hidden: int = 32
+    epochs: int = 2
+    batch_size: int = 16
+    learning_rate: float = 0.1
+    seed: int = 0
+
+    reply_kind: Literal["weights"] = "weights"
+
+    def initial_arrays(self) -> Arrays:
+        """Return the weights and biases of both layers, as PyTorch draws them."""
+        torch.manual_seed(self.seed)
+        return [value.numpy() for value in self._network().state_dict().values()]
+
+    def reply(
+        self, client: int, arrays: Arrays, server_round: int
+    ) -> tuple[Arrays, int, dict[str, float]]:
+        """Return the weights after training on the client's images."""
+        images, labels = _partition(self, client)
+        network = self._network(arrays)
+        optimiser = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
+        entropy = np.random.SeedSequence([self.seed, client, server_round]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(entropy[0]))
+        loss = torch.zeros(())
+        for _ in range(self.epochs):
+            for batch in torch.randperm(len(labels), generator=generator).split(self.batch_size):
+                optimiser.zero_grad()
+                loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
+                loss.backward()
+                optimiser.step()
+        trained = [value.numpy() for value in network.state_dict().values()]
+        return trained, len(labels), {"loss": float(loss.detach())}
+
+    def evaluate(self, arrays: Arrays) -> dict[str, float]:
+        """Return the accuracy on the held-out images; zero for a model that is not finite."""
+        return {"accuracy": self._measure(arrays, _held_out())[1]}
+
+    def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
+        """Return loss and accuracy on the client's own images."""
+        data = _partition(self, client)
+        loss, accuracy = self._measure(arrays, data)
+        return loss, len(data[1]), {"accuracy": accuracy}
+
+    def _measure(self, arrays: Arrays, data: Data) -> tuple[float, float]:
+        images, labels = data
+        with torch.no_grad():
+            scores = self._network(arrays)(images)
+        right = (scores.argmax(dim=1) == labels) & scores.isfinite().all(dim=1)
+        return float(nn.functional.cross_entropy(scores, labels)), float(right.float().mean())
+
+    def _network(self, arrays: Arrays | None = None) -> nn.Module:
+        torch.set_num_threads(1)
+        network = nn.Sequential(nn.Linear(64, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 10))
+        if arrays is not None:
+            names = network.state_dict()
+            values = (torch.from_numpy(np.array(array)) for array in arrays)
+            network.load_state_dict(dict(zip(names, values, strict=True)))
+        return network
+
+
+@lru_cache(maxsize=1)
+def _images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    images, labels = load_digits(return_X_y=True)
+    split = train_test_split(
+        (images / 16).astype(np.float32), labels, test_size=0.25, random_state=0, stratify=labels
+    )
+    return tuple(split)
+
+
+@lru_cache(maxsize=1)
+def _held_out() -> Data:
+    _, images, _, labels = _images()
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+@lru_cache(maxsize=1)
+def _partitions(problem: Digits) -> list[np.ndarray]:
+    """Split the training images: for each client, the indices of its own."""
+    _, _, labels, _ = _images()
+    partitioner = DirichletPartitioner(
+        num_partitions=problem.num_clients,
+        partition_by="label",
+        alpha=problem.alpha,
+        min_partition_size=problem.batch_size,
+        seed=problem.seed,
+    )
+    partitioner.dataset = Dataset.from_dict({"label": labels, "index": np.arange(len(labels))})
+    clients = range(problem.num_clients)
+    return [np.array(partitioner.load_partition(client)["index"]) for client in clients]
+
+
+@lru_cache(maxsize=1024)
+def _partition(problem: Digits, client: int) -> Data:
+    images, _, labels, _ = _images()
+    own = _partitions(problem)[client]
+    return torch.from_numpy(images[own]), torch.from_numpy(labels[own])

@@ -1,0 +1,140 @@
+"""The rules that a server can aggregate by, as strategies of either API.
+
+Whatever the rule, all clients take part in every round, and the model is evaluated at the server.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, MetricRecord
+from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.server.strategy import FedAvg as ClassicFedAvg
+from flwr.server.strategy import Strategy as ClassicStrategy
+from flwr.serverapp.strategy import FedAvg as MessageFedAvg
+from flwr.serverapp.strategy import Strategy as MessageStrategy
+
+from clients.problem import Arrays, Problem
+from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
+from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
+
+RuleName = Literal["geometric-median-of-means", "fedavg"]
+Evaluate = Callable[[int, Arrays], dict[str, float]]
+
+
+def message_strategy(
+    rule: RuleName, problem: Problem, num_byzantine: int, server_learning_rate: float
+) -> MessageStrategy:
+    """Return the strategy of a rule for the Message API."""
+    m = problem.num_clients
+    options: dict[str, Any] = {
+        "fraction_evaluate": 0.0,
+        "min_train_nodes": m,
+        "min_available_nodes": m,
+    }
+    if rule == "fedavg":
+        if problem.reply_kind == "gradients":
+            return _MessageGradientDescent(server_learning_rate, **options)
+        return MessageFedAvg(**options)
+    return MessageGeometricMedianOfMeans(
+        num_byzantine=num_byzantine,
+        reply=problem.reply_kind,
+        server_learning_rate=server_learning_rate,
+        trim_norm="auto",
+        group_by_key="partition-id",
+        **options,
+    )
+
+
+def classic_strategy(
+    rule: RuleName,
+    problem: Problem,
+    num_byzantine: int,
+    server_learning_rate: float,
+    evaluate: Evaluate,
+) -> ClassicStrategy:
+    """Return the strategy of a rule for the classic API; `evaluate` is called after each round."""
+    m = problem.num_clients
+
+    def evaluate_fn(
+        server_round: int, arrays: Arrays, config: dict[str, Any]
+    ) -> tuple[float, dict[str, Any]]:
+        return 0.0, dict(evaluate(server_round, arrays))
+
+    options: dict[str, Any] = {
+        "fraction_evaluate": 0.0,
+        "min_fit_clients": m,
+        "min_available_clients": m,
+        "initial_parameters": ndarrays_to_parameters(problem.initial_arrays()),
+        "on_fit_config_fn": lambda server_round: {"server-round": server_round},
+        "evaluate_fn": evaluate_fn,
+    }
+    if rule == "fedavg":
+        if problem.reply_kind == "gradients":
+            return _ClassicGradientDescent(server_learning_rate, **options)
+        return ClassicFedAvg(**options)
+    return ClassicGeometricMedianOfMeans(
+        num_byzantine=num_byzantine,
+        reply=problem.reply_kind,
+        server_learning_rate=server_learning_rate,
+        trim_norm="auto",
+        group_by_key="partition-id",
+        **options,
+    )
+
+
+class _MessageGradientDescent(MessageFedAvg):
+    """The paper's Algorithm 1: step against the mean of the gradients, which FedAvg computes."""
+
+    def __init__(self, step_size: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.step_size = step_size
+
+    def configure_train(self, server_round, arrays, config, grid):  # type: ignore[no-untyped-def]
+        self._sent = arrays
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
+        gradient, metrics = super().aggregate_train(server_round, replies)
+        if gradient is None:
+            return None, metrics
+        return _stepped_record(self._sent, gradient, self.step_size), metrics
+
+
+class _ClassicGradientDescent(ClassicFedAvg):
+    """The paper's Algorithm 1: step against the mean of the gradients, which FedAvg computes."""
+
+    def __init__(self, step_size: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.step_size = step_size
+
+    def configure_fit(self, server_round, parameters, client_manager):  # type: ignore[no-untyped-def]
+        self._sent = parameters_to_ndarrays(parameters)
+        return super().configure_fit(server_round, parameters, client_manager)
+
+    def aggregate_fit(self, server_round, results, failures):  # type: ignore[no-untyped-def]
+        gradient, metrics = super().aggregate_fit(server_round, results, failures)
+        if gradient is None:
+            return None, metrics
+        stepped = _stepped(self._sent, parameters_to_ndarrays(gradient), self.step_size)
+        return ndarrays_to_parameters(stepped), metrics
+
+
+def _stepped(arrays: Arrays, gradients: Arrays, step_size: float) -> Arrays:
+    with np.errstate(all="ignore"):  # a diverging model is a result, too
+        return [
+            (array - step_size * gradient).astype(array.dtype)
+            for array, gradient in zip(arrays, gradients, strict=True)
+        ]
+
+
+def _stepped_record(sent: ArrayRecord, gradient: ArrayRecord, step_size: float) -> ArrayRecord:
+    stepped = _stepped(sent.to_numpy_ndarrays(), gradient.to_numpy_ndarrays(), step_size)
+    return ArrayRecord({name: Array(a) for name, a in zip(sent, stepped, strict=True)})
+
+
+def as_evaluate_fn(evaluate: Evaluate) -> Callable[[int, ArrayRecord], MetricRecord]:
+    """Adapt an evaluation of arrays to the Message API."""
+    return lambda server_round, record: MetricRecord(
+        dict(evaluate(server_round, record.to_numpy_ndarrays()))
+    )
