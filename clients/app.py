@@ -1,5 +1,6 @@
 """The ClientApps: one for each of Flower's APIs, over the same clients, and the Flower App's."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -59,15 +60,30 @@ def _reply(
     return Message(RecordDict({**records, "metrics": record}), reply_to=message)
 
 
-class _ConfiguredClientApp(ClientApp):
-    """Serves the experiment and the API that the run config names."""
+class ChoosingClientApp(ClientApp):
+    """A ClientApp that hands each message to another one.
+
+    Parameters
+    ----------
+    choose : callable
+        Returns the ClientApp for a message and its context.
+    """
+
+    def __init__(self, choose: Callable[[Message, Context], ClientApp]) -> None:
+        super().__init__()
+        self._choose = choose
 
     def __call__(self, message: Message, context: Context) -> Message:
-        config = RunConfig.parse(context.run_config)
-        make_app = message_client_app if config.api == "message" else classic_client_app
-        num_clients = int(context.node_config["num-partitions"])
-        client_app = make_app(config.problem(num_clients), config.adversary(num_clients))
-        return client_app(message, context)
+        """Hand over the message."""
+        return self._choose(message, context)(message, context)
 
 
-app = _ConfiguredClientApp()
+def _as_configured(message: Message, context: Context) -> ClientApp:
+    """Serve the experiment, the attack and the API that the run config names."""
+    config = RunConfig.parse(context.run_config)
+    num_clients = int(context.node_config["num-partitions"])
+    make_app = message_client_app if config.api == "message" else classic_client_app
+    return make_app(config.problem(num_clients), config.adversary(num_clients))
+
+
+app = ChoosingClientApp(_as_configured)

@@ -40,7 +40,7 @@ class Digits:
     num_clients: int = 20
     alpha: float = 10.0
     hidden: int = 32
-    epochs: int = 2
+    epochs: int = 4
     batch_size: int = 16
     learning_rate: float = 0.1
     seed: int = 0

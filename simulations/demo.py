@@ -2,19 +2,20 @@
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import typer
-from flwr.app import Context
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from clients.app import classic_client_app, message_client_app
+from clients.app import ChoosingClientApp, classic_client_app, message_client_app
 from clients.byzantine import Adversary
 from clients.experiments import ATTACKS, EXPERIMENTS, AttackName
 from clients.problem import Arrays
@@ -56,46 +57,74 @@ def planned_runs(api: Literal["message", "classic"], seed: int) -> list[Run]:
     ]
 
 
-def simulate(run: Run, progress: Progress | None = None) -> RunResult:
-    """Carry out one run through Flower's simulation engine."""
-    experiment = EXPERIMENTS[run.experiment]
-    problem = experiment.problem(run.num_clients, run.seed)
-    adversary = None
-    if run.attack != "none":
-        attack = ATTACKS[run.attack]()
-        adversary = Adversary.spread(attack, run.num_clients, run.num_byzantine)
-    plan = Plan(
-        rule=run.rule,
-        api=run.api,
-        num_byzantine=run.num_byzantine,
-        num_rounds=run.num_rounds,
-        server_learning_rate=experiment.server_learning_rate,
-    )
-    values: list[float] = []
+def simulate(
+    runs: Sequence[Run], finished: Callable[[RunResult], None], advance: Callable[[], None]
+) -> None:
+    """Carry out runs of one experiment, one after the other, in one Flower simulation.
 
-    def evaluate(server_round: int, arrays: Arrays) -> dict[str, float]:
-        measures = problem.evaluate(arrays)
-        value = measures[experiment.measure]
-        values.append(value if np.isfinite(value) else np.inf)
-        if progress is not None and server_round > 0:
-            progress.advance(progress.task_ids[0])
-        return measures
+    Parameters
+    ----------
+    runs : sequence of Run
+        Alike in experiment, API, number of clients and seed. The clients hear in each message which
+        attack is played.
+    finished : callable
+        Called with each result.
+    advance : callable
+        Called after each round.
+    """
+    first = runs[0]
+    experiment = EXPERIMENTS[first.experiment]
+    problem = experiment.problem(first.num_clients, first.seed)
+    make_app = message_client_app if first.api == "message" else classic_client_app
+    apps = {run.attack: make_app(problem, _adversary(run)) for run in runs}
 
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        with np.errstate(all="ignore"):  # a diverging mean is a result, not a warning
-            serve(plan, problem, grid, context, evaluate)
+        for run in runs:
+            values: list[float] = []
 
-    make_app = message_client_app if run.api == "message" else classic_client_app
+            def evaluate(server_round: int, arrays: Arrays, values: list[float] = values) -> dict:
+                measures = problem.evaluate(arrays)
+                value = measures[experiment.measure]
+                values.append(value if np.isfinite(value) else np.inf)
+                if server_round > 0:
+                    advance()
+                return measures
+
+            plan = Plan(
+                rule=run.rule,
+                api=run.api,
+                num_byzantine=run.num_byzantine,
+                num_rounds=run.num_rounds,
+                server_learning_rate=experiment.server_learning_rate,
+                config={"attack": run.attack},
+            )
+            with np.errstate(all="ignore"):  # a diverging mean is a result, not a warning
+                serve(plan, problem, grid, context, evaluate)
+            finished(RunResult(run, values))
+
     run_simulation(
         server_app=server_app,
-        client_app=make_app(problem, adversary),
-        num_supernodes=run.num_clients,
+        client_app=ChoosingClientApp(lambda message, _: apps[_attack_played(message)]),
+        num_supernodes=first.num_clients,
         backend_config=BACKEND,
     )
-    return RunResult(run, values)
+
+
+def _adversary(run: Run) -> Adversary | None:
+    if run.attack == "none":
+        return None
+    return Adversary.spread(ATTACKS[run.attack](), run.num_clients, run.num_byzantine)
+
+
+def _attack_played(message: Message) -> str:
+    """Return the attack that a message of either API names; any will do where it names none."""
+    for record in message.content.config_records.values():
+        if "attack" in record:
+            return str(record["attack"])
+    return "none"
 
 
 def main(
@@ -122,17 +151,18 @@ def main(
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
     ) as progress:
-        progress.add_task("", total=sum(run.num_rounds for run in runs))
-        for run in runs:
-            progress.update(
-                progress.task_ids[0],
-                description=f"{run.experiment}, {run.attack}, {STYLES[run.rule][0]}",
-            )
-            if run in done:
-                progress.advance(progress.task_ids[0], run.num_rounds)
-                continue
-            done[run] = simulate(run, progress)
-            append(path, done[run])
+        task = progress.add_task("", total=sum(run.num_rounds for run in runs))
+        progress.advance(task, sum(run.num_rounds for run in runs if run in done))
+
+        def finished(result: RunResult) -> None:
+            append(path, result)
+            done[result.run] = result
+
+        for name in EXPERIMENTS:
+            progress.update(task, description=name)
+            missing = [run for run in runs if run.experiment == name and run not in done]
+            if missing:
+                simulate(missing, finished, lambda: progress.advance(task))
     report(console, [done[run] for run in runs], results)
 
 

@@ -61,25 +61,22 @@ def draw(results: Sequence[RunResult], measure: str, path: Path) -> list[Path]:
     first = panels[0][0]
     if measure == "error":
         first.set_yscale("log")
-        lowest = min(min(result.values) for result in results)
-        first.set_ylim(lowest / 2, DIVERGED)
+        drawn = np.minimum(np.concatenate([result.values for result in results]), DIVERGED)
+        first.set_ylim(drawn.min() / 8, drawn.max() * 8)
         first.set_ylabel("error  ‖θ − θ*‖  (log scale)")
     else:
         first.set_ylim(0, 1.02)
         first.set_ylabel("accuracy")
     run = results[0].run
-    figure.suptitle(
-        f"{TITLES[run.experiment]} — {run.num_byzantine} of {run.num_clients} clients are Byzantine",
-        fontsize=13,
-    )
+    byzantine = f"{run.num_byzantine} of {run.num_clients} clients are Byzantine"
+    figure.suptitle(f"{TITLES[run.experiment]} — {byzantine}", fontsize=13)
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncol=2, frameon=False, fontsize=11)
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     paths = [path.with_suffix(ending) for ending in (".png", ".svg")]
     for picture in paths:
-        figure.savefig(
-            picture, dpi=150, metadata={"Date": None} if picture.suffix == ".svg" else {}
-        )
+        undated = {"Date": None} if picture.suffix == ".svg" else {}
+        figure.savefig(picture, dpi=150, metadata=undated)
     plt.close(figure)
     return paths
 
@@ -92,15 +89,9 @@ def _line(panel: Axes, result: RunResult, measure: str) -> None:
     values = np.minimum(values, limit)
     panel.plot(values, style, color=colour, label=label, linewidth=2.2)
     ours = result.run.rule == "geometric-median-of-means"
-    text = (
-        "diverged"
-        if diverged
-        else f"{values[-1]:.2g}"
-        if measure == "error"
-        else f"{values[-1]:.0%}"
-    )
+    number = f"{values[-1]:.2g}" if measure == "error" else f"{values[-1]:.0%}"
     panel.annotate(
-        text,
+        "diverged" if diverged else number,
         (len(values) - 1, values[-1]),
         textcoords="offset points",
         xytext=(0, -13 if ours else 6),

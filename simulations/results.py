@@ -59,7 +59,7 @@ def append(path: Path, result: RunResult) -> None:
 
 
 def load(path: Path) -> dict[Run, RunResult]:
-    """Read the runs that a results file holds completely; a line cut short by a crash is skipped."""
+    """Read the runs that a results file holds completely; lines cut short are skipped."""
     results: dict[Run, dict[int, float]] = {}
     for run, number, value in _lines(path):
         results.setdefault(run, {})[number] = math.inf if value is None else value

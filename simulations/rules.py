@@ -3,7 +3,7 @@
 Whatever the rule, all clients take part in every round, and the model is evaluated at the server.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -52,8 +52,12 @@ def classic_strategy(
     num_byzantine: int,
     server_learning_rate: float,
     evaluate: Evaluate,
+    config: Mapping[str, str],
 ) -> ClassicStrategy:
-    """Return the strategy of a rule for the classic API; `evaluate` is called after each round."""
+    """Return the strategy of a rule for the classic API.
+
+    `evaluate` is called after each round, and `config` sent to the clients in each.
+    """
     m = problem.num_clients
 
     def evaluate_fn(
@@ -66,7 +70,7 @@ def classic_strategy(
         "min_fit_clients": m,
         "min_available_clients": m,
         "initial_parameters": ndarrays_to_parameters(problem.initial_arrays()),
-        "on_fit_config_fn": lambda server_round: {"server-round": server_round},
+        "on_fit_config_fn": lambda server_round: {**config, "server-round": server_round},
         "evaluate_fn": evaluate_fn,
     }
     if rule == "fedavg":

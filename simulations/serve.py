@@ -1,9 +1,10 @@
 """Run one experiment on a grid of nodes: what a ServerApp does, in either of Flower's APIs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from flwr.app import ArrayRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.server import ServerApp, ServerAppComponents, ServerConfig
 from flwr.serverapp import Grid
 
@@ -35,6 +36,8 @@ class Plan:
     num_byzantine: int
     num_rounds: int
     server_learning_rate: float
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Sent to the clients in every round."""
 
 
 def serve(plan: Plan, problem: Problem, grid: Grid, context: Context, evaluate: Evaluate) -> None:
@@ -48,12 +51,18 @@ def serve(plan: Plan, problem: Problem, grid: Grid, context: Context, evaluate: 
             initial_arrays=ArrayRecord(problem.initial_arrays()),
             num_rounds=plan.num_rounds,
             timeout=_TIMEOUT,
+            train_config=ConfigRecord(dict(plan.config)),
             evaluate_fn=as_evaluate_fn(evaluate),
         )
     else:
         components = ServerAppComponents(
             strategy=classic_strategy(
-                plan.rule, problem, plan.num_byzantine, plan.server_learning_rate, evaluate
+                plan.rule,
+                problem,
+                plan.num_byzantine,
+                plan.server_learning_rate,
+                evaluate,
+                plan.config,
             ),
             config=ServerConfig(num_rounds=plan.num_rounds, round_timeout=_TIMEOUT),
         )
