@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
-from logging import ERROR, INFO
+from logging import INFO
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +24,21 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment; a wrong run config ends it in one line."""
+    """Run the experiment; a wrong run config fails it with one line, and no stack above it."""
     try:
-        run_experiment(grid, context)
-    except ValueError as error:
-        log(ERROR, "%s", error)
-        sys.exit(1)
+        config = RunConfig.parse(context.run_config)
+        num_clients = count_nodes(grid)
+        num_byzantine = config.byzantine_among(num_clients)
+    except ValueError:
+        sys.tracebacklimit = 0
+        raise
+    run_experiment(config, num_clients, num_byzantine, grid, context)
 
 
-def run_experiment(grid: Grid, context: Context) -> None:
-    """Run the experiment.
-
-    Raises
-    ------
-    ValueError
-        Where the run config is wrong.
-    """
-    config = RunConfig.parse(context.run_config)
-    num_clients = count_nodes(grid)
-    num_byzantine = config.byzantine_among(num_clients)
+def run_experiment(
+    config: RunConfig, num_clients: int, num_byzantine: int, grid: Grid, context: Context
+) -> None:
+    """Run the experiment of a run config that has been checked."""
     experiment = config.the_experiment()
     run = Run(
         experiment=config.experiment,

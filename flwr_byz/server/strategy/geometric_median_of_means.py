@@ -214,7 +214,9 @@ class GeometricMedianOfMeans(FedAvg):
     def _aggregate_metrics(self, claims: list[tuple[int, dict[str, Scalar]]]) -> dict[str, Scalar]:
         num_batches = self.settings.batches_for(len(claims)) if claims else 1
         metrics = [cast(dict[str, MetricRecordValues], metrics) for _, metrics in claims]
-        return cast(dict[str, Scalar], aggregate_metrics(metrics, num_batches))
+        aggregated = aggregate_metrics(metrics, num_batches)
+        aggregated.pop(self.settings.group_by_key or "", None)
+        return cast(dict[str, Scalar], aggregated)
 
 
 def _read_model(parameters: Parameters) -> Model:

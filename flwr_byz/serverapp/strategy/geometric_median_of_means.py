@@ -236,7 +236,8 @@ class GeometricMedianOfMeans(FedAvg):
         metrics = [next(iter(content.metric_records.values())) for content in contents]
         num_batches = self.settings.batches_for(len(metrics)) if metrics else 1
         aggregated = aggregate_metrics(metrics, num_batches)
-        aggregated.pop(weighted_by_key, None)
+        for no_measure in (weighted_by_key, self.settings.group_by_key):
+            aggregated.pop(no_measure or "", None)
         return MetricRecord(aggregated)
 
 
