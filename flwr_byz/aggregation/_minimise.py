@@ -164,14 +164,9 @@ class _Iterate:
             )
         return min(gaps)
 
-    @cached_property
+    @property
     def converged(self) -> bool:
-        if self.gap > self.tolerance / 2:
-            return False
-        return self.residual <= self.tolerance or (
-            self.coincident < COINCIDENT
-            and self.at(self.place, COINCIDENT).residual <= self.tolerance
-        )
+        return self.residual <= self.tolerance and self.gap <= self.tolerance / 2
 
     def at(self, place: NDArray[np.float64], coincident: float | None = None) -> "_Iterate":
         if coincident is None:
@@ -231,12 +226,19 @@ def minimise(
     """
     tolerance = max(gamma, _SMALLEST_TOLERANCE)
     start = _coordinatewise_median(points, mass)
-    best, iterations = _search(_Iterate(points, mass, start, tolerance, COINCIDENT))
-    if not best.converged:  # the median is somewhere among points that lie close together
-        closer, more = _search(best.at(best.place, coincident=0.0))
-        iterations += more
-        best = closer if closer.gap < best.gap else best
-    return _convex_weights(best), iterations
+    found = _Iterate(points, mass, start, tolerance, COINCIDENT)
+    best_gap, best_weights, iterations = float("inf"), mass, 0
+    # First take points for met a little way off; where that is too coarse, go to the end.
+    for coincident in (COINCIDENT, 0.0):
+        found, steps = _search(found.at(found.place, coincident))
+        iterations += steps
+        weights = _convex_weights(found)
+        gap = found.at(weights @ points).gap
+        if gap < best_gap:
+            best_gap, best_weights = gap, weights
+        if best_gap <= tolerance:
+            break
+    return best_weights, iterations
 
 
 def _search(start: _Iterate) -> tuple[_Iterate, int]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._vectors import as_vectors
+from ._vectors import as_vectors, norms
 from .median_of_means import mean
 
 
@@ -66,9 +66,7 @@ def mean_of_smallest_norms(
     """
     rows = as_vectors(vectors, "vectors")
     _check_num_selected(num_selected, len(rows))
-    scale = max(float(np.abs(row).max(initial=0.0)) for row in rows) or 1.0
-    norms = [np.linalg.norm(np.divide(row, scale, dtype=np.float64)) for row in rows]
-    chosen = np.argsort(norms, kind="stable")[:num_selected]
+    chosen = np.argsort(norms(rows), kind="stable")[:num_selected]
     return mean([rows[i] for i in sorted(chosen)])
 
 

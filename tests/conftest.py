@@ -1,0 +1,9 @@
+"""Settings that all tests share."""
+
+from hypothesis import Phase, settings
+
+# Shrinking arrays of floats takes minutes; the first failing example says enough.
+settings.register_profile(
+    "flwr_byz", deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
+settings.load_profile("flwr_byz")
