@@ -1,0 +1,47 @@
+"""The package as it is installed: what it holds, what it needs, what it says."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"flwr_byz", "flwr_byz-0.1.0.dist-info"}
+    assert "flwr_byz/py.typed" in names
+
+
+@pytest.mark.parametrize(
+    ("module", "strangers"),
+    [
+        ("flwr_byz.aggregation", ["flwr", "torch", "ray", "scipy"]),
+        ("flwr_byz.attacks", ["flwr", "torch", "ray", "scipy"]),
+        ("flwr_byz.serverapp.strategy", ["torch", "ray", "scipy", "matplotlib"]),
+        ("flwr_byz.server.strategy", ["torch", "ray", "scipy", "matplotlib"]),
+    ],
+)
+def test_a_module_needs_no_more_than_it_should(module, strangers):
+    code = f"import {module}, sys; print([m for m in {strangers} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", README))))
+def test_an_example_of_the_readme_runs(number):
+    example = re.findall(r"```python\n(.*?)```", README, re.S)[number]
+    exec(compile(example, f"README example {number}", "exec"), {})
+
+
+def test_the_files_that_the_readme_names_are_there():
+    for name in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
+        assert (ROOT / name).exists(), name
