@@ -176,6 +176,8 @@ class ServerRound(Generic[Payload]):
         failed : sequence of client or None
             Those that answered with an error; None where Flower does not say who.
         """
+        if self._asked is None:
+            payloads = _told_apart(payloads)
         replies, malformed = self._open(payloads)
         for num_logged, client in enumerate(failed, start=len(malformed)):
             _log_rejection(num_logged, client, "an error reply")
@@ -339,6 +341,18 @@ class ServerRound(Generic[Payload]):
             f"{needed_by} the model that the clients were sent: call configure_train "
             "(configure_fit) before aggregating, or give initial_parameters"
         )
+
+
+def _told_apart(
+    payloads: Sequence[tuple[ClientId, Payload]],
+) -> list[tuple[ClientId, Payload]]:
+    """Tell replies of one identity apart by number, where nobody knows who was asked."""
+    times_seen: Counter[ClientId] = Counter()
+    apart: list[tuple[ClientId, Payload]] = []
+    for client, payload in payloads:
+        apart.append((f"{client} #{times_seen[client]}" if times_seen[client] else client, payload))
+        times_seen[client] += 1
+    return apart
 
 
 def _open_all(

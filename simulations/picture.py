@@ -9,6 +9,7 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from .results import RunResult
 
@@ -56,6 +57,7 @@ def draw(results: Sequence[RunResult], measure: str, path: Path) -> list[Path]:
                 _line(panel, result, measure)
         panel.set_title(ATTACKS[attack], fontsize=11)
         panel.set_xlabel("round")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     first = panels[0][0]
@@ -89,7 +91,7 @@ def _line(panel: Axes, result: RunResult, measure: str) -> None:
     values = np.minimum(values, limit)
     panel.plot(values, style, color=colour, label=label, linewidth=2.2)
     ours = result.run.rule == "geometric-median-of-means"
-    number = f"{values[-1]:.2g}" if measure == "error" else f"{values[-1]:.0%}"
+    number = _short(values[-1]) if measure == "error" else f"{values[-1]:.0%}"
     panel.annotate(
         "diverged" if diverged else number,
         (len(values) - 1, values[-1]),
@@ -100,3 +102,7 @@ def _line(panel: Axes, result: RunResult, measure: str) -> None:
         fontsize=10,
         fontweight="bold",
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

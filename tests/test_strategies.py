@@ -218,7 +218,11 @@ def test_a_client_that_answers_twice_counts_as_none(api):
     arrays = replies()
     alone, _ = play(api, arrays[:12], num_batches=12)
     if api == "classic":
-        strategy = ClassicStrategy(num_batches=13)
+        strategy = ClassicStrategy(num_batches=13, min_fit_clients=13)
+        manager = SimpleClientManager()
+        for cid in range(13):
+            manager.register(Proxy(str(cid)))
+        strategy.configure_fit(1, ndarrays_to_parameters(MODEL), manager)
         pairs = [(Proxy(str(c)), fit_res(a)) for c, a in enumerate(arrays[:12])]
         twice = [(Proxy("12"), fit_res(arrays[12])), (Proxy("12"), fit_res(arrays[3]))]
         parameters, metrics = strategy.aggregate_fit(1, pairs + twice, [])
@@ -272,6 +276,15 @@ def test_a_strategy_that_was_not_told_the_model_takes_the_layout_of_most_replies
         flat(to_ndarrays(parameters)), np.mean([flat(a) for a in arrays[1:]], axis=0), atol=1e-6
     )
     assert metrics["byz-rejected"] == 1
+
+
+def test_results_that_share_a_cid_are_told_apart_where_nobody_was_asked():
+    arrays = replies(5)
+    results = [(Proxy("test"), fit_res(a)) for a in arrays]
+    parameters, metrics = ClassicStrategy(num_batches=5).aggregate_fit(1, results, [])
+    expected = geometric_median([flat(a) for a in arrays]).point
+    assert np.allclose(flat(to_ndarrays(parameters)), expected, atol=1e-6)
+    assert metrics["byz-clients"] == 5
 
 
 def test_gradients_without_the_model_are_refused_with_the_way_out():
