@@ -235,7 +235,7 @@ class ServerRound(Generic[Payload]):
                 votes[self.layout_of(payload)] += 1
             except Exception:  # counted as malformed when it is opened
                 continue
-        return max(votes, key=votes.__getitem__, default=None)
+        return max(votes, key=lambda layout: (votes[layout], repr(layout)), default=None)
 
     def _note_group(self, client: ClientId, metrics: Mapping[str, object]) -> None:
         if self.settings.group_by_key is not None:
@@ -364,7 +364,7 @@ def _open_all(
     times_answered = Counter(client for client, _ in payloads)
     opened: list[tuple[ClientId, Payload, Content]] = []
     malformed: list[ClientId] = []
-    for client, payload in sorted(payloads, key=lambda item: _identity_order(item[0])):
+    for client, payload in payloads:
         try:
             if asked is not None and client not in asked:
                 raise MalformedReply("was not asked")
