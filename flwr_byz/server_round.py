@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from .aggregation import aggregate_batch_means, mean, num_batches, split_into_batches
 from .aggregation.geometric_median import check_gamma
-from .aggregation.median_of_means import AllBatchesTrimmed, TrimNorm, check_trim_norm
+from .aggregation.median_of_means import (
+    AllBatchesTrimmed,
+    GeometricMedianOfMeans,
+    TrimNorm,
+    check_trim_norm,
+)
 from .payload import Layout, MalformedReply, Model, read_number
 from .theory import c_alpha
 
@@ -158,7 +163,7 @@ class ServerRound(Generic[Payload]):
     _sent: Model | None = field(default=None, init=False)
     _asked: frozenset[ClientId] | None = field(default=None, init=False)
     _groups: dict[ClientId, float] = field(default_factory=dict, init=False)
-    _announced: tuple[int, int] | None = field(default=None, init=False)
+    _announced: int | None = field(default=None, init=False)
 
     def sends(self, model: Model | None, clients: Sequence[ClientId] | None = None) -> None:
         """Remember the model sent (None where it is not readable) and the clients asked."""
@@ -195,10 +200,19 @@ class ServerRound(Generic[Payload]):
 
         batches = self._batches(asked, replies)
         report["byz-batches"] = len(batches)
-        model = None
-        if self._holds(len(asked), len(batches), len(malformed), num_silent + len(failed)):
-            model = self._step(batches, report)
-        return Outcome(model, report, replies)
+        # A client whose reply was malformed has shown itself: it spoils no batch any more.
+        num_hidden = max((self.settings.num_byzantine or 0) - len(malformed), 0)
+        self._announce(len(asked), len(malformed) + len(failed) + num_silent)
+        if len(batches) <= 2 * num_hidden:
+            log(
+                ERROR,
+                "%d batches answered and %d Byzantine clients may be among them: no median holds "
+                "against half of the batches, the model is kept",
+                len(batches),
+                num_hidden,
+            )
+            return Outcome(None, report, replies)
+        return Outcome(self._step(batches, num_hidden, report), report, replies)
 
     def open_metrics(
         self,
@@ -257,37 +271,48 @@ class ServerRound(Generic[Payload]):
         present = ([answered[c] for c in batch if c in answered] for batch in batches)
         return [batch for batch in present if batch]
 
-    def _holds(self, num_clients: int, num_batches: int, num_malformed: int, num_lost: int) -> bool:
-        """Say what the round promises, loudly where it promises nothing."""
-        if self._announced != (num_clients, self.settings.batches_for(num_clients)):
-            self._announced = (num_clients, self.settings.batches_for(num_clients))
+    def _announce(self, num_clients: int, num_unusable: int) -> None:
+        """Say what rounds of m clients promise, and loudly where this one promises nothing."""
+        if self._announced != num_clients:
+            self._announced = num_clients
             log(INFO, "%s", promise(self.settings, num_clients))
         q = self.settings.num_byzantine
-        if q is None:
-            return True
-        # A client whose reply was malformed has shown itself: it spoils no batch any more.
-        hidden = max(q - num_malformed, 0)
-        if num_batches <= 2 * hidden:
-            log(
-                ERROR,
-                "%d batches answered and %d Byzantine clients may be among them: no median holds "
-                "against half of the batches, the model is kept",
-                num_batches,
-                hidden,
-            )
-            return False
-        if num_malformed + num_lost > q:
+        if q is not None and num_unusable > q:
             log(
                 WARNING,
                 "%d clients sent no usable reply, more than num_byzantine=%d: the round is outside "
                 "of what the paper promises",
-                num_malformed + num_lost,
+                num_unusable,
                 q,
             )
-        return True
+
+    def _aggregate(
+        self,
+        batch_means: Sequence[NDArray[np.float64]],
+        num_hidden: int,
+        origin: NDArray[np.float64] | None,
+    ) -> GeometricMedianOfMeans:
+        """Aggregate; without trimming where it would leave q batches the half of what is kept."""
+        gamma, trim_norm = self.settings.gamma, self.settings.trim_norm
+        aggregate = aggregate_batch_means(
+            batch_means, trim_norm=trim_norm, gamma=gamma, origin=origin
+        )
+        num_kept = len(batch_means) - int(aggregate.trimmed.sum())
+        if num_kept <= 2 * num_hidden:
+            log(
+                WARNING,
+                "not trimmed: that would leave %d batches, of which %d may be Byzantine",
+                num_kept,
+                num_hidden,
+            )
+            return aggregate_batch_means(batch_means, gamma=gamma, origin=origin)
+        return aggregate
 
     def _step(
-        self, batches: Sequence[Sequence[Reply[Payload]]], report: dict[str, int | float]
+        self,
+        batches: Sequence[Sequence[Reply[Payload]]],
+        num_hidden: int,
+        report: dict[str, int | float],
     ) -> Model | None:
         """Aggregate the batches and step; None where the step has to be refused."""
         settings = self.settings
@@ -296,9 +321,7 @@ class ServerRound(Generic[Payload]):
         origin = sent if settings.reply == "weights" else None
         batch_means = [mean(batch, lambda reply: reply.model.vector()) for batch in batches]
         try:
-            aggregate = aggregate_batch_means(
-                batch_means, trim_norm=settings.trim_norm, gamma=settings.gamma, origin=origin
-            )
+            aggregate = self._aggregate(batch_means, num_hidden, origin)
         except AllBatchesTrimmed as error:
             log(WARNING, "%s: the model is kept", error)
             report["byz-trimmed"] = len(batches)

@@ -179,6 +179,17 @@ def test_weights_are_trimmed_by_their_distance_from_the_model_sent(api):
     assert metrics["byz-trimmed"] == 0
 
 
+@APIS
+def test_trimming_never_leaves_the_byzantine_half_of_what_is_kept(api, caplog):
+    # Five batches, two Byzantine at zero: auto would leave them and one honest batch.
+    norms = [0.0, 0.0, 1.0, 50.0, 50.0]
+    arrays = [[np.full(40, n, "f4"), np.zeros((2, 2))] for n in norms]
+    model, metrics = play(api, arrays, num_byzantine=2, trim_norm="auto")
+    assert metrics["byz-trimmed"] == 0
+    assert "not trimmed" in caplog.text
+    assert model is not None
+
+
 def test_silent_clients_leave_their_batches_to_the_others():
     arrays = replies(8)
     contents = {c: content(a) for c, a in enumerate(arrays)}
