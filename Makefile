@@ -14,21 +14,27 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
 
-test: $(VENV)/installed
+test: $(VENV)/dev
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/installed
+lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/installed: pyproject.toml constraints.txt
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt --editable
+
+$(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable ".[simulation,plots,dev]"
+	$(install) ".[simulation,plots]"
+	touch $@
+
+$(VENV)/dev: $(VENV)/demo
+	$(install) ".[dev]"
 	touch $@
 
 clean:

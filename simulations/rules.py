@@ -36,14 +36,8 @@ def message_strategy(
         if problem.reply_kind == "gradients":
             return _MessageGradientDescent(server_learning_rate, **options)
         return MessageFedAvg(**options)
-    return MessageGeometricMedianOfMeans(
-        num_byzantine=num_byzantine,
-        reply=problem.reply_kind,
-        server_learning_rate=server_learning_rate,
-        trim_norm="auto",
-        group_by_key="partition-id",
-        **options,
-    )
+    ours = _our_options(problem, num_byzantine, server_learning_rate)
+    return MessageGeometricMedianOfMeans(**ours, **options)
 
 
 def classic_strategy(
@@ -77,14 +71,21 @@ def classic_strategy(
         if problem.reply_kind == "gradients":
             return _ClassicGradientDescent(server_learning_rate, **options)
         return ClassicFedAvg(**options)
-    return ClassicGeometricMedianOfMeans(
-        num_byzantine=num_byzantine,
-        reply=problem.reply_kind,
-        server_learning_rate=server_learning_rate,
-        trim_norm="auto",
-        group_by_key="partition-id",
-        **options,
-    )
+    ours = _our_options(problem, num_byzantine, server_learning_rate)
+    return ClassicGeometricMedianOfMeans(**ours, **options)
+
+
+def _our_options(
+    problem: Problem, num_byzantine: int, server_learning_rate: float
+) -> dict[str, Any]:
+    """Options of GeometricMedianOfMeans; grouping by partition id makes runs repeat bit for bit."""
+    return {
+        "num_byzantine": num_byzantine,
+        "reply": problem.reply_kind,
+        "server_learning_rate": server_learning_rate,
+        "trim_norm": "auto",
+        "group_by_key": "partition-id",
+    }
 
 
 class _MessageGradientDescent(MessageFedAvg):
