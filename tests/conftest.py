@@ -6,7 +6,7 @@ from hypothesis import Phase, settings
 settings.register_profile(
     "flwr_byz",
     deadline=None,
-    derandomize=True,  # the same examples in every run; --hypothesis-seed draws others
+    derandomize=True,  # the same examples in every run
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 settings.load_profile("flwr_byz")
