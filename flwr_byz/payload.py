@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from io import BytesIO
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 # A .npy header holds a dtype, an order and a shape; NumPy writes 118 bytes for most arrays.
 _MAX_HEADER_SIZE = 1024
+
+_CHECKED_AT_ONCE = 1 << 16
 
 
 class MalformedReply(ValueError):
@@ -38,6 +40,11 @@ class ArraySpec:
     def size(self) -> int:
         """Number of entries."""
         return prod(self.shape)
+
+    @property
+    def order(self) -> Literal["C", "F"]:
+        """Memory order of its entries."""
+        return "F" if self.fortran_order else "C"
 
     @property
     def is_float(self) -> bool:
@@ -66,34 +73,47 @@ class Layout:
         return frozenset(spec.name for spec in self.arrays)
 
     @property
-    def dim(self) -> int:
-        """Number of coordinates d of the vector."""
-        return sum(spec.size for spec in self.floats)
+    def precision(self) -> np.dtype[np.floating]:
+        """Precision in which to aggregate: float64 where an array has it, else float32."""
+        double = any(spec.dtype.itemsize > 4 for spec in self.floats)
+        return np.dtype(np.float64 if double else np.float32)
+
+    def model(self, floats: Sequence[NDArray[Any]], counters: Sequence[NDArray[Any]]) -> "Model":
+        """Return the model of this layout that has these flat float arrays and these counters."""
+        remaining_floats, remaining_counters = iter(floats), iter(counters)
+        return Model(
+            self,
+            tuple(
+                next(remaining_floats).reshape(spec.shape, order=spec.order)
+                if spec.is_float
+                else next(remaining_counters)
+                for spec in self.arrays
+            ),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Checked, finite values of all arrays of a layout.
+    """Checked values of all arrays of a layout; whether they are finite is not looked at.
 
     Attributes
     ----------
     layout : Layout
     values : tuple of ndarray
-        One array per `layout.arrays`, with its shape and dtype; read-only views of a payload where
-        that was possible.
+        One array per `layout.arrays`, with its shape: read-only views of a payload. Those of float
+        arrays are real numbers of any dtype that fit into the array's.
     """
 
     layout: Layout
     values: tuple[NDArray[Any], ...]
 
-    def vector(self) -> NDArray[np.floating]:
-        """Return the float arrays, flattened in C order and joined: (d,), a new array."""
-        floats = [
-            value.ravel()
+    def floats(self) -> list[NDArray[Any]]:
+        """Return the float arrays, flattened in the server's order: the model's vector."""
+        return [
+            value.ravel(spec.order)
             for spec, value in zip(self.layout.arrays, self.values, strict=True)
             if spec.is_float
         ]
-        return np.concatenate(floats) if floats else np.zeros(0)
 
     def counters(self) -> list[NDArray[Any]]:
         """Return the integer and bool arrays."""
@@ -103,27 +123,11 @@ class Model:
             if not spec.is_float
         ]
 
-    def replaced(self, vector: NDArray[np.floating], counters: Sequence[NDArray[Any]]) -> "Model":
-        """Return a model of the same layout with these coordinates and counters.
-
-        Raises
-        ------
-        OverflowError
-            Where a coordinate is not finite or leaves the range of its array's dtype.
-        """
-        values: list[NDArray[Any]] = []
-        start, remaining = 0, iter(counters)
-        for spec in self.layout.arrays:
-            if not spec.is_float:
-                values.append(next(remaining))
-                continue
-            with np.errstate(over="ignore"):
-                part = vector[start : start + spec.size].astype(spec.dtype).reshape(spec.shape)
-            if not np.isfinite(part).all():
-                raise OverflowError(f"array {spec.name!r} leaves the range of {spec.dtype}")
-            values.append(np.asarray(part, order="F" if spec.fortran_order else "C"))
-            start += spec.size
-        return Model(self.layout, tuple(values))
+    def check_finite(self) -> None:
+        """Raise MalformedReply where a float array holds NaN or infinity."""
+        for spec, values in zip(self.layout.floats, self.floats(), strict=True):
+            if not np.isfinite(values).all():
+                raise MalformedReply(f"array {spec.name!r} holds NaN or infinity")
 
 
 # --- Flower's two kinds of payload -----------------------------------------------------------
@@ -231,7 +235,17 @@ def _items(model: Model) -> Iterator[tuple[ArraySpec, NDArray[Any]]]:
 
 
 def _array(spec: ArraySpec, value: NDArray[Any]) -> Array:
-    return Array(np.asarray(value, order="F" if spec.fortran_order else "C"))
+    """Serialise an array, copying its numbers once."""
+    value = np.asarray(value, order=spec.order)
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(value))
+    numbers = value.ravel(spec.order).view(np.uint8).data
+    return Array(
+        dtype=str(value.dtype),
+        shape=value.shape,
+        stype="numpy.ndarray",
+        data=b"".join((header.getvalue(), numbers)),
+    )
 
 
 def _npy_bytes(array: Array) -> bytes:
@@ -264,25 +278,36 @@ def _read_array(data: bytes, spec: ArraySpec) -> NDArray[Any]:
     if (dtype.kind not in "fiu") if spec.dtype.kind != "b" else (dtype.kind != "b"):
         raise MalformedReply(f"array {spec.name!r} has dtype {dtype} instead of {spec.dtype}")
     flat = np.frombuffer(data, dtype, count=spec.size, offset=offset)
-    values = flat.reshape(shape, order="F" if fortran_order else "C")
-    if dtype.kind == "f" and not np.isfinite(values).all():
-        raise MalformedReply(f"array {spec.name!r} holds NaN or infinity")
-    return values if dtype == spec.dtype else _cast(values, spec)
+    if not spec.is_float:
+        flat = _as_counter(flat, spec)
+    elif dtype != spec.dtype:
+        _check_fits(flat, spec)
+    return flat.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _cast(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
-    """Cast finite numbers of another width to the model's dtype; overflow is malformed."""
-    if spec.is_float:
+def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:
+    """Check that numbers of another dtype stay finite in the model's, with no copy of them all."""
+    for start in range(0, len(values), _CHECKED_AT_ONCE):
         with np.errstate(over="ignore"):
-            cast = values.astype(spec.dtype)
+            cast = values[start : start + _CHECKED_AT_ONCE].astype(spec.dtype)
         if not np.isfinite(cast).all():
-            raise MalformedReply(f"array {spec.name!r} leaves the range of {spec.dtype}")
-        return cast
-    whole = np.rint(values) if values.dtype.kind == "f" else values
+            raise MalformedReply(
+                f"array {spec.name!r} holds NaN, infinity or what leaves the range of {spec.dtype}"
+            )
+
+
+def _as_counter(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
+    """Return numbers as the model's integers; what leaves their range is malformed."""
+    if values.dtype == spec.dtype:
+        return values
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise MalformedReply(f"array {spec.name!r} holds NaN or infinity")
+        values = np.rint(values)
     limits = np.iinfo(spec.dtype)
-    if whole.size and not limits.min <= int(whole.min()) <= int(whole.max()) <= limits.max:
+    if values.size and not limits.min <= int(values.min()) <= int(values.max()) <= limits.max:
         raise MalformedReply(f"array {spec.name!r} leaves the range of {spec.dtype}")
-    return whole.astype(spec.dtype)
+    return values.astype(spec.dtype)
 
 
 def _parse(data: object, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -14,11 +14,12 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .aggregation import aggregate_batch_means, mean, num_batches, split_into_batches
+from .aggregation import aggregate_batches, num_batches, split_into_batches
+from .aggregation._batch_means import Block
 from .aggregation.geometric_median import check_gamma
 from .aggregation.median_of_means import (
     AllBatchesTrimmed,
-    GeometricMedianOfMeans,
+    NotFinite,
     TrimNorm,
     check_trim_norm,
 )
@@ -164,6 +165,7 @@ class ServerRound(Generic[Payload]):
     _asked: frozenset[ClientId] | None = field(default=None, init=False)
     _groups: dict[ClientId, float] = field(default_factory=dict, init=False)
     _announced: int | None = field(default=None, init=False)
+    _memory: NDArray[np.floating] | None = field(default=None, init=False)
 
     def sends(self, model: Model | None, clients: Sequence[ClientId] | None = None) -> None:
         """Remember the model sent (None where it is not readable) and the clients asked."""
@@ -189,21 +191,45 @@ class ServerRound(Generic[Payload]):
         answered = {client for client, _ in payloads} | {c for c in failed if c is not None}
         asked = frozenset(answered) if self._asked is None else self._asked
         num_silent = max(len(asked - answered) - failed.count(None), 0)
-        report: dict[str, int | float] = {
-            "byz-clients": len(asked),
-            "byz-rejected": len(malformed) + len(failed),
-            "byz-missing": num_silent,
-        }
+        while True:
+            report: dict[str, int | float] = {
+                "byz-clients": len(asked),
+                "byz-rejected": len(malformed) + len(failed),
+                "byz-missing": num_silent,
+                "byz-batches": 0,
+            }
+            try:
+                return self._settle(asked, replies, malformed, report)
+            except _Rejected as rejected:
+                for client, reason in rejected.clients.items():
+                    _log_rejection(len(malformed) + len(failed), client, reason)
+                    malformed.append(client)
+                replies = [reply for reply in replies if reply.client not in rejected.clients]
+
+    def _settle(
+        self,
+        asked: frozenset[ClientId],
+        replies: list[Reply[Payload]],
+        malformed: Sequence[ClientId],
+        report: dict[str, int | float],
+    ) -> Outcome[Payload]:
+        """Make a step of the replies, if one is justified.
+
+        Raises
+        ------
+        _Rejected
+            Where replies turn out not to be finite, which is seen when they are added up.
+        """
         if not replies:
             log(WARNING, "no reply is usable: the model is kept")
-            return Outcome(None, report | {"byz-batches": 0}, [])
-
+            return Outcome(None, report, [])
         batches = self._batches(asked, replies)
         report["byz-batches"] = len(batches)
         # A client whose reply was malformed has shown itself: it spoils no batch any more.
         num_hidden = max((self.settings.num_byzantine or 0) - len(malformed), 0)
-        self._announce(len(asked), len(malformed) + len(failed) + num_silent)
         if len(batches) <= 2 * num_hidden:
+            _reject_if_not_finite(replies)
+            self._announce(len(asked), int(report["byz-rejected"] + report["byz-missing"]))
             log(
                 ERROR,
                 "%d batches answered and %d Byzantine clients may be among them: no median holds "
@@ -212,7 +238,9 @@ class ServerRound(Generic[Payload]):
                 num_hidden,
             )
             return Outcome(None, report, replies)
-        return Outcome(self._step(batches, num_hidden, report), report, replies)
+        model = self._step(batches, num_hidden, report)
+        self._announce(len(asked), int(report["byz-rejected"] + report["byz-missing"]))
+        return Outcome(model, report, replies)
 
     def open_metrics(
         self,
@@ -286,28 +314,6 @@ class ServerRound(Generic[Payload]):
                 q,
             )
 
-    def _aggregate(
-        self,
-        batch_means: Sequence[NDArray[np.float64]],
-        num_hidden: int,
-        origin: NDArray[np.float64] | None,
-    ) -> GeometricMedianOfMeans:
-        """Aggregate; without trimming where it would leave q batches the half of what is kept."""
-        gamma, trim_norm = self.settings.gamma, self.settings.trim_norm
-        aggregate = aggregate_batch_means(
-            batch_means, trim_norm=trim_norm, gamma=gamma, origin=origin
-        )
-        num_kept = len(batch_means) - int(aggregate.trimmed.sum())
-        if num_kept <= 2 * num_hidden:
-            log(
-                WARNING,
-                "not trimmed: that would leave %d batches, of which %d may be Byzantine",
-                num_kept,
-                num_hidden,
-            )
-            return aggregate_batch_means(batch_means, gamma=gamma, origin=origin)
-        return aggregate
-
     def _step(
         self,
         batches: Sequence[Sequence[Reply[Payload]]],
@@ -318,42 +324,92 @@ class ServerRound(Generic[Payload]):
         settings = self.settings
         layout = batches[0][0].model.layout
         sent = self._sent_vector()
-        origin = sent if settings.reply == "weights" else None
-        batch_means = [mean(batch, lambda reply: reply.model.vector()) for batch in batches]
+        floats = [np.empty(spec.size, spec.dtype) for spec in layout.floats]
+
+        def write(block: Block, aggregate: NDArray[np.floating]) -> None:
+            if settings.reply == "gradients":
+                assert sent is not None
+                step = settings.server_learning_rate * aggregate.astype(np.float64)
+                aggregate = block.of(sent) - step
+            elif settings.server_learning_rate != 1.0:
+                assert sent is not None
+                origin = block.of(sent).astype(np.float64)
+                aggregate = origin + settings.server_learning_rate * (aggregate - origin)
+            with np.errstate(over="ignore"):
+                block.of(floats)[...] = aggregate
+
         try:
-            aggregate = self._aggregate(batch_means, num_hidden, origin)
+            aggregation = aggregate_batches(
+                [[reply.model.floats() for reply in batch] for batch in batches],
+                write,
+                trim_norm=settings.trim_norm,
+                gamma=settings.gamma,
+                origin=sent if settings.reply == "weights" else None,
+                least_kept=2 * num_hidden + 1,
+                dtype=layout.precision,
+                memory=self._memory_for(batches, layout),
+            )
+        except NotFinite as error:
+            raise _Rejected(
+                {batches[b][i].client: "holds NaN or infinity" for b, i in error.members}
+            ) from None
         except AllBatchesTrimmed as error:
             log(WARNING, "%s: the model is kept", error)
             report["byz-trimmed"] = len(batches)
             return None
-        offset = aggregate.point if origin is None else aggregate.point - origin
+        if aggregation.too_long.any() and not aggregation.trimmed.any():
+            log(
+                WARNING,
+                "not trimmed: that would leave %d batches, of which %d may be Byzantine",
+                len(batches) - int(aggregation.too_long.sum()),
+                num_hidden,
+            )
         report |= {
-            "byz-trimmed": int(aggregate.trimmed.sum()),
-            "byz-gap": aggregate.gap,
-            "byz-iterations": aggregate.iterations,
-            "byz-aggregate-norm": float(np.linalg.norm(offset)),
+            "byz-trimmed": int(aggregation.trimmed.sum()),
+            "byz-gap": aggregation.gap,
+            "byz-iterations": aggregation.iterations,
+            "byz-aggregate-norm": aggregation.norm,
         }
+        for spec, values in zip(layout.floats, floats, strict=True):
+            if not np.isfinite(values).all():
+                log(
+                    ERROR,
+                    "array %r leaves the range of %s after the step: the model is kept",
+                    spec.name,
+                    spec.dtype,
+                )
+                return None
         if settings.reply == "gradients":
             assert self._sent is not None
-            assert sent is not None
-            vector = sent - settings.server_learning_rate * aggregate.point
             counters = self._sent.counters()
         else:
-            vector = aggregate.point
-            if origin is not None and settings.server_learning_rate != 1.0:
-                vector = origin + settings.server_learning_rate * offset
             counters = _median_counters([reply.model for batch in batches for reply in batch])
-        try:
-            return Model(layout, ()).replaced(vector, counters)
-        except OverflowError as error:
-            log(ERROR, "%s after the step: the model is kept", error)
-            return None
+        return layout.model(floats, counters)
 
-    def _sent_vector(self) -> NDArray[np.float64] | None:
+    def _memory_for(
+        self, batches: Sequence[Sequence[Reply[Payload]]], layout: Layout
+    ) -> NDArray[np.floating] | None:
+        """Return memory for the batch means, the last round's where it fits: new pages cost time.
+
+        None where every batch is one reply, which needs no mean.
+        """
+        if all(len(batch) == 1 for batch in batches):
+            return None
+        shape = (len(batches), sum(spec.size for spec in layout.floats))
+        if (
+            self._memory is None
+            or self._memory.shape != shape
+            or self._memory.dtype != layout.precision
+        ):
+            self._memory = None
+            self._memory = np.empty(shape, layout.precision)
+        return self._memory
+
+    def _sent_vector(self) -> list[NDArray[Any]] | None:
         """Return the coordinates θ of the model that was sent, where they are known or needed."""
         settings = self.settings
         if self._sent is not None:
-            return self._sent.vector().astype(np.float64)
+            return self._sent.floats()
         if settings.reply == "gradients" or settings.server_learning_rate != 1.0:
             needed_by = "gradients and a server_learning_rate other than 1 need"
         elif settings.trim_norm is not None:
@@ -364,6 +420,25 @@ class ServerRound(Generic[Payload]):
             f"{needed_by} the model that the clients were sent: call configure_train "
             "(configure_fit) before aggregating, or give initial_parameters"
         )
+
+
+class _Rejected(Exception):
+    """Clients whose replies count as no message, and why."""
+
+    def __init__(self, clients: dict[ClientId, str]) -> None:
+        super().__init__()
+        self.clients = clients
+
+
+def _reject_if_not_finite(replies: Sequence[Reply[Payload]]) -> None:
+    rejected: dict[ClientId, str] = {}
+    for reply in replies:
+        try:
+            reply.model.check_finite()
+        except MalformedReply as error:
+            rejected[reply.client] = str(error)
+    if rejected:
+        raise _Rejected(rejected)
 
 
 def _told_apart(

@@ -4,7 +4,7 @@ from .batches import num_batches, split_into_batches
 from .geometric_median import GeometricMedian, geometric_median
 from .median_of_means import (
     GeometricMedianOfMeans,
-    aggregate_batch_means,
+    aggregate_batches,
     geometric_median_of_means,
     mean,
 )
@@ -13,7 +13,7 @@ from .selection import mean_of_random_subset, mean_of_smallest_norms
 __all__ = [
     "GeometricMedian",
     "GeometricMedianOfMeans",
-    "aggregate_batch_means",
+    "aggregate_batches",
     "geometric_median",
     "geometric_median_of_means",
     "mean",

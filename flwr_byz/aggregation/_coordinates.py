@@ -52,6 +52,12 @@ def gram_coordinates(
         offsets = block(vectors, columns, scale)
         offsets -= centre[columns]
         gram += offsets @ offsets.T
+    return coordinates_of_gram(gram)
+
+
+def coordinates_of_gram(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Place n points in n dimensions so that their inner products are those of the Gram matrix."""
+    n = len(gram)
     lengths = np.sqrt(gram.diagonal())
     unit = np.divide(1.0, lengths, out=np.zeros(n), where=lengths > 0)
     eigenvalues, eigenvectors = np.linalg.eigh(gram * unit * unit[:, None])

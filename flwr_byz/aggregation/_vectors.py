@@ -14,7 +14,7 @@ _BLOCK_SIZE = 1 << 18
 
 
 def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
-    """Check that `values` are n ≥ 1 finite real vectors of one length, without copying floats.
+    """Check that `values` are n ≥ 1 real vectors of one length, without copying floats.
 
     Raises
     ------
@@ -36,10 +36,14 @@ def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
                     f"{rows[0].shape}, {name}[{i}] has {row.shape}"
                 )
         vectors = rows
+    return vectors
+
+
+def check_finite(vectors: Vectors, name: str) -> None:
+    """Raise ValueError, naming the row, where a vector holds NaN or infinity."""
     for i, row in enumerate(vectors):
         if not np.isfinite(row).all():
             raise ValueError(f"{name} must be finite: {name}[{i}] holds NaN or infinity")
-    return vectors
 
 
 def _iterate(values: ArrayLike | Sequence[ArrayLike]) -> Iterator[ArrayLike]:

@@ -1,11 +1,12 @@
 """The (1+γ)-approximate geometric median (the paper's equation 6), with a certificate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._batch_means import BatchMeans, Block, find_centre
 from ._coordinates import (
     central_row,
     coordinatewise_median,
@@ -13,6 +14,7 @@ from ._coordinates import (
     plain_coordinates,
     qr_coordinates,
 )
+from ._in_blocks import ROUNDING, search
 from ._minimise import (
     candidate_free_sets,
     certified_gap,
@@ -21,9 +23,14 @@ from ._minimise import (
     pulls,
     remaining_force,
 )
-from ._vectors import Vectors, as_vectors, block, column_blocks, power_of_two_scale
-
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+from ._vectors import (
+    Vectors,
+    as_vectors,
+    block,
+    check_finite,
+    column_blocks,
+    power_of_two_scale,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +96,11 @@ def geometric_median(
     -----
     The median is a convex combination of the points, so the search runs in at most n dimensions:
     on coordinates from the Gram matrix (one pass over the data), by Newton's method with a line
-    search. The certificate is then computed on the data; where float64 cancellation
-    spoiled the Gram matrix, the search is done again on coordinates from a QR factorisation.
+    search; for more than 128 points, by Weiszfeld passes where these are quick. Distances from the
+    median are then measured on the data, and certify it by the strong convexity of the objective.
+    Where that is not to be had, because the median is one of the points, points lie on a line
+    or float64 cancellation spoiled the Gram matrix, weak duality certifies it in two more passes,
+    if need be after another search on coordinates from a QR factorisation.
     """
     vectors = as_vectors(points, "points")
     check_gamma(gamma)
@@ -100,28 +110,65 @@ def geometric_median(
         vectors = [vectors[int(i)] for i in heavy]
     share = mass[heavy] / mass.max()
     share /= share.sum()
-    scale = power_of_two_scale(vectors)
+    median = _fast(vectors, share, gamma)
+    if median is None:
+        check_finite(vectors, "points")
+        median = careful_median(vectors, share, gamma)
+    all_weights = np.zeros(len(mass))
+    all_weights[heavy] = median.weights
+    with np.errstate(over="ignore"):
+        objective = float(np.float64(median.objective) * mass.sum())
+    return replace(median, objective=objective, weights=all_weights)
 
+
+def _fast(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> GeometricMedian | None:
+    """Find the median in two or three passes; None where that does not certify it."""
+    if len(vectors[0]) <= len(vectors):
+        return None
+    batches = [[(row,)] for row in vectors]
+    dtype = np.dtype(np.float64)
+    points = BatchMeans(batches, dtype, find_centre(batches, dtype, None))
+    found = search(points, gamma, mass=mass, target=points.centre, measured=True)
+    if found is None:
+        return None
+    point = np.empty(points.dim)
+
+    def write(block: Block, combination: NDArray[np.floating]) -> None:
+        point[block.columns] = combination
+
+    points.combine(found.weights, write)
+    return GeometricMedian(
+        point=point,
+        objective=found.objective,
+        gap=found.gap,
+        weights=found.weights,
+        iterations=found.iterations,
+    )
+
+
+def careful_median(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> GeometricMedian:
+    """Find the median of any finite vectors, on the float64 numbers themselves, in more passes.
+
+    Masses sum to one, and so do the weights of the objective.
+    """
+    scale = power_of_two_scale(vectors)
     iterations = 0
     best = None
-    for combination, steps in _combinations(vectors, scale, share, gamma):
+    for combination, steps in _combinations(vectors, scale, mass, gamma):
         iterations += steps
-        certified = _certify(vectors, scale, share, combination, gamma)
+        certified = _certify(vectors, scale, mass, combination, gamma)
         if best is None or certified.shortfall(gamma) < best.shortfall(gamma):
             best = certified
         if best.shortfall(gamma) == (gamma, gamma):
             break
     assert best is not None
-
-    all_weights = np.zeros(len(mass))
-    all_weights[heavy] = best.weights
     with np.errstate(over="ignore"):
-        objective = float(np.float64(best.objective) / scale * mass.sum())
+        objective = float(np.float64(best.objective) / scale)
     return GeometricMedian(
         point=best.point,
         objective=objective,
         gap=best.gap,
-        weights=all_weights,
+        weights=best.weights,
         iterations=iterations,
     )
 
@@ -231,7 +278,7 @@ def _certify(
     return _Certified(
         point=point / scale,
         objective=objective + excess,
-        gap=gap + _ROUNDING if objective + excess > 0 else 0.0,
+        gap=gap + ROUNDING if objective + excess > 0 else 0.0,
         residual=remaining_force(float(forces_norm[-1]), float(mass[met].sum())),
         weights=weights,
     )

@@ -7,19 +7,61 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._vectors import Vectors, as_vectors, norms
+from ._batch_means import BatchMeans, Block, Vector, find_centre
+from ._in_blocks import Found, search
+from ._threads import map_in_threads
+from ._vectors import as_vectors, norms
 from .batches import split_into_batches
-from .geometric_median import check_gamma, geometric_median
+from .geometric_median import careful_median, check_gamma
 
 TrimNorm = float | Literal["auto"] | None
 
 Item = TypeVar("Item")
 
 _AUTO_TRIM_FACTOR = 2.0
+_FLOAT64 = np.dtype(np.float64)
 
 
 class AllBatchesTrimmed(ValueError):
     """Every batch mean is longer than the norm allowed."""
+
+
+class NotFinite(ValueError):
+    """Vectors that hold NaN or infinity.
+
+    Attributes
+    ----------
+    members : list of (int, int)
+        For each such vector its batch and its place therein.
+    """
+
+    def __init__(self, members: list[tuple[int, int]]) -> None:
+        super().__init__(f"{len(members)} vectors hold NaN or infinity")
+        self.members = members
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregation:
+    """How the batches fared in an aggregate that was handed out block by block.
+
+    Attributes
+    ----------
+    gap, iterations, batch_norms, batch_weights, trimmed
+        See `GeometricMedianOfMeans`.
+    too_long : ndarray (k,), bool
+        The batches whose mean is longer than the norm allowed; none of them is trimmed where that
+        would leave too few.
+    norm : float
+        Norm of the aggregate, from `origin` where one is given.
+    """
+
+    gap: float
+    iterations: int
+    batch_norms: NDArray[np.float64]
+    batch_weights: NDArray[np.float64]
+    trimmed: NDArray[np.bool_]
+    too_long: NDArray[np.bool_]
+    norm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +126,26 @@ def geometric_median_of_means(
         A ValueError: where every batch mean is longer than `trim_norm`.
     """
     rows = as_vectors(vectors, "vectors")
-    batches = split_into_batches(list(rows), num_batches)
-    return aggregate_batch_means([mean(b) for b in batches], trim_norm=trim_norm, gamma=gamma)
+    batches = split_into_batches([(row,) for row in rows], num_batches)
+    point = np.empty(len(rows[0]))
+
+    def write(block: Block, combination: NDArray[np.floating]) -> None:
+        point[block.columns] = combination
+
+    try:
+        aggregation = aggregate_batches(batches, write, trim_norm=trim_norm, gamma=gamma)
+    except NotFinite as error:
+        batch, place = error.members[0]
+        row = sum(len(b) for b in batches[:batch]) + place
+        raise ValueError(f"vectors must be finite: vectors[{row}] holds NaN or infinity") from None
+    return GeometricMedianOfMeans(
+        point=point,
+        gap=aggregation.gap,
+        iterations=aggregation.iterations,
+        batch_norms=aggregation.batch_norms,
+        batch_weights=aggregation.batch_weights,
+        trimmed=aggregation.trimmed,
+    )
 
 
 def mean(
@@ -116,66 +176,132 @@ def mean(
     return total
 
 
-def aggregate_batch_means(
-    batch_means: Vectors,
+def aggregate_batches(
+    batches: Sequence[Sequence[Vector]],
+    write: Callable[[Block, NDArray[np.floating]], None],
     *,
     trim_norm: TrimNorm = None,
     gamma: float = 1e-9,
-    origin: NDArray[np.floating] | None = None,
-) -> GeometricMedianOfMeans:
-    """Trim k batch means by norm and take the geometric median of the rest (Remark 2).
+    origin: Vector | None = None,
+    least_kept: int = 1,
+    dtype: np.dtype[np.floating] = _FLOAT64,
+    memory: NDArray[np.floating] | None = None,
+) -> Aggregation:
+    """Average batches of vectors where they lie, trim the means, take their geometric median.
 
     Parameters
     ----------
-    batch_means : ndarray (k, d) or list of k arrays (d,)
-        Finite floats, k ≥ 1.
+    batches : sequence of k sequences of vectors
+        Real; a vector is a sequence of one-dimensional arrays, of the same sizes for all vectors.
+    write : callable
+        Is handed each block of coordinates and the aggregate there, in several threads.
     trim_norm, gamma
         As in `geometric_median_of_means`.
-    origin : ndarray (d,), optional
-        The place that norms are measured from: the model that was sent, where the batch means are
-        of trained weights.
+    origin : vector, optional
+        The place that norms are measured from: the model that was sent, where the vectors are
+        trained weights.
+    least_kept : int, default 1
+        Nothing is trimmed where fewer batches than that would be kept.
+    dtype : float32 or float64, default float64
+        Precision in which members are added up and the aggregate is formed. With float32 the gap is
+        still certified, for float32 sums of the members' offsets from a common centre.
+    memory : ndarray (k, d), optional
+        Of that dtype: where to keep the batch means while they are needed; made anew by default.
 
     Returns
     -------
-    GeometricMedianOfMeans
+    Aggregation
 
     Raises
     ------
     ValueError
         Where an argument is out of range.
+    NotFinite
+        A ValueError: where vectors hold NaN or infinity.
     AllBatchesTrimmed
-        Where every batch mean is longer than `trim_norm`.
+        A ValueError: where every batch mean is longer than `trim_norm`.
     """
     check_trim_norm(trim_norm)
     check_gamma(gamma)
-    if origin is None:
-        batch_norms = norms(batch_means)
-    else:
-        batch_norms = np.concatenate(
-            [norms([np.subtract(z, origin, dtype=np.float64)]) for z in batch_means]
-        )
-    if trim_norm == "auto":
-        limit = _AUTO_TRIM_FACTOR * float(np.median(batch_norms))
-    else:
-        limit = float("inf") if trim_norm is None else trim_norm
-    trimmed = batch_norms > limit
-    kept = np.flatnonzero(~trimmed)
-    if len(kept) == 0:
+
+    def select(batch_norms: NDArray[np.float64]) -> NDArray[np.intp]:
+        short = np.flatnonzero(~_too_long(batch_norms, trim_norm))
+        return short if len(short) >= least_kept else np.arange(len(batch_norms))
+
+    dim = sum(len(piece) for piece in batches[0][0])
+    found = None
+    if dim > len(batches):
+        if memory is None and any(len(batch) > 1 for batch in batches):
+            memory = np.empty((len(batches), dim), dtype)
+        means = BatchMeans(batches, dtype, find_centre(batches, dtype, origin), memory)
+        found = search(means, gamma, target=origin, select=None if trim_norm is None else select)
+        if found is not None:
+            means.combine(found.weights, write)
+    if found is None:
+        found = _carefully(batches, write, select, gamma, origin)
+    trimmed = np.ones(len(batches), dtype=np.bool_)
+    trimmed[select(found.norms)] = False
+    return Aggregation(
+        gap=found.gap,
+        iterations=found.iterations,
+        batch_norms=found.norms,
+        batch_weights=found.weights,
+        trimmed=trimmed,
+        too_long=_too_long(found.norms, trim_norm),
+        norm=found.norm,
+    )
+
+
+def _too_long(batch_norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:
+    """Mark the batches whose mean is longer than τ, where not all of them are."""
+    if trim_norm is None:
+        return np.zeros(len(batch_norms), dtype=np.bool_)
+    typical = float(np.median(batch_norms))
+    limit = _AUTO_TRIM_FACTOR * typical if trim_norm == "auto" else trim_norm
+    too_long: NDArray[np.bool_] = batch_norms > limit
+    if too_long.all():
         raise AllBatchesTrimmed(
             f"trim_norm = {trim_norm} leaves no batch: the shortest batch mean has norm "
             f"{batch_norms.min():.6g}"
         )
-    median = geometric_median([batch_means[int(i)] for i in kept], gamma=gamma)
-    batch_weights = np.zeros(len(batch_norms))
-    batch_weights[kept] = median.weights
-    return GeometricMedianOfMeans(
-        point=median.point,
+    return too_long
+
+
+def _carefully(
+    batches: Sequence[Sequence[Vector]],
+    write: Callable[[Block, NDArray[np.floating]], None],
+    select: Callable[[NDArray[np.float64]], NDArray[np.intp]],
+    gamma: float,
+    origin: Vector | None,
+) -> Found:
+    """Aggregate on float64 copies of the batch means: for any finite vectors, in more passes."""
+    members = [(b, i) for b, batch in enumerate(batches) for i in range(len(batch))]
+    finite = map_in_threads(
+        lambda m: all(np.isfinite(piece).all() for piece in batches[m[0]][m[1]]), members
+    )
+    if not all(finite):
+        raise NotFinite([m for m, is_finite in zip(members, finite, strict=True) if not is_finite])
+    means = [mean(batch, _joined) for batch in batches]
+    zero = 0.0 if origin is None else _joined(origin)
+    batch_norms = np.concatenate([norms([z - zero]) for z in means])
+    kept = select(batch_norms)
+    median = careful_median([means[i] for i in kept], np.full(len(kept), 1 / len(kept)), gamma)
+    for block in BatchMeans(batches, _FLOAT64).blocks():
+        write(block, median.point[block.columns])
+    weights = np.zeros(len(batches))
+    weights[kept] = median.weights
+    return Found(
+        weights=weights,
         gap=median.gap,
         iterations=median.iterations,
-        batch_norms=batch_norms,
-        batch_weights=batch_weights,
-        trimmed=trimmed,
+        objective=median.objective,
+        norms=batch_norms,
+        norm=float(norms([median.point - zero])[0]),
     )
+
+
+def _joined(vector: Vector) -> NDArray[np.float64]:
+    return np.concatenate(vector, dtype=np.float64) if len(vector) else np.zeros(0)
 
 
 def check_trim_norm(trim_norm: TrimNorm) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._vectors import as_vectors, norms
+from ._vectors import as_vectors, check_finite, norms
 from .median_of_means import mean
 
 
@@ -38,6 +38,7 @@ def mean_of_random_subset(
         Where `num_selected` is out of range, or a vector is not finite or of another length.
     """
     rows = as_vectors(vectors, "vectors")
+    check_finite(rows, "vectors")
     _check_num_selected(num_selected, len(rows))
     chosen = np.random.default_rng(seed).choice(len(rows), size=num_selected, replace=False)
     return mean([rows[i] for i in sorted(chosen)])
@@ -65,6 +66,7 @@ def mean_of_smallest_norms(
         Where `num_selected` is out of range, or a vector is not finite or of another length.
     """
     rows = as_vectors(vectors, "vectors")
+    check_finite(rows, "vectors")
     _check_num_selected(num_selected, len(rows))
     chosen = np.argsort(norms(rows), kind="stable")[:num_selected]
     return mean([rows[i] for i in sorted(chosen)])

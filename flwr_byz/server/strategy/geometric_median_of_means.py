@@ -220,7 +220,9 @@ class GeometricMedianOfMeans(FedAvg):
 
 
 def _read_model(parameters: Parameters) -> Model:
-    return read_parameters(parameters, parameters_layout(parameters))
+    model = read_parameters(parameters, parameters_layout(parameters))
+    model.check_finite()
+    return model
 
 
 def _layout_of(result: FitRes) -> Layout:

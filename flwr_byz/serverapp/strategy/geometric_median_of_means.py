@@ -150,6 +150,7 @@ class GeometricMedianOfMeans(FedAvg):
         """
         try:
             model = read_arrays(arrays, arrays_layout(arrays))
+            model.check_finite()
         except MalformedReply as error:
             raise ValueError(f"the model cannot be aggregated: {error}") from None
         self._sent_messages = list(super().configure_train(server_round, arrays, config, grid))
