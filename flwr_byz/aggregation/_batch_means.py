@@ -16,8 +16,8 @@ Vector = Sequence[NDArray[Any]]
 
 Part = TypeVar("Part")
 
-# Wide blocks read memory in long runs; those of means that are not kept have to fit into a cache.
-_KEPT_WIDTH = 1 << 18
+# Wide blocks read memory in long runs; blocks that are not kept have to fit into a cache.
+_WIDTH = 1 << 18
 _BLOCK_BYTES = 3 << 23
 _MIN_WIDTH, _MAX_WIDTH = 1 << 13, 1 << 17
 _NUM_SAMPLES, _SAMPLE_WIDTH = 4, 32
@@ -93,12 +93,8 @@ class BatchMeans:
         roundings = np.where(sizes > 1, (sizes + 1) * np.sqrt(sizes), self.centre is not None)
         return roundings * (float(np.finfo(self.dtype).eps) / 2)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self, width: int = _WIDTH) -> list[Block]:
         """Cut the coordinates into blocks; the same for any number of threads."""
-        width = _KEPT_WIDTH
-        if self._kept is None:
-            width = _BLOCK_BYTES // (self.dtype.itemsize * len(self))
-            width = min(max(width // _MIN_WIDTH * _MIN_WIDTH, _MIN_WIDTH), _MAX_WIDTH)
         blocks, piece_start = [], 0
         for piece, values in enumerate(self.batches[0][0]):
             piece_stop = piece_start + len(values)
@@ -140,12 +136,7 @@ class BatchMeans:
         k = len(self)
 
         def part(block: Block) -> NDArray[np.float64]:
-            rows = self.rows(block)
-            offset = self._target_offset(block, target)
-            products = _kernels.gram(rows, offset)
-            if rows.dtype != np.float64 and not np.isfinite(products).all():
-                products = _kernels.gram(rows.astype(np.float64), offset)
-            return products
+            return _kernels.gram(self.rows(block), self._target_offset(block, target))
 
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.zeros((k + 1, k + 1))
@@ -185,19 +176,38 @@ class BatchMeans:
         cast = weights.astype(self.dtype)
 
         def part(block: Block) -> None:
-            combination = _kernels.combination(cast, self.rows(block))
-            if self.centre is not None:
-                combination += block.of(self.centre)
-            write(block, combination)
+            with np.errstate(over="ignore", invalid="ignore"):
+                if self._kept is not None and self._filled:
+                    combination = _kernels.combination(cast, self._kept[:, block.columns])
+                else:
+                    combination = self._combination(cast, block)
+                if self.centre is not None:
+                    combination += block.of(self.centre)
+                write(block, combination)
 
-        self._over_blocks(part)
+        map_in_threads(part, self.blocks())
+
+    def _combination(self, weights: NDArray[np.floating], block: Block) -> NDArray[np.floating]:
+        """Add up weighted means one after the other, without a block of them all."""
+        total = np.zeros(block.stop - block.start, self.dtype)
+        row, spare = np.empty_like(total), np.empty_like(total)
+        centre = None if self.centre is None else block.of(self.centre)
+        for weight, batch in zip(weights, self.batches, strict=True):
+            _mean([block.of(vector) for vector in batch], centre, row, spare)
+            row *= weight
+            total += row
+        return total
 
     def _over_blocks(self, function: Callable[[Block], Part]) -> list[Part]:
         def quiet(block: Block) -> Part:
             with np.errstate(over="ignore", invalid="ignore"):
                 return function(block)
 
-        parts = map_in_threads(quiet, self.blocks())
+        width = _WIDTH
+        if self._kept is None:
+            width = _BLOCK_BYTES // (self.dtype.itemsize * len(self))
+            width = min(max(width // _MIN_WIDTH * _MIN_WIDTH, _MIN_WIDTH), _MAX_WIDTH)
+        parts = map_in_threads(quiet, self.blocks(width))
         self._filled = True
         return parts
 

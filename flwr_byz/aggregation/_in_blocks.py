@@ -199,7 +199,10 @@ def _from_distances(points: Points, mass: NDArray[np.float64], gamma: float) -> 
         loss = moved**2 * float((mass / distances).sum())
         loss += float(mass @ (np.square(point_errors) / distances))
         loss += gap * (moved + float(mass @ point_errors))
-        if gap + loss / objective <= gamma:
+        # One point far off makes any relative gap small: the gradient has to be, too.
+        ratios = weights * distances / mass
+        gradient = float(mass @ np.abs(ratios / (mass @ ratios) - 1.0))
+        if gap + loss / objective <= gamma and gradient <= gamma:
             return Found(weights, gap + loss / objective, iteration, objective, norms, norm)
         if gap > _MIN_PROGRESS * previous:
             return None
