@@ -78,6 +78,10 @@ class Layout:
         double = any(spec.dtype.itemsize > 4 for spec in self.floats)
         return np.dtype(np.float64 if double else np.float32)
 
+    def empty_floats(self) -> list[NDArray[Any]]:
+        """Return flat arrays for the float arrays' entries, not filled in."""
+        return [np.empty(spec.size, spec.dtype) for spec in self.floats]
+
     def model(self, floats: Sequence[NDArray[Any]], counters: Sequence[NDArray[Any]]) -> "Model":
         """Return the model of this layout that has these flat float arrays and these counters."""
         remaining_floats, remaining_counters = iter(floats), iter(counters)

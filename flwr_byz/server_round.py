@@ -5,7 +5,7 @@ client's batch, and the geometric median of the batch means becomes the step.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import ERROR, INFO, WARNING
 from typing import Any, Generic, Literal, TypeVar
@@ -14,10 +14,17 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .aggregation import aggregate_batches, num_batches, split_into_batches
+from .aggregation import (
+    BatchSums,
+    aggregate_batches,
+    aggregate_rows,
+    num_batches,
+    split_into_batches,
+)
 from .aggregation._batch_means import Block
 from .aggregation.geometric_median import check_gamma
 from .aggregation.median_of_means import (
+    Aggregation,
     AllBatchesTrimmed,
     NotFinite,
     TrimNorm,
@@ -81,6 +88,12 @@ class Settings:
         assert self.num_batches is not None
         return self.num_batches
 
+    @property
+    def step_size(self) -> float:
+        """η of the step from the model sent: against a gradient, along an update."""
+        sign = -1.0 if self.reply == "gradients" else 1.0
+        return sign * self.server_learning_rate
+
     def summary(self) -> list[str]:
         """Lines for the log, in the style of Flower's strategies."""
         if self.num_byzantine is not None:
@@ -113,16 +126,20 @@ class Reply(Generic[Payload]):
     client : int or str
     payload : FitRes or Message
         As it came.
-    model : Model
-        Its arrays.
     metrics : mapping
         What the client claims, unchecked.
     """
 
     client: ClientId
     payload: Payload
-    model: Model
     metrics: Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened(Reply[Payload]):
+    """A reply that is held until the round ends, with its arrays."""
+
+    model: Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +158,7 @@ class Outcome(Generic[Payload]):
 
     model: Model | None
     report: dict[str, int | float]
-    replies: list[Reply[Payload]]
+    replies: Sequence[Reply[Payload]]
 
 
 @dataclass
@@ -209,7 +226,7 @@ class ServerRound(Generic[Payload]):
     def _settle(
         self,
         asked: frozenset[ClientId],
-        replies: list[Reply[Payload]],
+        replies: list[_Opened[Payload]],
         malformed: Sequence[ClientId],
         report: dict[str, int | float],
     ) -> Outcome[Payload]:
@@ -225,22 +242,142 @@ class ServerRound(Generic[Payload]):
             return Outcome(None, report, [])
         batches = self._batches(asked, replies)
         report["byz-batches"] = len(batches)
-        # A client whose reply was malformed has shown itself: it spoils no batch any more.
-        num_hidden = max((self.settings.num_byzantine or 0) - len(malformed), 0)
+        num_hidden = self._num_hidden(len(malformed))
         if len(batches) <= 2 * num_hidden:
             _reject_if_not_finite(replies)
-            self._announce(len(asked), int(report["byz-rejected"] + report["byz-missing"]))
-            log(
-                ERROR,
-                "%d batches answered and %d Byzantine clients may be among them: no median holds "
-                "against half of the batches, the model is kept",
-                len(batches),
-                num_hidden,
-            )
-            return Outcome(None, report, replies)
-        model = self._step(batches, num_hidden, report)
+            self._refuse(len(batches), num_hidden)
+            model = None
+        else:
+            model = self._step(batches, num_hidden, report)
         self._announce(len(asked), int(report["byz-rejected"] + report["byz-missing"]))
         return Outcome(model, report, replies)
+
+    def _num_hidden(self, num_malformed: int) -> int:
+        """Return how many Byzantine clients may be among those whose replies were accepted.
+
+        A client whose reply was malformed has shown itself: it spoils no batch any more.
+        """
+        return max((self.settings.num_byzantine or 0) - num_malformed, 0)
+
+    def _refuse(self, num_batches: int, num_hidden: int) -> None:
+        log(
+            ERROR,
+            "%d batches answered and %d Byzantine clients may be among them: no median holds "
+            "against half of the batches, the model is kept",
+            num_batches,
+            num_hidden,
+        )
+
+    def fold(
+        self,
+        arrivals: Iterable[tuple[ClientId, Payload | None]],
+        let_go: Callable[[Payload], None],
+    ) -> Outcome[Payload]:
+        """Aggregate replies as they arrive, holding no more than the batch means.
+
+        Members of a batch are added up in the precision of the aggregation, as offsets from the
+        model sent where they are weights, so that the result depends on the order of arrival in its
+        last digits. Integer and bool arrays are the lower median over one reply a batch, that of
+        the client that comes first in the order of identities.
+
+        Parameters
+        ----------
+        arrivals : iterable of (client, payload)
+            Without a payload where the client answered with an error. Of two replies of one client,
+            the first one counts.
+        let_go : callable
+            Drops the arrays of a payload; the rest of it stands in the outcome.
+        """
+        if self._sent is None or self._asked is None:
+            raise RuntimeError("call configure_train before aggregating replies as they arrive")
+        asked, layout = self._asked, self._sent.layout
+        batches = split_into_batches(*self._grouping(asked)) if asked else []
+        batch_of = {client: number for number, batch in enumerate(batches) for client in batch}
+        sums = BatchSums(
+            self._memory_of(len(batches), layout),
+            self._sent.floats() if self.settings.reply == "weights" else None,
+        )
+        kept: list[Reply[Payload]] = []
+        counters: dict[int, tuple[ClientId, list[NDArray[Any]]]] = {}
+        answered: set[ClientId] = set()
+        malformed: list[ClientId] = []
+        num_failed = 0
+        for client, payload in arrivals:
+            try:
+                if client not in asked:
+                    raise MalformedReply("was not asked")
+                if client in answered:
+                    raise MalformedReply("answered more than once")
+                answered.add(client)
+                if payload is None:
+                    raise MalformedReply("an error reply")
+                model, metrics = self.open_reply(payload, layout)
+                model.check_finite()
+            except Exception as error:  # a reply of any make must not stop the round
+                _log_rejection(len(malformed) + num_failed, client, error)
+                if payload is None:
+                    num_failed += 1
+                else:
+                    malformed.append(client)
+                continue
+            batch = batch_of[client]
+            sums.add(batch, model.floats())
+            if batch not in counters or self._order(client) < self._order(counters[batch][0]):
+                counters[batch] = client, [values.copy() for values in model.counters()]
+            let_go(payload)
+            kept.append(Reply(client, payload, metrics))
+            del payload, model  # before the next one is waited for
+        kept.sort(key=lambda reply: self._order(reply.client))
+
+        means, filled = sums.means()
+        num_missing = len(asked) - len(answered)
+        report: dict[str, int | float] = {
+            "byz-clients": len(asked),
+            "byz-rejected": len(malformed) + num_failed,
+            "byz-missing": num_missing,
+            "byz-batches": len(filled),
+        }
+        if not kept:
+            log(WARNING, "no reply is usable: the model is kept")
+            return Outcome(None, report, [])
+        num_hidden = self._num_hidden(len(malformed))
+        self._announce(len(asked), len(malformed) + num_failed + num_missing)
+        if len(filled) <= 2 * num_hidden:
+            self._refuse(len(filled), num_hidden)
+            return Outcome(None, report, kept)
+        models = [counters[batch][1] for batch in filled]
+        return Outcome(self._step_of(means, layout, models, num_hidden, report), report, kept)
+
+    def _step_of(
+        self,
+        means: NDArray[np.floating],
+        layout: Layout,
+        counters: Sequence[Sequence[NDArray[Any]]],
+        num_hidden: int,
+        report: dict[str, int | float],
+    ) -> Model | None:
+        """Aggregate batch means, updates or gradients, and step; None where it is refused."""
+        sent, floats = self._sent_vector(), layout.empty_floats()
+        assert sent is not None
+
+        def write(block: Block, aggregate: NDArray[np.floating]) -> None:
+            step = self.settings.step_size * aggregate.astype(np.float64)
+            _write(block.of(floats), block.of(sent) + step)
+
+        try:
+            aggregation = aggregate_rows(
+                means,
+                [spec.size for spec in layout.floats],
+                write,
+                trim_norm=self.settings.trim_norm,
+                gamma=self.settings.gamma,
+                least_kept=2 * num_hidden + 1,
+            )
+        except (AllBatchesTrimmed, NotFinite) as error:
+            log(WARNING, "%s: the model is kept", error)
+            return None
+        _report(report, aggregation, num_hidden)
+        return self._stepped(layout, floats, counters)
 
     def open_metrics(
         self,
@@ -254,7 +391,7 @@ class ServerRound(Generic[Payload]):
 
     def _open(
         self, payloads: Sequence[tuple[ClientId, Payload]]
-    ) -> tuple[list[Reply[Payload]], list[ClientId]]:
+    ) -> tuple[list[_Opened[Payload]], list[ClientId]]:
         """Open every payload; return the accepted replies in client order and who failed."""
         layout = self._sent.layout if self._sent else self._most_common_layout(payloads)
 
@@ -264,7 +401,9 @@ class ServerRound(Generic[Payload]):
             return self.open_reply(payload, layout)
 
         opened, malformed = _open_all(payloads, read, self._asked)
-        replies = [Reply(client, payload, *content) for client, payload, content in opened]
+        replies = [
+            _Opened(client, payload, metrics, model) for client, payload, (model, metrics) in opened
+        ]
         for reply in replies:
             self._note_group(reply.client, reply.metrics)
         return sorted(replies, key=lambda reply: self._order(reply.client)), malformed
@@ -290,14 +429,17 @@ class ServerRound(Generic[Payload]):
         return self._groups.get(client, float("inf")), _identity_order(client)
 
     def _batches(
-        self, asked: frozenset[ClientId], replies: Sequence[Reply[Payload]]
-    ) -> list[list[Reply[Payload]]]:
+        self, asked: frozenset[ClientId], replies: Sequence[_Opened[Payload]]
+    ) -> list[list[_Opened[Payload]]]:
         """Group the replies by their clients' batches; batches of which nobody answered are out."""
         answered = {reply.client: reply for reply in replies}
-        ordered = sorted(asked, key=self._order)
-        batches = split_into_batches(ordered, self.settings.batches_for(len(ordered)))
+        batches = split_into_batches(*self._grouping(asked))
         present = ([answered[c] for c in batch if c in answered] for batch in batches)
         return [batch for batch in present if batch]
+
+    def _grouping(self, asked: frozenset[ClientId]) -> tuple[list[ClientId], int]:
+        """Return the clients in their order, and into how many batches they are cut."""
+        return sorted(asked, key=self._order), self.settings.batches_for(len(asked))
 
     def _announce(self, num_clients: int, num_unusable: int) -> None:
         """Say what rounds of m clients promise, and loudly where this one promises nothing."""
@@ -316,7 +458,7 @@ class ServerRound(Generic[Payload]):
 
     def _step(
         self,
-        batches: Sequence[Sequence[Reply[Payload]]],
+        batches: Sequence[Sequence[_Opened[Payload]]],
         num_hidden: int,
         report: dict[str, int | float],
     ) -> Model | None:
@@ -324,19 +466,17 @@ class ServerRound(Generic[Payload]):
         settings = self.settings
         layout = batches[0][0].model.layout
         sent = self._sent_vector()
-        floats = [np.empty(spec.size, spec.dtype) for spec in layout.floats]
+        floats = layout.empty_floats()
 
         def write(block: Block, aggregate: NDArray[np.floating]) -> None:
-            if settings.reply == "gradients":
-                assert sent is not None
-                step = settings.server_learning_rate * aggregate.astype(np.float64)
-                aggregate = block.of(sent) - step
-            elif settings.server_learning_rate != 1.0:
-                assert sent is not None
-                origin = block.of(sent).astype(np.float64)
-                aggregate = origin + settings.server_learning_rate * (aggregate - origin)
-            with np.errstate(over="ignore"):
-                block.of(floats)[...] = aggregate
+            if settings.reply == "weights" and settings.server_learning_rate == 1.0:
+                _write(block.of(floats), aggregate)
+                return
+            assert sent is not None
+            step = aggregate.astype(np.float64)
+            if settings.reply == "weights":
+                step -= block.of(sent)
+            _write(block.of(floats), block.of(sent) + settings.step_size * step)
 
         try:
             aggregation = aggregate_batches(
@@ -357,19 +497,17 @@ class ServerRound(Generic[Payload]):
             log(WARNING, "%s: the model is kept", error)
             report["byz-trimmed"] = len(batches)
             return None
-        if aggregation.too_long.any() and not aggregation.trimmed.any():
-            log(
-                WARNING,
-                "not trimmed: that would leave %d batches, of which %d may be Byzantine",
-                len(batches) - int(aggregation.too_long.sum()),
-                num_hidden,
-            )
-        report |= {
-            "byz-trimmed": int(aggregation.trimmed.sum()),
-            "byz-gap": aggregation.gap,
-            "byz-iterations": aggregation.iterations,
-            "byz-aggregate-norm": aggregation.norm,
-        }
+        _report(report, aggregation, num_hidden)
+        models = [reply.model for batch in batches for reply in batch]
+        return self._stepped(layout, floats, [model.counters() for model in models])
+
+    def _stepped(
+        self,
+        layout: Layout,
+        floats: Sequence[NDArray[Any]],
+        counters: Sequence[Sequence[NDArray[Any]]],
+    ) -> Model | None:
+        """Return the model after the step; None where a coordinate leaves its range."""
         for spec, values in zip(layout.floats, floats, strict=True):
             if not np.isfinite(values).all():
                 log(
@@ -379,23 +517,22 @@ class ServerRound(Generic[Payload]):
                     spec.dtype,
                 )
                 return None
-        if settings.reply == "gradients":
+        if self.settings.reply == "gradients":
             assert self._sent is not None
-            counters = self._sent.counters()
-        else:
-            counters = _median_counters([reply.model for batch in batches for reply in batch])
-        return layout.model(floats, counters)
+            return layout.model(floats, self._sent.counters())
+        return layout.model(floats, _median_counters(counters))
 
     def _memory_for(
-        self, batches: Sequence[Sequence[Reply[Payload]]], layout: Layout
+        self, batches: Sequence[Sequence[_Opened[Payload]]], layout: Layout
     ) -> NDArray[np.floating] | None:
-        """Return memory for the batch means, the last round's where it fits: new pages cost time.
-
-        None where every batch is one reply, which needs no mean.
-        """
+        """Return memory for the batch means; None where every batch is one reply."""
         if all(len(batch) == 1 for batch in batches):
             return None
-        shape = (len(batches), sum(spec.size for spec in layout.floats))
+        return self._memory_of(len(batches), layout)
+
+    def _memory_of(self, num_batches: int, layout: Layout) -> NDArray[np.floating]:
+        """Return memory for batch means, the last round's where it fits: new pages cost time."""
+        shape = (num_batches, sum(spec.size for spec in layout.floats))
         if (
             self._memory is None
             or self._memory.shape != shape
@@ -422,6 +559,27 @@ class ServerRound(Generic[Payload]):
         )
 
 
+def _write(out: NDArray[Any], values: NDArray[np.floating]) -> None:
+    with np.errstate(over="ignore"):  # what leaves the range is seen in the whole
+        out[...] = values
+
+
+def _report(report: dict[str, int | float], aggregation: Aggregation, num_hidden: int) -> None:
+    if aggregation.too_long.any() and not aggregation.trimmed.any():
+        log(
+            WARNING,
+            "not trimmed: that would leave %d batches, of which %d may be Byzantine",
+            int((~aggregation.too_long).sum()),
+            num_hidden,
+        )
+    report |= {
+        "byz-trimmed": int(aggregation.trimmed.sum()),
+        "byz-gap": aggregation.gap,
+        "byz-iterations": aggregation.iterations,
+        "byz-aggregate-norm": aggregation.norm,
+    }
+
+
 class _Rejected(Exception):
     """Clients whose replies count as no message, and why."""
 
@@ -430,7 +588,7 @@ class _Rejected(Exception):
         self.clients = clients
 
 
-def _reject_if_not_finite(replies: Sequence[Reply[Payload]]) -> None:
+def _reject_if_not_finite(replies: Sequence[_Opened[Payload]]) -> None:
     rejected: dict[ClientId, str] = {}
     for reply in replies:
         try:
@@ -491,9 +649,9 @@ def promise(settings: Settings, num_clients: int) -> str:
     )
 
 
-def _median_counters(models: Sequence[Model]) -> list[NDArray[Any]]:
-    """Take the lower median over clients of every integer and bool entry."""
-    columns = zip(*(model.counters() for model in models), strict=True)
+def _median_counters(counters: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
+    """Take the lower median over replies of every integer and bool entry."""
+    columns = zip(*counters, strict=True)
     return [np.sort(np.stack(values), axis=0)[(len(values) - 1) // 2] for values in columns]
 
 

@@ -59,6 +59,8 @@ class BatchMeans:
     kept : ndarray (k, d), optional
         Memory of that dtype to keep the means in from the first pass on; by default every pass
         forms them anew.
+    filled : bool, default False
+        Whether `kept` holds the means already.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class BatchMeans:
         dtype: np.dtype[np.floating],
         centre: Vector | None = None,
         kept: NDArray[np.floating] | None = None,
+        *,
+        filled: bool = False,
     ) -> None:
         self.batches = batches
         self.dtype = dtype
         self.centre = centre
         self._kept = kept
-        self._filled = False
+        self._filled = filled
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -232,6 +236,8 @@ def find_centre(
     to each other than to it: then the vector nearest to their middle.
     """
     blocks = _sample([len(piece) for piece in batches[0][0]])
+    if not blocks:
+        return origin
 
     def sampled(vector: Vector) -> NDArray[np.float64]:
         return np.concatenate([block.of(vector) for block in blocks], dtype=np.float64)
@@ -257,6 +263,8 @@ def find_centre(
 def _sample(sizes: Sequence[int]) -> list[Block]:
     """Cut a few short blocks out of the vector, spread evenly."""
     ends = np.cumsum(sizes)
+    if sum(sizes) == 0:
+        return []
     starts = np.unique(np.linspace(0, ends[-1] - 1, _NUM_SAMPLES, dtype=np.intp))
     pieces = np.searchsorted(ends, starts, side="right")
     return [

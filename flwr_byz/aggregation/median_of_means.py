@@ -221,6 +221,55 @@ def aggregate_batches(
     AllBatchesTrimmed
         A ValueError: where every batch mean is longer than `trim_norm`.
     """
+    if memory is None and any(len(batch) > 1 for batch in batches):
+        memory = np.empty((len(batches), _dim(batches)), dtype)
+    means = BatchMeans(batches, dtype, find_centre(batches, dtype, origin), memory)
+    return _aggregate(means, write, trim_norm, gamma, origin, least_kept)
+
+
+def aggregate_rows(
+    rows: NDArray[np.floating],
+    sizes: Sequence[int],
+    write: Callable[[Block, NDArray[np.floating]], None],
+    *,
+    trim_norm: TrimNorm = None,
+    gamma: float = 1e-9,
+    least_kept: int = 1,
+) -> Aggregation:
+    """Aggregate batch means that were formed already, as `aggregate_batches` does.
+
+    Parameters
+    ----------
+    rows : ndarray (k, d), float32 or float64
+        The batch means; norms are theirs.
+    sizes : sequence of int
+        Sizes of the pieces of a vector, which sum to d: no block crosses them.
+    write, trim_norm, gamma, least_kept
+        As in `aggregate_batches`.
+
+    Returns
+    -------
+    Aggregation
+
+    Raises
+    ------
+    ValueError, NotFinite, AllBatchesTrimmed
+        As `aggregate_batches` does.
+    """
+    ends = np.cumsum(sizes, dtype=np.intp)[:-1]
+    batches = [[np.split(row, ends)] for row in rows]
+    means = BatchMeans(batches, rows.dtype, None, rows, filled=True)
+    return _aggregate(means, write, trim_norm, gamma, None, least_kept)
+
+
+def _aggregate(
+    means: BatchMeans,
+    write: Callable[[Block, NDArray[np.floating]], None],
+    trim_norm: TrimNorm,
+    gamma: float,
+    origin: Vector | None,
+    least_kept: int,
+) -> Aggregation:
     check_trim_norm(trim_norm)
     check_gamma(gamma)
 
@@ -228,18 +277,14 @@ def aggregate_batches(
         short = np.flatnonzero(~_too_long(batch_norms, trim_norm))
         return short if len(short) >= least_kept else np.arange(len(batch_norms))
 
-    dim = sum(len(piece) for piece in batches[0][0])
     found = None
-    if dim > len(batches):
-        if memory is None and any(len(batch) > 1 for batch in batches):
-            memory = np.empty((len(batches), dim), dtype)
-        means = BatchMeans(batches, dtype, find_centre(batches, dtype, origin), memory)
+    if means.dim > len(means):
         found = search(means, gamma, target=origin, select=None if trim_norm is None else select)
-        if found is not None:
-            means.combine(found.weights, write)
-    if found is None:
-        found = _carefully(batches, write, select, gamma, origin)
-    trimmed = np.ones(len(batches), dtype=np.bool_)
+    if found is not None:
+        means.combine(found.weights, write)
+    else:
+        found = _carefully(means.batches, write, select, gamma, origin)
+    trimmed = np.ones(len(means), dtype=np.bool_)
     trimmed[select(found.norms)] = False
     return Aggregation(
         gap=found.gap,
@@ -250,6 +295,10 @@ def aggregate_batches(
         too_long=_too_long(found.norms, trim_norm),
         norm=found.norm,
     )
+
+
+def _dim(batches: Sequence[Sequence[Vector]]) -> int:
+    return sum(len(piece) for piece in batches[0][0])
 
 
 def _too_long(batch_norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, Result
 from flwr.supercore import log
 
 from ...aggregation.median_of_means import TrimNorm
@@ -28,6 +28,7 @@ from ...payload import (
     to_arrays,
 )
 from ...server_round import ClientId, ServerRound, Settings
+from ..arriving_grid import ArrivingGrid
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 
@@ -74,6 +75,11 @@ class GeometricMedianOfMeans(FedAvg):
     group_by_key : str, optional
         Simulation only: the metric under which clients report the id to be ordered by (such as
         "partition-id"), since Flower draws node ids anew in each run. A client can lie about it.
+    streaming : bool, default False
+        Whether `start` adds up replies as they arrive and lets them go, so that the server holds k
+        vectors however many clients there are. The result then depends on the order of arrival in
+        its last digits; integer and bool arrays are the lower median over one reply a batch;
+        metrics aggregation functions see no arrays; `group_by_key` cannot be used.
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train and available nodes are
         2q + 1 (or k) by default: fewer cannot outvote q. Metrics aggregation functions
@@ -109,6 +115,7 @@ class GeometricMedianOfMeans(FedAvg):
         trim_norm: TrimNorm = None,
         gamma: float = 1e-9,
         group_by_key: str | None = None,
+        streaming: bool = False,
         **options: Unpack[FedAvgOptions],
     ) -> None:
         self.settings = Settings(
@@ -120,6 +127,12 @@ class GeometricMedianOfMeans(FedAvg):
             gamma=gamma,
             group_by_key=group_by_key,
         )
+        if streaming and group_by_key is not None:
+            raise ValueError(
+                "streaming and group_by_key exclude each other: a reply can be added to its batch "
+                "on arrival only where batches are known beforehand"
+            )
+        self.streaming = streaming
         defaults: FedAvgOptions = {
             "min_train_nodes": max(2, self.settings.min_clients),
             "min_available_nodes": max(2, self.settings.min_clients),
@@ -137,6 +150,27 @@ class GeometricMedianOfMeans(FedAvg):
         for line in self.settings.summary():
             log(INFO, "%s", line)
         super().summary()
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run rounds of training and evaluation, as ``flwr.serverapp.strategy.Strategy.start``."""
+        return super().start(
+            ArrivingGrid(grid) if self.streaming else grid,
+            initial_arrays,
+            num_rounds,
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate_fn,
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -169,14 +203,21 @@ class GeometricMedianOfMeans(FedAvg):
             for m in self._sent_messages
             if m.metadata.message_id  # filled in when Flower pushes the message
         }
-        identified: list[tuple[ClientId, Message]] = [
-            (clients.get(m.metadata.reply_to_message_id, m.metadata.src_node_id), m)
-            for m in replies
-        ]
-        outcome = self._round.finish(
-            [(client, m) for client, m in identified if not m.has_error()],
-            [client for client, m in identified if m.has_error()],
-        )
+
+        def client_of(message: Message) -> ClientId:
+            metadata = message.metadata
+            return clients.get(metadata.reply_to_message_id, metadata.src_node_id)
+
+        if self.streaming:
+            outcome = self._round.fold(
+                ((client_of(m), None if m.has_error() else m) for m in replies), self._let_go
+            )
+        else:
+            identified = [(client_of(m), m) for m in replies]
+            outcome = self._round.finish(
+                [(client, m) for client, m in identified if not m.has_error()],
+                [client for client, m in identified if m.has_error()],
+            )
         metrics, num_rejected = self._metrics(
             self.train_metrics_aggr_fn, [(r.payload, r.metrics) for r in outcome.replies]
         )
@@ -206,6 +247,9 @@ class GeometricMedianOfMeans(FedAvg):
                 f"expected one ArrayRecord, named {self.arrayrecord_key!r}, got {list(records)}"
             )
         return records[self.arrayrecord_key]
+
+    def _let_go(self, message: Message) -> None:
+        message.content[self.arrayrecord_key] = ArrayRecord()
 
     def _read_metrics(self, message: Message) -> Mapping[str, object]:
         records = list(message.content.metric_records.values())
