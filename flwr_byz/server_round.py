@@ -124,7 +124,7 @@ class Reply(Generic[Payload]):
     Attributes
     ----------
     client : int or str
-    payload : FitRes or Message
+    payload : FitRes or RecordDict
         As it came.
     metrics : mapping
         What the client claims, unchecked.
@@ -271,7 +271,7 @@ class ServerRound(Generic[Payload]):
     def fold(
         self,
         arrivals: Iterable[tuple[ClientId, Payload | None]],
-        let_go: Callable[[Payload], None],
+        without_arrays: Callable[[Payload], Payload],
     ) -> Outcome[Payload]:
         """Aggregate replies as they arrive, holding no more than the batch means.
 
@@ -285,8 +285,8 @@ class ServerRound(Generic[Payload]):
         arrivals : iterable of (client, payload)
             Without a payload where the client answered with an error. Of two replies of one client,
             the first one counts.
-        let_go : callable
-            Drops the arrays of a payload; the rest of it stands in the outcome.
+        without_arrays : callable
+            Returns what is to be kept of a payload, for the outcome.
         """
         if self._sent is None or self._asked is None:
             raise RuntimeError("call configure_train before aggregating replies as they arrive")
@@ -324,8 +324,7 @@ class ServerRound(Generic[Payload]):
             sums.add(batch, model.floats())
             if batch not in counters or self._order(client) < self._order(counters[batch][0]):
                 counters[batch] = client, [values.copy() for values in model.counters()]
-            let_go(payload)
-            kept.append(Reply(client, payload, metrics))
+            kept.append(Reply(client, without_arrays(payload), metrics))
             del payload, model  # before the next one is waited for
         kept.sort(key=lambda reply: self._order(reply.client))
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._batch_means import BatchMeans, Block, Vector, find_centre
-from ._in_blocks import Found, search
+from ._in_blocks import Found, Points, search
 from ._threads import map_in_threads
 from ._vectors import as_vectors, norms
 from .batches import split_into_batches
@@ -20,6 +20,25 @@ Item = TypeVar("Item")
 
 _AUTO_TRIM_FACTOR = 2.0
 _FLOAT64 = np.dtype(np.float64)
+
+
+class Means(Points, Protocol):
+    """Batch means that can be combined; see `BatchMeans`, which is one of them."""
+
+    @property
+    def batches(self) -> Sequence[Sequence[Vector]]:
+        """The vectors that they are the means of."""
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates d."""
+
+    def combine(
+        self,
+        weights: NDArray[np.float64],
+        write: Callable[[Block, NDArray[np.floating]], None],
+    ) -> None:
+        """Hand the weighted sum to `write`, block by block."""
 
 
 class AllBatchesTrimmed(ValueError):
@@ -127,16 +146,21 @@ def geometric_median_of_means(
     """
     rows = as_vectors(vectors, "vectors")
     batches = split_into_batches([(row,) for row in rows], num_batches)
-    point = np.empty(len(rows[0]))
+    return aggregate_to_point(_means_of(batches, _FLOAT64, None, None), trim_norm, gamma)
+
+
+def aggregate_to_point(means: Means, trim_norm: TrimNorm, gamma: float) -> GeometricMedianOfMeans:
+    """Aggregate the batch means of whole vectors into one point, in float64."""
+    point = np.empty(means.dim)
 
     def write(block: Block, combination: NDArray[np.floating]) -> None:
         point[block.columns] = combination
 
     try:
-        aggregation = aggregate_batches(batches, write, trim_norm=trim_norm, gamma=gamma)
+        aggregation = _aggregate(means, write, trim_norm, gamma, None, least_kept=1)
     except NotFinite as error:
         batch, place = error.members[0]
-        row = sum(len(b) for b in batches[:batch]) + place
+        row = sum(len(b) for b in means.batches[:batch]) + place
         raise ValueError(f"vectors must be finite: vectors[{row}] holds NaN or infinity") from None
     return GeometricMedianOfMeans(
         point=point,
@@ -221,9 +245,7 @@ def aggregate_batches(
     AllBatchesTrimmed
         A ValueError: where every batch mean is longer than `trim_norm`.
     """
-    if memory is None and any(len(batch) > 1 for batch in batches):
-        memory = np.empty((len(batches), _dim(batches)), dtype)
-    means = BatchMeans(batches, dtype, find_centre(batches, dtype, origin), memory)
+    means = _means_of(batches, dtype, origin, memory)
     return _aggregate(means, write, trim_norm, gamma, origin, least_kept)
 
 
@@ -263,7 +285,7 @@ def aggregate_rows(
 
 
 def _aggregate(
-    means: BatchMeans,
+    means: Means,
     write: Callable[[Block, NDArray[np.floating]], None],
     trim_norm: TrimNorm,
     gamma: float,
@@ -297,8 +319,15 @@ def _aggregate(
     )
 
 
-def _dim(batches: Sequence[Sequence[Vector]]) -> int:
-    return sum(len(piece) for piece in batches[0][0])
+def _means_of(
+    batches: Sequence[Sequence[Vector]],
+    dtype: np.dtype[np.floating],
+    origin: Vector | None,
+    memory: NDArray[np.floating] | None,
+) -> BatchMeans:
+    if memory is None and any(len(batch) > 1 for batch in batches):
+        memory = np.empty((len(batches), sum(len(piece) for piece in batches[0][0])), dtype)
+    return BatchMeans(batches, dtype, find_centre(batches, dtype, origin), memory)
 
 
 def _too_long(batch_norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:

@@ -142,7 +142,7 @@ class GeometricMedianOfMeans(FedAvg):
         self.evaluate_metrics_aggr_fn = (
             options.get("evaluate_metrics_aggr_fn") or self._aggregate_metrics
         )
-        self._round = ServerRound[Message](self.settings, self._layout_of, self._open)
+        self._round = ServerRound[RecordDict](self.settings, self._layout_of, self._open)
         self._sent_messages: list[Message] = []
 
     def summary(self) -> None:
@@ -210,13 +210,14 @@ class GeometricMedianOfMeans(FedAvg):
 
         if self.streaming:
             outcome = self._round.fold(
-                ((client_of(m), None if m.has_error() else m) for m in replies), self._let_go
+                ((client_of(m), None if m.has_error() else m.content) for m in replies),
+                self._without_arrays,
             )
         else:
-            identified = [(client_of(m), m) for m in replies]
+            replies = list(replies)
             outcome = self._round.finish(
-                [(client, m) for client, m in identified if not m.has_error()],
-                [client for client, m in identified if m.has_error()],
+                [(client_of(m), m.content) for m in replies if not m.has_error()],
+                [client_of(m) for m in replies if m.has_error()],
             )
         metrics, num_rejected = self._metrics(
             self.train_metrics_aggr_fn, [(r.payload, r.metrics) for r in outcome.replies]
@@ -228,31 +229,31 @@ class GeometricMedianOfMeans(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Aggregate the evaluation metrics that most clients report; None where there are none."""
-        payloads: list[tuple[ClientId, Message]] = [
-            (m.metadata.src_node_id, m) for m in replies if not m.has_error()
+        payloads: list[tuple[ClientId, RecordDict]] = [
+            (m.metadata.src_node_id, m.content) for m in replies if not m.has_error()
         ]
         valid = self._round.open_metrics(payloads, self._read_metrics)
         return self._metrics(self.evaluate_metrics_aggr_fn, valid)[0] if valid else None
 
-    def _layout_of(self, message: Message) -> Layout:
-        return arrays_layout(self._arrays(message))
+    def _layout_of(self, content: RecordDict) -> Layout:
+        return arrays_layout(self._arrays(content))
 
-    def _open(self, message: Message, layout: Layout) -> tuple[Model, Mapping[str, object]]:
-        return read_arrays(self._arrays(message), layout), self._read_metrics(message)
+    def _open(self, content: RecordDict, layout: Layout) -> tuple[Model, Mapping[str, object]]:
+        return read_arrays(self._arrays(content), layout), self._read_metrics(content)
 
-    def _arrays(self, message: Message) -> ArrayRecord:
-        records = message.content.array_records
+    def _arrays(self, content: RecordDict) -> ArrayRecord:
+        records = content.array_records
         if set(records) != {self.arrayrecord_key}:
             raise MalformedReply(
                 f"expected one ArrayRecord, named {self.arrayrecord_key!r}, got {list(records)}"
             )
         return records[self.arrayrecord_key]
 
-    def _let_go(self, message: Message) -> None:
-        message.content[self.arrayrecord_key] = ArrayRecord()
+    def _without_arrays(self, content: RecordDict) -> RecordDict:
+        return RecordDict({**content, self.arrayrecord_key: ArrayRecord()})
 
-    def _read_metrics(self, message: Message) -> Mapping[str, object]:
-        records = list(message.content.metric_records.values())
+    def _read_metrics(self, content: RecordDict) -> Mapping[str, object]:
+        records = list(content.metric_records.values())
         if len(records) != 1:
             raise MalformedReply(f"expected one MetricRecord, got {len(records)}")
         check_num_examples(records[0].get(self.weighted_by_key), self.weighted_by_key)
@@ -261,13 +262,13 @@ class GeometricMedianOfMeans(FedAvg):
     def _metrics(
         self,
         aggregate: MetricsAggregation,
-        replies: Sequence[tuple[Message, Mapping[str, object]]],
+        replies: Sequence[tuple[RecordDict, Mapping[str, object]]],
     ) -> tuple[MetricRecord, int]:
         """Aggregate the metrics that most replies agree on; also count the replies that do not."""
         agreed = agreed_metrics([claims for _, claims in replies])
         contents = [
-            _with_metrics(message.content, metrics)
-            for (message, _), metrics in zip(replies, agreed, strict=True)
+            _with_metrics(content, metrics)
+            for (content, _), metrics in zip(replies, agreed, strict=True)
             if metrics is not None
         ]
         num_rejected = len(replies) - len(contents)
