@@ -1,6 +1,7 @@
 # make demo    runs both experiments and leaves pictures in results/
 # make test    runs every test
 # make lint    style, format and types
+# make bench   times the aggregation beside its peers', results in benchmarks/results/
 # Each makes its own virtual environment first; nothing but Python 3.11+ and make is needed.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
@@ -35,6 +36,13 @@ $(VENV)/demo: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/demo
 	$(install) ".[dev]"
+	touch $@
+
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks
+
+$(VENV)/bench: $(VENV)/demo
+	$(install) ".[benchmarks]"
 	touch $@
 
 clean:

@@ -117,7 +117,7 @@ def _check_count(name: str, value: int | None, *, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Reply(Generic[Payload]):
     """A reply that passed every check.
 
@@ -135,7 +135,7 @@ class Reply(Generic[Payload]):
     metrics: Mapping[str, object]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Opened(Reply[Payload]):
     """A reply that is held until the round ends, with its arrays."""
 
@@ -271,7 +271,7 @@ class ServerRound(Generic[Payload]):
     def fold(
         self,
         arrivals: Iterable[tuple[ClientId, Payload | None]],
-        without_arrays: Callable[[Payload], Payload],
+        drop_arrays: Callable[[Payload], None],
     ) -> Outcome[Payload]:
         """Aggregate replies as they arrive, holding no more than the batch means.
 
@@ -285,8 +285,8 @@ class ServerRound(Generic[Payload]):
         arrivals : iterable of (client, payload)
             Without a payload where the client answered with an error. Of two replies of one client,
             the first one counts.
-        without_arrays : callable
-            Returns what is to be kept of a payload, for the outcome.
+        drop_arrays : callable
+            Empties a payload of its arrays, for what is left of it to be kept.
         """
         if self._sent is None or self._asked is None:
             raise RuntimeError("call configure_train before aggregating replies as they arrive")
@@ -319,13 +319,15 @@ class ServerRound(Generic[Payload]):
                     num_failed += 1
                 else:
                     malformed.append(client)
+                    drop_arrays(payload)
                 continue
             batch = batch_of[client]
             sums.add(batch, model.floats())
             if batch not in counters or self._order(client) < self._order(counters[batch][0]):
                 counters[batch] = client, [values.copy() for values in model.counters()]
-            kept.append(Reply(client, without_arrays(payload), metrics))
-            del payload, model  # before the next one is waited for
+            drop_arrays(payload)
+            kept.append(Reply(client, payload, metrics))
+            del model  # before the next one is waited for
         kept.sort(key=lambda reply: self._order(reply.client))
 
         means, filled = sums.means()

@@ -150,7 +150,7 @@ def in_a_run():
 
 
 def named(arrays):
-    return ArrayRecord({n: Array(a) for n, a in zip(NAMES, arrays, strict=True)})
+    return ArrayRecord({n: Array(a) for n, a in zip(NAMES, arrays, strict=False)})
 
 
 def content(arrays=None, metrics=None):

@@ -47,9 +47,10 @@ def test_a_malformed_classic_reply_counts_as_no_message(kind):
 
 
 @pytest.mark.parametrize("kind", MESSAGE_MALFORMED)
-def test_a_malformed_message_counts_as_no_message(kind):
-    alone, _ = message([], num_batches=100)
-    model, metrics = message([MESSAGE_MALFORMED[kind]], num_batches=101)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_malformed_message_counts_as_no_message(kind, streaming):
+    alone, _ = message([], num_batches=100, streaming=streaming)
+    model, metrics = message([MESSAGE_MALFORMED[kind]], num_batches=101, streaming=streaming)
     assert [a.tobytes() for a in model] == [a.tobytes() for a in alone]
     assert metrics["byz-rejected"] == 1
     assert metrics["loss"] == 0.5

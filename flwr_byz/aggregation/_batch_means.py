@@ -189,7 +189,7 @@ class BatchMeans:
                     combination += block.of(self.centre)
                 write(block, combination)
 
-        map_in_threads(part, self.blocks())
+        map_in_threads(part, self.blocks(_MAX_WIDTH))
 
     def _combination(self, weights: NDArray[np.floating], block: Block) -> NDArray[np.floating]:
         """Add up weighted means one after the other, without a block of them all."""

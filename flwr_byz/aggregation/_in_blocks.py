@@ -17,7 +17,7 @@ from ._kernels import INNER
 from ._local_gap import local_gap, ratio_gap
 from ._minimise import minimise
 
-ROUNDING = 64 * float(np.finfo(np.float64).eps)
+_ROUNDING = 2.0**-43  # of sums in float64, whatever their order
 _MAX_GRAM_POINTS = 128  # beyond it, a product per pair costs more than passes of distances
 _MAX_PASSES = 12
 _MIN_PROGRESS = 0.5  # a pass that shortens the gap by less than that is one of too many
@@ -140,6 +140,8 @@ def _from_gram(
     if len(kept) == 1:
         weights[kept] = 1.0
         return weights, 0.0, 0, np.zeros(1)
+    if len(kept) == 2 and mass[0] == mass[1]:
+        return _midpoint(points, gram, kept)
     weights[kept], iterations = minimise(coordinates_of_gram(gram), mass, gamma)
     convex = weights[kept]
     about = gram @ convex
@@ -155,7 +157,7 @@ def _from_gram(
     moved += float(np.finfo(points.dtype).smallest_subnormal) * float(norms.sum())
 
     def gap(distances: NDArray[np.float64], measuring_errors: NDArray[np.float64]) -> float:
-        return ROUNDING + local_gap(
+        return _ROUNDING + local_gap(
             products,
             distances,
             mass,
@@ -175,7 +177,20 @@ def _from_gram(
     distances = distances[kept]
     if not (np.isfinite(distances).all() and distances.min() > 0.0):
         return weights, float("inf"), iterations, distances
-    return weights, gap(distances, np.full(len(kept), ROUNDING)), iterations, distances
+    return weights, gap(distances, np.full(len(kept), _ROUNDING)), iterations, distances
+
+
+def _midpoint(
+    points: Points, gram: NDArray[np.float64], kept: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], float, int, NDArray[np.float64]]:
+    """Between two points of one mass all places are medians; beside them, errors enter squared."""
+    weights = np.zeros(len(points))
+    weights[kept] = 0.5
+    distance = max(gram[0, 0] - 2 * gram[0, 1] + gram[1, 1], 0.0) ** 0.5 / 2
+    unit = float(np.finfo(points.dtype).eps) / 2
+    error = (INNER + 2) * unit * float(np.sqrt(gram.diagonal()).mean())
+    gap = (error / distance) ** 2 if distance > 100 * error else float("inf")
+    return weights, _ROUNDING + gap, 0, np.full(2, distance)
 
 
 def _from_distances(points: Points, mass: NDArray[np.float64], gamma: float) -> Found | None:
@@ -191,7 +206,7 @@ def _from_distances(points: Points, mass: NDArray[np.float64], gamma: float) -> 
         distances, norms, norm = points.measure(weights)
         if not (np.isfinite(distances).all() and distances.min() > 0.0):
             return None
-        previous, gap = gap, ratio_gap(distances, mass, weights) + ROUNDING
+        previous, gap = gap, ratio_gap(distances, mass, weights) + _ROUNDING
         objective = float(mass @ distances)
         moved = (INNER + 2) * unit * float(weights @ norms)
         point_errors = points.rounding * norms

@@ -14,7 +14,7 @@ from ._coordinates import (
     plain_coordinates,
     qr_coordinates,
 )
-from ._in_blocks import ROUNDING, search
+from ._in_blocks import search
 from ._minimise import (
     candidate_free_sets,
     certified_gap,
@@ -31,6 +31,8 @@ from ._vectors import (
     column_blocks,
     power_of_two_scale,
 )
+
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +280,7 @@ def _certify(
     return _Certified(
         point=point / scale,
         objective=objective + excess,
-        gap=gap + ROUNDING if objective + excess > 0 else 0.0,
+        gap=gap + _ROUNDING if objective + excess > 0 else 0.0,
         residual=remaining_force(float(forces_norm[-1]), float(mass[met].sum())),
         weights=weights,
     )

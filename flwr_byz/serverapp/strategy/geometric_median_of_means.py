@@ -211,7 +211,7 @@ class GeometricMedianOfMeans(FedAvg):
         if self.streaming:
             outcome = self._round.fold(
                 ((client_of(m), None if m.has_error() else m.content) for m in replies),
-                self._without_arrays,
+                _drop_arrays,
             )
         else:
             replies = list(replies)
@@ -249,9 +249,6 @@ class GeometricMedianOfMeans(FedAvg):
             )
         return records[self.arrayrecord_key]
 
-    def _without_arrays(self, content: RecordDict) -> RecordDict:
-        return RecordDict({**content, self.arrayrecord_key: ArrayRecord()})
-
     def _read_metrics(self, content: RecordDict) -> Mapping[str, object]:
         records = list(content.metric_records.values())
         if len(records) != 1:
@@ -285,6 +282,12 @@ class GeometricMedianOfMeans(FedAvg):
         for no_measure in (weighted_by_key, self.settings.group_by_key):
             aggregated.pop(no_measure or "", None)
         return MetricRecord(aggregated)
+
+
+def _drop_arrays(content: RecordDict) -> None:
+    for name, record in list(content.array_records.items()):
+        record.clear()  # it may be part of a reference cycle and live on for a while
+        del content[name]
 
 
 def _with_metrics(content: RecordDict, metrics: dict[str, MetricRecordValues]) -> RecordDict:

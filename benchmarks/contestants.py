@@ -1,0 +1,150 @@
+"""What is timed: whole calls of strategies on the same replies, and geometric medians of points."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.common import Code, FitRes, Parameters, Status
+from flwr.server import strategy as classic
+from flwr.server.client_proxy import ClientProxy
+from flwr.serverapp import strategy as message
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+
+from flwr_byz.aggregation import geometric_median
+from flwr_byz.aggregation._threads import map_in_threads
+from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
+from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
+
+OURS = "GeometricMedianOfMeans"
+ROOFLINE = "roofline"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A call to be timed, and what makes its argument beforehand."""
+
+    name: str
+    api: str
+    call: Callable[[Any], Any]
+    prepare: Callable[[], Any] = lambda: None
+
+
+class _Proxy(ClientProxy):  # type: ignore[misc]
+    """A client that nobody calls."""
+
+    def get_properties(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def get_parameters(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def reconnect(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class Replies:
+    """The replies of m clients, d float32 numbers each, for both APIs; bytes are shared.
+
+    Numbers are normal, the first tenth of the clients sends -10 times as much.
+    """
+
+    def __init__(self, num_clients: int, dim: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.num_clients, self.dim = num_clients, dim
+        arrays = []
+        for client in range(num_clients):
+            numbers = rng.standard_normal(dim, dtype=np.float32)
+            arrays.append(Array(numbers * np.float32(-10 if client < num_clients // 10 else 1)))
+        self.classic = [
+            (
+                _Proxy(str(client)),
+                FitRes(Status(Code.OK, ""), Parameters([array.data], "numpy.ndarray"), 1, {}),
+            )
+            for client, array in enumerate(arrays)
+        ]
+        self._arrays = arrays
+        self.vectors = [np.frombuffer(array.data, np.float32)[-dim:] for array in arrays]
+
+    def messages(self) -> list[Message]:
+        """Return the replies as messages, made anew: some strategies of Flower's empty them."""
+        messages = []
+        TaskIdentity.task_id = TaskIdentity.run_id = 1  # messages can only be made within a run
+        for client, array in enumerate(self._arrays):
+            TaskIdentity.node_id = client + 1
+            request = Message(RecordDict(), dst_node_id=client + 1, message_type="train")
+            metrics = MetricRecord({"num-examples": 1})
+            content = RecordDict({"arrays": ArrayRecord({"0": array}), "metrics": metrics})
+            messages.append(Message(content, reply_to=request))
+        return messages
+
+
+def read_all_write_one(replies: Replies) -> NDArray[np.float32]:
+    """Read every reply once with all cores and write one vector: no aggregation can be faster."""
+    map_in_threads(lambda vector: vector.max(), replies.vectors)
+    return replies.vectors[0].copy()
+
+
+def strategies(replies: Replies, num_batches: Sequence[int]) -> Iterator[Contestant]:
+    """Yield the whole call of each strategy, ours for every number of batches."""
+    m = replies.num_clients
+    q = max((m - 3) // 4, 0)
+    yield Contestant(ROOFLINE, "", lambda _: read_all_write_one(replies))
+    options: dict[str, Any] = {"min_fit_clients": m, "min_available_clients": m}
+    for k in num_batches:
+        ours = ClassicGeometricMedianOfMeans(num_batches=k, **options)
+        yield Contestant(f"{OURS}(k={k})", "classic", partial(_fit, ours, replies))
+    for name, strategy in {
+        "FedAvg": classic.FedAvg(inplace=True, **options),
+        "FedMedian": classic.FedMedian(**options),
+        "FedTrimmedAvg": classic.FedTrimmedAvg(beta=0.2, **options),
+        "Krum": classic.Krum(num_malicious_clients=q, **options),
+        "Bulyan": classic.Bulyan(num_malicious_clients=q, to_keep=0, **options),
+    }.items():
+        yield Contestant(name, "classic", partial(_fit, strategy, replies))
+    options = {"min_train_nodes": m, "min_available_nodes": m}
+    for k in num_batches:
+        yield Contestant(
+            f"{OURS}(k={k})",
+            "message",
+            partial(_train, MessageGeometricMedianOfMeans(num_batches=k, **options)),
+            replies.messages,
+        )
+    for name, other in {
+        "FedAvg": message.FedAvg(**options),
+        "FedMedian": message.FedMedian(**options),
+        "FedTrimmedAvg": message.FedTrimmedAvg(beta=0.2, **options),
+        "Krum": message.Krum(num_malicious_nodes=q, **options),
+        "Bulyan": message.Bulyan(num_malicious_nodes=q, **options),
+    }.items():
+        yield Contestant(name, "message", partial(_train, other), replies.messages)
+
+
+def medians(points: NDArray[np.float32]) -> Iterator[Contestant]:
+    """Yield every function that claims to find the geometric median of points, (n, d)."""
+    import torch
+    from geom_median.numpy import compute_geometric_median as numpy_median
+    from geom_median.torch import compute_geometric_median as torch_median
+
+    tensors = [torch.from_numpy(point) for point in points]
+    rows = list(points)
+    yield Contestant("geometric_median", "", lambda _: geometric_median(points).point)
+    for name, options in {"": {}, ", to the end": {"eps": 1e-12, "ftol": 0.0}}.items():
+        yield Contestant(
+            f"geom_median numpy{name}", "", lambda _, o=options: numpy_median(rows, **o).median
+        )
+        yield Contestant(
+            f"geom_median torch{name}", "", lambda _, o=options: torch_median(tensors, **o).median
+        )
+
+
+def _fit(strategy: Any, replies: Replies, _: None) -> Any:
+    return strategy.aggregate_fit(1, replies.classic, [])
+
+
+def _train(strategy: Any, messages: list[Message]) -> Any:
+    return strategy.aggregate_train(1, messages)
