@@ -209,14 +209,8 @@ class ServerRound(Generic[Payload]):
         asked = frozenset(answered) if self._asked is None else self._asked
         num_silent = max(len(asked - answered) - failed.count(None), 0)
         while True:
-            report: dict[str, int | float] = {
-                "byz-clients": len(asked),
-                "byz-rejected": len(malformed) + len(failed),
-                "byz-missing": num_silent,
-                "byz-batches": 0,
-            }
             try:
-                return self._settle(asked, replies, malformed, report)
+                return self._settle(asked, replies, malformed, len(failed), num_silent)
             except _Rejected as rejected:
                 for client, reason in rejected.clients.items():
                     _log_rejection(len(malformed) + len(failed), client, reason)
@@ -228,45 +222,75 @@ class ServerRound(Generic[Payload]):
         asked: frozenset[ClientId],
         replies: list[_Opened[Payload]],
         malformed: Sequence[ClientId],
-        report: dict[str, int | float],
+        num_failed: int,
+        num_silent: int,
     ) -> Outcome[Payload]:
-        """Make a step of the replies, if one is justified.
+        """Make a step of the replies that are held, if one is justified.
 
         Raises
         ------
         _Rejected
             Where replies turn out not to be finite, which is seen when they are added up.
         """
+        batches = self._batches(asked, replies)
+
+        def step(num_hidden: int, report: dict[str, int | float]) -> Model | None:
+            return self._step(batches, num_hidden, report)
+
+        if len(batches) <= 2 * self._num_hidden(asked, malformed, replies):
+            _reject_if_not_finite(replies)
+        counts = (len(malformed) + num_failed, num_silent, len(batches))
+        return self._conclude(asked, replies, malformed, counts, step)
+
+    def _conclude(
+        self,
+        asked: frozenset[ClientId],
+        replies: Sequence[Reply[Payload]],
+        malformed: Sequence[ClientId],
+        counts: tuple[int, int, int],
+        step: Callable[[int, dict[str, int | float]], Model | None],
+    ) -> Outcome[Payload]:
+        """Report on a round, and step unless half of the batches could be Byzantine.
+
+        `counts` are those of the replies rejected, the clients missing and the batches answered.
+        """
+        num_rejected, num_missing, num_batches = counts
+        report: dict[str, int | float] = {
+            "byz-clients": len(asked),
+            "byz-rejected": num_rejected,
+            "byz-missing": num_missing,
+            "byz-batches": num_batches,
+        }
         if not replies:
             log(WARNING, "no reply is usable: the model is kept")
             return Outcome(None, report, [])
-        batches = self._batches(asked, replies)
-        report["byz-batches"] = len(batches)
-        num_hidden = self._num_hidden(len(malformed))
-        if len(batches) <= 2 * num_hidden:
-            _reject_if_not_finite(replies)
-            self._refuse(len(batches), num_hidden)
-            model = None
-        else:
-            model = self._step(batches, num_hidden, report)
-        self._announce(len(asked), int(report["byz-rejected"] + report["byz-missing"]))
+        num_hidden = self._num_hidden(asked, malformed, replies)
+        model = None
+        if num_batches > 2 * num_hidden:
+            model = step(num_hidden, report)
+        self._announce(len(asked), num_rejected + num_missing)
+        if num_batches <= 2 * num_hidden:
+            log(
+                ERROR,
+                "%d batches answered and %d Byzantine clients may be among them: no median holds "
+                "against half of the batches, the model is kept",
+                num_batches,
+                num_hidden,
+            )
         return Outcome(model, report, replies)
 
-    def _num_hidden(self, num_malformed: int) -> int:
+    def _num_hidden(
+        self,
+        asked: frozenset[ClientId],
+        malformed: Sequence[ClientId],
+        replies: Sequence[Reply[Payload]],
+    ) -> int:
         """Return how many Byzantine clients may be among those whose replies were accepted.
 
-        A client whose reply was malformed has shown itself: it spoils no batch any more.
+        A client of which nothing but malformed replies came has shown itself and spoils no batch.
         """
-        return max((self.settings.num_byzantine or 0) - num_malformed, 0)
-
-    def _refuse(self, num_batches: int, num_hidden: int) -> None:
-        log(
-            ERROR,
-            "%d batches answered and %d Byzantine clients may be among them: no median holds "
-            "against half of the batches, the model is kept",
-            num_batches,
-            num_hidden,
-        )
+        shown = asked.intersection(malformed).difference(reply.client for reply in replies)
+        return max((self.settings.num_byzantine or 0) - len(shown), 0)
 
     def fold(
         self,
@@ -331,23 +355,13 @@ class ServerRound(Generic[Payload]):
         kept.sort(key=lambda reply: self._order(reply.client))
 
         means, filled = sums.means()
-        num_missing = len(asked) - len(answered)
-        report: dict[str, int | float] = {
-            "byz-clients": len(asked),
-            "byz-rejected": len(malformed) + num_failed,
-            "byz-missing": num_missing,
-            "byz-batches": len(filled),
-        }
-        if not kept:
-            log(WARNING, "no reply is usable: the model is kept")
-            return Outcome(None, report, [])
-        num_hidden = self._num_hidden(len(malformed))
-        self._announce(len(asked), len(malformed) + num_failed + num_missing)
-        if len(filled) <= 2 * num_hidden:
-            self._refuse(len(filled), num_hidden)
-            return Outcome(None, report, kept)
-        models = [counters[batch][1] for batch in filled]
-        return Outcome(self._step_of(means, layout, models, num_hidden, report), report, kept)
+
+        def step(num_hidden: int, report: dict[str, int | float]) -> Model | None:
+            held = [counters[batch][1] for batch in filled]
+            return self._step_of(means, layout, held, num_hidden, report)
+
+        counts = (len(malformed) + num_failed, len(asked) - len(answered), len(filled))
+        return self._conclude(asked, kept, malformed, counts, step)
 
     def _step_of(
         self,
@@ -433,6 +447,8 @@ class ServerRound(Generic[Payload]):
         self, asked: frozenset[ClientId], replies: Sequence[_Opened[Payload]]
     ) -> list[list[_Opened[Payload]]]:
         """Group the replies by their clients' batches; batches of which nobody answered are out."""
+        if not replies:
+            return []
         answered = {reply.client: reply for reply in replies}
         batches = split_into_batches(*self._grouping(asked))
         present = ([answered[c] for c in batch if c in answered] for batch in batches)
