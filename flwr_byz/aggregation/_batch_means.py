@@ -197,8 +197,12 @@ class BatchMeans:
         row, spare = np.empty_like(total), np.empty_like(total)
         centre = None if self.centre is None else block.of(self.centre)
         for weight, batch in zip(weights, self.batches, strict=True):
-            _mean([block.of(vector) for vector in batch], centre, row, spare)
-            row *= weight
+            members = [block.of(vector) for vector in batch]
+            if centre is None and len(members) == 1:
+                np.multiply(members[0], weight, out=row, casting="same_kind")
+            else:
+                _mean(members, centre, row, spare)
+                row *= weight
             total += row
         return total
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._batch_means import BatchMeans, Block, find_centre
+from ._batch_means import BatchMeans, Block, Vector, find_centre
 from ._coordinates import (
     central_row,
     coordinatewise_median,
@@ -29,10 +29,13 @@ from ._vectors import (
     block,
     check_finite,
     column_blocks,
+    norms,
     power_of_two_scale,
 )
 
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_UNIT = float(np.finfo(np.float64).eps)
+_ROUNDING = 16 * _UNIT
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +47,10 @@ class GeometricMedian:
     point : ndarray (d,), float64
         The approximate geometric median.
     objective : float
-        Weighted sum of the distances from `point` to the points.
+        Weighted sum of the distances from `point` to the points; for points in float32 from inner
+        products in float32, with about six digits.
     gap : float
-        Certified relative gap: ``objective <= (1 + gap) * optimum``, by weak duality, computed in
-        float64 on the points themselves.
+        Certified relative gap: the true objective at `point` is at most ``(1 + gap) * optimum``.
     weights : ndarray (n,), float64
         Nonnegative, sums to one: ``point`` is ``sum(weights[i] * points[i])`` to rounding.
     iterations : int
@@ -77,7 +80,8 @@ def geometric_median(
     Parameters
     ----------
     points : array-like (n, d) or sequence of n equal-length vectors
-        Real, finite, any float or integer dtype; n ≥ 1. Sums are made in float64.
+        Real, finite, any float or integer dtype; n ≥ 1. An array (n, d) is read in place; float32
+        points are worked on in float32 where that certifies γ, all others in float64.
     weights : array-like (n,), optional
         Nonnegative masses of the points, not all zero; equal by default.
     gamma : float, default 1e-9
@@ -99,10 +103,10 @@ def geometric_median(
     The median is a convex combination of the points, so the search runs in at most n dimensions:
     on coordinates from the Gram matrix (one pass over the data), by Newton's method with a line
     search; for more than 128 points, by Weiszfeld passes where these are quick. Distances from the
-    median are then measured on the data, and certify it by the strong convexity of the objective.
-    Where that is not to be had, because the median is one of the points, points lie on a line
-    or float64 cancellation spoiled the Gram matrix, weak duality certifies it in two more passes,
-    if need be after another search on coordinates from a QR factorisation.
+    median, measured on the data where they are not float32, then certify it by the strong convexity
+    of the objective. Where that is not to be had, because the median is one of the points, points
+    lie on a line or cancellation spoiled the Gram matrix, weak duality certifies it in float64 in
+    two more passes, if need be after another search on coordinates from a QR factorisation.
     """
     vectors = as_vectors(points, "points")
     check_gamma(gamma)
@@ -128,11 +132,40 @@ def _fast(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> Geometri
     if len(vectors[0]) <= len(vectors):
         return None
     batches = [[(row,)] for row in vectors]
-    dtype = np.dtype(np.float64)
-    points = BatchMeans(batches, dtype, find_centre(batches, dtype, None))
-    found = search(points, gamma, mass=mass, target=points.centre, measured=True)
+    if (
+        all(row.dtype == _FLOAT32 for row in vectors)
+        and find_centre(batches, _FLOAT32, None) is None
+    ):
+        median = _found(_in_place(vectors, batches, _FLOAT32, None), mass, gamma)
+        if median is not None:
+            return median
+    centre = find_centre(batches, _FLOAT64, None)
+    return _found(_in_place(vectors, batches, _FLOAT64, centre), mass, gamma)
+
+
+def _in_place(
+    vectors: Vectors,
+    batches: list[list[tuple[NDArray[np.floating]]]],
+    dtype: np.dtype[np.floating],
+    centre: Vector | None,
+) -> BatchMeans:
+    """Return the vectors as batch means of one member each; an array of them is not copied."""
+    if isinstance(vectors, np.ndarray) and vectors.dtype == dtype and centre is None:
+        return BatchMeans(batches, dtype, None, vectors, filled=True)
+    return BatchMeans(batches, dtype, centre)
+
+
+def _found(points: BatchMeans, mass: NDArray[np.float64], gamma: float) -> GeometricMedian | None:
+    measured = points.dtype == _FLOAT64
+    found = search(points, gamma, mass=mass, target=points.centre, measured=measured)
     if found is None:
         return None
+    gap = found.gap
+    if points.centre is not None and found.objective > 0.0:
+        # The objective grows by no more than the point is moved when the centre is added back.
+        gap += _UNIT * float(norms(list(points.centre))[0]) / found.objective
+        if gap > gamma:
+            return None
     point = np.empty(points.dim)
 
     def write(block: Block, combination: NDArray[np.floating]) -> None:
@@ -142,7 +175,7 @@ def _fast(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> Geometri
     return GeometricMedian(
         point=point,
         objective=found.objective,
-        gap=found.gap,
+        gap=gap,
         weights=found.weights,
         iterations=found.iterations,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import ERROR, INFO
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, TypedDict, TypeVar, Unpack
 
 from flwr.app import (
     ArrayRecord,
@@ -30,6 +30,7 @@ from ...payload import (
 from ...server_round import ClientId, ServerRound, Settings
 from ..arriving_grid import ArrivingGrid
 
+Record = TypeVar("Record", ArrayRecord, MetricRecord)
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 
 
@@ -242,7 +243,7 @@ class GeometricMedianOfMeans(FedAvg):
         return read_arrays(self._arrays(content), layout), self._read_metrics(content)
 
     def _arrays(self, content: RecordDict) -> ArrayRecord:
-        records = content.array_records
+        records = _records(content, ArrayRecord)
         if set(records) != {self.arrayrecord_key}:
             raise MalformedReply(
                 f"expected one ArrayRecord, named {self.arrayrecord_key!r}, got {list(records)}"
@@ -250,11 +251,12 @@ class GeometricMedianOfMeans(FedAvg):
         return records[self.arrayrecord_key]
 
     def _read_metrics(self, content: RecordDict) -> Mapping[str, object]:
-        records = list(content.metric_records.values())
+        records = _records(content, MetricRecord)
         if len(records) != 1:
             raise MalformedReply(f"expected one MetricRecord, got {len(records)}")
-        check_num_examples(records[0].get(self.weighted_by_key), self.weighted_by_key)
-        return records[0]
+        (record,) = records.values()
+        check_num_examples(record.get(self.weighted_by_key), self.weighted_by_key)
+        return record
 
     def _metrics(
         self,
@@ -276,7 +278,7 @@ class GeometricMedianOfMeans(FedAvg):
             return MetricRecord(), num_rejected
 
     def _aggregate_metrics(self, contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
-        metrics = [next(iter(content.metric_records.values())) for content in contents]
+        metrics = [next(iter(_records(c, MetricRecord).values())) for c in contents]
         num_batches = self.settings.batches_for(len(metrics)) if metrics else 1
         aggregated = aggregate_metrics(metrics, num_batches)
         for no_measure in (weighted_by_key, self.settings.group_by_key):
@@ -284,13 +286,18 @@ class GeometricMedianOfMeans(FedAvg):
         return MetricRecord(aggregated)
 
 
+def _records(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
+    """Return the records of one kind; Flower's own properties check all of them at each access."""
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
 def _drop_arrays(content: RecordDict) -> None:
-    for name, record in list(content.array_records.items()):
+    for name, record in _records(content, ArrayRecord).items():
         record.clear()  # it may be part of a reference cycle and live on for a while
         del content[name]
 
 
 def _with_metrics(content: RecordDict, metrics: dict[str, MetricRecordValues]) -> RecordDict:
     """Return the content with its one MetricRecord cut down to the metrics agreed on."""
-    (name,) = content.metric_records
+    (name,) = _records(content, MetricRecord)
     return RecordDict({**content, name: MetricRecord(metrics)})
