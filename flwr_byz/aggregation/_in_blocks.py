@@ -15,10 +15,12 @@ from ._batch_means import Vector
 from ._coordinates import coordinates_of_gram
 from ._kernels import INNER
 from ._local_gap import local_gap, ratio_gap
-from ._minimise import minimise
+from ._minimise import fixed_point, minimise
 
 _ROUNDING = 2.0**-43  # of sums in float64, whatever their order
-_MAX_GRAM_POINTS = 128  # beyond it, a product per pair costs more than passes of distances
+# Beyond it, LAPACK's threads show in the last digits of eigenvalues; somewhat further on, a product
+# per pair costs more than passes of distances.
+_MAX_GRAM_POINTS = 199
 _MAX_PASSES = 12
 _MIN_PROGRESS = 0.5  # a pass that shortens the gap by less than that is one of too many
 
@@ -142,7 +144,8 @@ def _from_gram(
         return weights, 0.0, 0, np.zeros(1)
     if len(kept) == 2 and mass[0] == mass[1]:
         return _midpoint(points, gram, kept)
-    weights[kept], iterations = minimise(coordinates_of_gram(gram), mass, gamma)
+    found = fixed_point(gram, mass, gamma) or minimise(coordinates_of_gram(gram), mass, gamma)
+    weights[kept], iterations = found
     convex = weights[kept]
     about = gram @ convex
     products = gram - about - about[:, None] + convex @ about

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 INNER = 128  # coordinates that a product adds up in the points' own precision
 _TILE = 50  # rows of a product
-_HELD = 1 << 20  # numbers that are held of products, or in float64, at a time
+_HELD = 1 << 20  # numbers that are held of products at a time
+_CACHED = 1 << 18  # numbers that are held in float64 at a time, to stay in a core's cache
 _CHUNK = 8192  # coordinates that are looked at together, where that many can be held
 
 
@@ -66,7 +67,7 @@ def squared_distances(
     All of it in float64.
     """
     distances, norms, norm = np.zeros(len(rows)), np.zeros(len(rows)), 0.0
-    chunk = max(min(_CHUNK, _HELD // len(rows)), 1)
+    chunk = max(min(_CHUNK, _CACHED // len(rows)), 1)
     for start in range(0, rows.shape[1], chunk):
         offsets = rows[:, start : start + chunk].astype(np.float64)
         norms += np.einsum("ij,ij->i", offsets, offsets)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 _MAX_ITERATIONS = 1000
 _MAX_BISECTIONS = 60
 _MAX_STALLED = 50  # iterations without a better iterate
+_MAX_FIXED_POINT_STEPS = 100
 _MAX_NEWTON_DIM = 1000  # beyond it a Newton system costs more than the Weiszfeld steps it saves
 _SMALLEST_TOLERANCE = 1e-13  # below it float64 rounding decides
 COINCIDENT = 1e-7  # of the median distance: nearer than this, a point counts as met
@@ -239,6 +240,43 @@ def minimise(
         if best_gap <= tolerance:
             break
     return best_weights, iterations
+
+
+def fixed_point(
+    gram: NDArray[np.float64], mass: NDArray[np.float64], gamma: float
+) -> tuple[NDArray[np.float64], int] | None:
+    """Find the weights by Weiszfeld's fixed point on inner products alone; None where it crawls.
+
+    Stops where the mean of the unit vectors towards the points is no longer than γ. No product here
+    is one that BLAS splits between threads, so that the same bytes come out for any number of them.
+
+    Parameters
+    ----------
+    gram : ndarray (n, n), float64
+    mass : ndarray (n,)
+        Positive, sums to one.
+    gamma : float
+
+    Returns
+    -------
+    weights : ndarray (n,)
+        Positive, sums to one.
+    iterations : int
+    """
+    tolerance = max(gamma, _SMALLEST_TOLERANCE)
+    weights = mass
+    for iteration in range(1, _MAX_FIXED_POINT_STEPS + 1):
+        about = np.einsum("ij,j->i", gram, weights)
+        squared = gram.diagonal() - 2 * about + weights @ about
+        if not squared.min() > 0.0:
+            return None
+        distances = np.sqrt(squared)
+        ratios = weights * distances / mass
+        if float(mass @ np.abs(ratios / (mass @ ratios) - 1.0)) <= tolerance:
+            return weights, iteration
+        weights = mass / distances
+        weights /= weights.sum()
+    return None
 
 
 def _search(start: _Iterate) -> tuple[_Iterate, int]:

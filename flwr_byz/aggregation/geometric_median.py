@@ -101,8 +101,9 @@ def geometric_median(
     Notes
     -----
     The median is a convex combination of the points, so the search runs in at most n dimensions:
-    on coordinates from the Gram matrix (one pass over the data), by Newton's method with a line
-    search; for more than 128 points, by Weiszfeld passes where these are quick. Distances from the
+    on the Gram matrix (one pass over the data): Weiszfeld's fixed point and, where that crawls,
+    Newton's method with a line search; for 200 points and more, Weiszfeld passes over the data
+    where these are quick. Distances from the
     median, measured on the data where they are not float32, then certify it by the strong convexity
     of the objective. Where that is not to be had, because the median is one of the points, points
     lie on a line or cancellation spoiled the Gram matrix, weak duality certifies it in float64 in
