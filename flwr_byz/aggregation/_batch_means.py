@@ -176,11 +176,21 @@ class BatchMeans:
         weights: NDArray[np.float64],
         write: Callable[[Block, NDArray[np.floating]], None],
     ) -> None:
-        """Hand every block of the weighted sum of the means to `write`, in threads; one pass."""
+        """Hand every block of the weighted sum of the means to `write`, in threads; one pass.
+
+        A single mean is formed anew in float64.
+        """
         cast = weights.astype(self.dtype)
+        alone = np.flatnonzero(weights == 1.0)
 
         def part(block: Block) -> None:
             with np.errstate(over="ignore", invalid="ignore"):
+                if len(alone):
+                    mean, spare = np.empty((2, block.stop - block.start))
+                    members = [block.of(vector) for vector in self.batches[int(alone[0])]]
+                    _mean(members, None, mean, spare)
+                    write(block, mean)
+                    return
                 if self._kept is not None and self._filled:
                     combination = _kernels.combination(cast, self._kept[:, block.columns])
                 else:

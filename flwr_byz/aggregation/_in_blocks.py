@@ -144,7 +144,12 @@ def _from_gram(
         return weights, 0.0, 0, np.zeros(1)
     if len(kept) == 2 and mass[0] == mass[1]:
         return _midpoint(points, gram, kept)
-    found = fixed_point(gram, mass, gamma) or minimise(coordinates_of_gram(gram), mass, gamma)
+    found = fixed_point(gram, mass, gamma)
+    if found is None:
+        vertex = _at_a_point(points, gram, mass, kept)
+        if vertex is not None:
+            return vertex
+        found = minimise(coordinates_of_gram(gram), mass, gamma)
     weights[kept], iterations = found
     convex = weights[kept]
     about = gram @ convex
@@ -194,6 +199,36 @@ def _midpoint(
     error = (INNER + 2) * unit * float(np.sqrt(gram.diagonal()).mean())
     gap = (error / distance) ** 2 if distance > 100 * error else float("inf")
     return weights, _ROUNDING + gap, 0, np.full(2, distance)
+
+
+def _at_a_point(
+    points: Points, gram: NDArray[np.float64], mass: NDArray[np.float64], kept: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], float, int, NDArray[np.float64]] | None:
+    """Show that the nearest point to all others is their median, where it is: the gap is zero then.
+
+    That holds where the unit vectors from it to the others add up to no more than the mass that
+    sits on it, its own and that of points equal to it. Colluding clients bring that about.
+    """
+    lengths = gram.diagonal()
+    between = np.sqrt(np.maximum(lengths + lengths[:, None] - 2 * gram, 0.0))
+    nearest = int(np.argmin(between @ mass))
+    weights = np.zeros(len(points))
+    weights[kept[nearest]] = 1.0
+    distances = points.measure(weights)[0][kept]
+    here = distances == 0.0
+    if not (here[nearest] and np.isfinite(distances).all()):
+        return None
+    unit = float(np.finfo(points.dtype).eps) / 2
+    norms = np.sqrt(lengths)
+    about = gram - gram[nearest] - gram[:, nearest, None] + gram[nearest, nearest]
+    pulls = np.divide(mass, distances, out=np.zeros_like(mass), where=~here)
+    # Errors of the products, and of the means that they are the products of.
+    spoilt = float(pulls @ (norms + norms[nearest])) ** 2 * (INNER + 2) * unit
+    moved = float(pulls @ (points.rounding[kept] * norms)) + float(pulls.sum()) * float(
+        points.rounding[kept[nearest]] * norms[nearest]
+    )
+    force = max(float(pulls @ about @ pulls) + spoilt, 0.0) ** 0.5 + 2 * moved
+    return (weights, 0.0, 0, distances) if force <= mass[here].sum() else None
 
 
 def _from_distances(points: Points, mass: NDArray[np.float64], gamma: float) -> Found | None:

@@ -10,6 +10,7 @@ _MAX_ITERATIONS = 1000
 _MAX_BISECTIONS = 60
 _MAX_STALLED = 50  # iterations without a better iterate
 _MAX_FIXED_POINT_STEPS = 100
+_BESIDE = 1e-6  # of the median squared distance: nearer to a point, the fixed point crawls to it
 _MAX_NEWTON_DIM = 1000  # beyond it a Newton system costs more than the Weiszfeld steps it saves
 _SMALLEST_TOLERANCE = 1e-13  # below it float64 rounding decides
 COINCIDENT = 1e-7  # of the median distance: nearer than this, a point counts as met
@@ -245,7 +246,7 @@ def minimise(
 def fixed_point(
     gram: NDArray[np.float64], mass: NDArray[np.float64], gamma: float
 ) -> tuple[NDArray[np.float64], int] | None:
-    """Find the weights by Weiszfeld's fixed point on inner products alone; None where it crawls.
+    """Find the weights by Weiszfeld's fixed point on inner products; None where it crawls.
 
     Stops where the mean of the unit vectors towards the points is no longer than γ. No product here
     is one that BLAS splits between threads, so that the same bytes come out for any number of them.
@@ -268,7 +269,7 @@ def fixed_point(
     for iteration in range(1, _MAX_FIXED_POINT_STEPS + 1):
         about = np.einsum("ij,j->i", gram, weights)
         squared = gram.diagonal() - 2 * about + weights @ about
-        if not squared.min() > 0.0:
+        if not squared.min() > _BESIDE * np.median(squared):
             return None
         distances = np.sqrt(squared)
         ratios = weights * distances / mass

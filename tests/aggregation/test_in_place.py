@@ -111,6 +111,38 @@ def test_the_fast_way_is_the_one_that_is_taken(monkeypatch):
     aggregate(rng.normal(size=(500, 2000)).astype("f4"), 250)
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
+@pytest.mark.parametrize("sits", ["one sits on the mean", "colluders", "half", "all alike"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_median_that_is_a_batch_mean_is_found_the_fast_way(monkeypatch, dtype, sits, batch_size):
+    monkeypatch.setattr(module, "_carefully", None)
+    k = 20
+    vectors = np.random.default_rng(0).normal(size=(k * batch_size, 2000)).astype("f4")
+    honest = {"one sits on the mean": 19, "colluders": 13, "half": 10, "all alike": 1}[sits]
+    vectors[honest * batch_size :] = vectors[: honest * batch_size].mean(axis=0)
+    if sits == "all alike":
+        vectors[:] = vectors[0]
+    point, result, means = aggregate(vectors, k, dtype=dtype)
+    assert result.gap == 0.0
+    assert np.array_equal(point, means[-1].astype(dtype))
+    assert objective(means, means[-1]) <= lowest_objective(means) * (1 + 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(3, 20), st.integers(1, 3), st.floats(0.5, 1.5), st.integers(0, 10**6))
+def test_a_zero_gap_is_claimed_for_medians_only(k, b, share, seed):
+    """Colluders sit where the pull of the rest is about what they can just hold."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(k * b, 500)).astype("f4")
+    colluding = max(int(share * k**0.5), 1)
+    vectors[: colluding * b] = rng.normal(scale=0.3, size=500).astype("f4")
+    point, result, means = aggregate(vectors, k)
+    assert result.gap <= 1e-9
+    if result.gap == 0.0:
+        nearest = np.linalg.norm(means - point, axis=1).argmin()
+        assert objective(means, means[nearest]) <= lowest_objective(means) * (1 + 1e-12)
+
+
 def test_more_points_than_pay_for_inner_products_are_measured_only(monkeypatch):
     monkeypatch.setattr(BatchMeans, "gram", None)
     vectors = np.random.default_rng(0).normal(size=(400, 3000)).astype("f4")
