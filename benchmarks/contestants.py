@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import Code, FitRes, Parameters, Status
 from flwr.server import strategy as classic
 from flwr.server.client_proxy import ClientProxy
@@ -50,7 +50,8 @@ class _Proxy(ClientProxy):  # type: ignore[misc]
 class Replies:
     """The replies of m clients, d float32 numbers each, for both APIs; bytes are shared.
 
-    Numbers are normal, the first tenth of the clients sends -10 times as much.
+    Numbers are normal, the first tenth of the clients sends -10 times as much. The model that they
+    answer is zero. Strategies ask this for clients where Flower gives them a manager or a grid.
     """
 
     def __init__(self, num_clients: int, dim: int, seed: int = 0) -> None:
@@ -67,13 +68,28 @@ class Replies:
             )
             for client, array in enumerate(arrays)
         ]
+        self.model = Array(np.zeros(dim, np.float32))
         self._arrays = arrays
         self.vectors = [np.frombuffer(array.data, np.float32)[-dim:] for array in arrays]
+
+    def num_available(self) -> int:
+        """Return the number of clients."""
+        return self.num_clients
+
+    def sample(self, num_clients: int, min_num_clients: int) -> list[ClientProxy]:
+        """Return all clients of the classic API."""
+        return [proxy for proxy, _ in self.classic]
+
+    def get_node_ids(self) -> list[int]:
+        """Return all nodes of the Message API."""
+        TaskIdentity.task_id = TaskIdentity.run_id = 1  # messages can only be made within a run
+        TaskIdentity.node_id = 1
+        return list(range(1, self.num_clients + 1))
 
     def messages(self) -> list[Message]:
         """Return the replies as messages, made anew: some strategies of Flower's empty them."""
         messages = []
-        TaskIdentity.task_id = TaskIdentity.run_id = 1  # messages can only be made within a run
+        TaskIdentity.task_id = TaskIdentity.run_id = 1
         for client, array in enumerate(self._arrays):
             TaskIdentity.node_id = client + 1
             request = Message(RecordDict(), dst_node_id=client + 1, message_type="train")
@@ -95,32 +111,27 @@ def strategies(replies: Replies, num_batches: Sequence[int]) -> Iterator[Contest
     q = max((m - 3) // 4, 0)
     yield Contestant(ROOFLINE, "", lambda _: read_all_write_one(replies))
     options: dict[str, Any] = {"min_fit_clients": m, "min_available_clients": m}
-    for k in num_batches:
-        ours = ClassicGeometricMedianOfMeans(num_batches=k, **options)
-        yield Contestant(f"{OURS}(k={k})", "classic", partial(_fit, ours, replies))
+    ours = {f"{OURS}(k={k})": k for k in num_batches}
     for name, strategy in {
+        **{n: ClassicGeometricMedianOfMeans(num_batches=k, **options) for n, k in ours.items()},
         "FedAvg": classic.FedAvg(inplace=True, **options),
         "FedMedian": classic.FedMedian(**options),
         "FedTrimmedAvg": classic.FedTrimmedAvg(beta=0.2, **options),
         "Krum": classic.Krum(num_malicious_clients=q, **options),
         "Bulyan": classic.Bulyan(num_malicious_clients=q, to_keep=0, **options),
     }.items():
+        strategy.configure_fit(1, Parameters([replies.model.data], "numpy.ndarray"), replies)
         yield Contestant(name, "classic", partial(_fit, strategy, replies))
     options = {"min_train_nodes": m, "min_available_nodes": m}
-    for k in num_batches:
-        yield Contestant(
-            f"{OURS}(k={k})",
-            "message",
-            partial(_train, MessageGeometricMedianOfMeans(num_batches=k, **options)),
-            replies.messages,
-        )
     for name, other in {
+        **{n: MessageGeometricMedianOfMeans(num_batches=k, **options) for n, k in ours.items()},
         "FedAvg": message.FedAvg(**options),
         "FedMedian": message.FedMedian(**options),
         "FedTrimmedAvg": message.FedTrimmedAvg(beta=0.2, **options),
         "Krum": message.Krum(num_malicious_nodes=q, **options),
         "Bulyan": message.Bulyan(num_malicious_nodes=q, **options),
     }.items():
+        other.configure_train(1, ArrayRecord({"0": replies.model}), ConfigRecord(), replies)
         yield Contestant(name, "message", partial(_train, other), replies.messages)
 
 

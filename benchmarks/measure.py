@@ -1,10 +1,9 @@
 """Interleaved timing, peak memory, and the true gap of a geometric median."""
 
-import os
-import threading
+import gc
 import time
+import tracemalloc
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ def interleaved(contestants: Sequence[Contestant]) -> list[list[float]]:
         for contestant, times in zip(contestants, seconds, strict=True):
             elapsed = once(contestant)
             if round_number > 0:
-                times.append(elapsed)
+                times.append(round(elapsed, 6))
     return seconds
 
 
@@ -45,30 +44,14 @@ def once(contestant: Contestant) -> float:
 
 
 def peak_memory(contestant: Contestant) -> int:
-    """Return the bytes by which a call raises the process's memory at most, its result included."""
+    """Return the most bytes that Python and NumPy hold during a call beyond those held before."""
     argument = contestant.prepare()
-    before = resident = _resident_bytes()
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal resident
-        while not done.is_set():
-            resident = max(resident, _resident_bytes())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    result: Any = contestant.call(argument)
-    resident = max(resident, _resident_bytes())
-    done.set()
-    watcher.join()
-    del result
-    return resident - before
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    gc.collect()
+    tracemalloc.start()
+    contestant.call(argument)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
 
 
 def sum_of_distances(points: NDArray[np.float32], place: NDArray[np.floating]) -> float:

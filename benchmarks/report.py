@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 
 Row = Mapping[str, Any]
 
+PICTURED_CLIENTS = 100
+
 
 def write(rows: Sequence[Row], machine: Mapping[str, str], folder: Path) -> None:
     """Write README.md and speed.png into the folder."""
@@ -126,13 +128,13 @@ def _exponent(cells: Sequence[Row], by: str) -> float:
 
 
 def _picture(rows: Sequence[Row], path: Path) -> None:
-    m = 100
+    m = PICTURED_CLIENTS
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
     for panel, api in zip(panels, ("classic", "message"), strict=True):
         cells = [r for r in rows if r["kind"] == "round" and r["m"] == m and r["seconds"]]
         shown = [r for r in cells if r["api"] == api or r["name"] == ROOFLINE]
         for name in dict.fromkeys(r["name"] for r in shown):
-            if name.startswith(OURS) and _batches({"name": name}) not in (20, 100):
+            if name.startswith(OURS) and _batches({"name": name}) not in (m // 5, m):
                 continue
             line = sorted((r["d"], seconds(r)) for r in shown if r["name"] == name)
             style: dict[str, Any] = {"lw": 2.5} if name.startswith(OURS) else {"lw": 1.2}

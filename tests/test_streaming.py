@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.client import ClientApp
 from flwr.server import ServerApp
 from flwr.simulation import run_simulation
@@ -79,7 +79,25 @@ def test_only_the_first_of_two_replies_of_a_client_counts():
     assert twice[1]["byz-rejected"] == 3
 
 
-def play(strategy, made, repeated):
+@pytest.mark.parametrize("extra", ["a second reply", "a stranger's", "malformed"])
+def test_only_a_client_of_which_nothing_is_accepted_shows_that_it_is_byzantine(extra):
+    """Of 5 clients with q = 2, 4 batches are too few, 3 and a client that has shown itself not."""
+    malformed.in_a_run()
+    strategy = GeometricMedianOfMeans(
+        num_byzantine=2, streaming=True, min_available_nodes=1, min_train_nodes=1
+    )
+    made = contents(5)
+    if extra == "malformed":
+        made[2] = as_content([a * np.float32("nan") for a in arrays()], 5)
+    repeated = [0, 0] if extra == "a second reply" else []
+    stranger = 77 if extra == "a stranger's" else None
+    model, metrics = play(strategy, made, repeated, num_silent=1, stranger=stranger)
+    assert metrics["byz-missing"] == 1
+    assert metrics["byz-rejected"] == {"a second reply": 2}.get(extra, 1)
+    assert (model is not None) == (extra == "malformed")
+
+
+def play(strategy, made, repeated, num_silent=0, stranger=None):
     class Nodes:
         def get_node_ids(self):
             return list(made)
@@ -89,8 +107,12 @@ def play(strategy, made, repeated):
         message.metadata.__dict__["_message_id"] = f"message {number}"
     replies = [malformed.reply_to(m, made[m.metadata.dst_node_id]) for m in sent]
     replies.sort(key=lambda m: m.metadata.src_node_id)
-    model, metrics = strategy.aggregate_train(1, iter(replies + [replies[i] for i in repeated]))
-    return model.to_numpy_ndarrays(), dict(metrics)
+    replies = replies[: len(replies) - num_silent] + [replies[i] for i in repeated]
+    if stranger is not None:
+        unasked = Message(RecordDict(), dst_node_id=stranger, message_type="train")
+        replies.append(malformed.reply_to(unasked, made[1]))
+    model, metrics = strategy.aggregate_train(1, iter(replies))
+    return None if model is None else model.to_numpy_ndarrays(), dict(metrics)
 
 
 def test_streaming_needs_batches_that_are_known_beforehand():

@@ -1,5 +1,6 @@
 """k batch means of clients' vectors, formed block by block from where the vectors lie in memory."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,7 @@ class BatchMeans:
         self.centre = centre
         self._kept = kept
         self._filled = filled
+        self._thread = threading.local()
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -110,9 +112,9 @@ class BatchMeans:
         return blocks
 
     def rows(self, block: Block) -> NDArray[np.floating]:
-        """Return one block of every mean, (k, width)."""
+        """Return one block of every mean, (k, width), good until the thread asks for the next."""
         if self._kept is None:
-            rows = np.empty((len(self), block.stop - block.start), self.dtype)
+            rows = self._scratch(len(self) * (block.stop - block.start)).reshape(len(self), -1)
         else:
             rows = self._kept[:, block.columns]
             if self._filled:
@@ -122,6 +124,13 @@ class BatchMeans:
         for row, batch in zip(rows, self.batches, strict=True):
             _mean([block.of(vector) for vector in batch], centre, row, spare)
         return rows
+
+    def _scratch(self, size: int) -> NDArray[np.floating]:
+        """Return memory of the thread's own: fresh pages cost more time than the work on them."""
+        held: NDArray[np.floating] | None = getattr(self._thread, "scratch", None)
+        if held is None or len(held) < size:
+            held = self._thread.scratch = np.empty(size, self.dtype)
+        return held[:size]
 
     def gram(self, target: Vector | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the means' inner products about the centre, and about a target; one pass.

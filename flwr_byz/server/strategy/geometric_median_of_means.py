@@ -31,7 +31,8 @@ from ...payload import (
     read_parameters,
     to_parameters,
 )
-from ...server_round import ServerRound, Settings
+from ...server_round import ServerRound
+from ...settings import Settings
 
 
 class FedAvgOptions(TypedDict, total=False):

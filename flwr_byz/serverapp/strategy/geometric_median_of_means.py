@@ -27,7 +27,8 @@ from ...payload import (
     read_arrays,
     to_arrays,
 )
-from ...server_round import ClientId, ServerRound, Settings
+from ...server_round import ClientId, ServerRound
+from ...settings import Settings
 from ..arriving_grid import ArrivingGrid
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
@@ -103,7 +104,8 @@ class GeometricMedianOfMeans(FedAvg):
     Each round's training metrics hold, beside the clients' own: "byz-clients" (m),
     "byz-batches" (with at least one reply), "byz-missing" (silent clients), "byz-rejected"
     (malformed and error replies), "byz-metrics-rejected", "byz-trimmed" (batches), "byz-gap"
-    (certified), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
+    (certified, before the model is rounded to its dtypes), "byz-iterations" and
+    "byz-aggregate-norm" (of the gradient, or of the update).
     """
 
     def __init__(

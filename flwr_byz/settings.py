@@ -1,0 +1,101 @@
+"""The options that both strategies add to those of FedAvg's."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .aggregation import num_batches
+from .aggregation.geometric_median import check_gamma
+from .aggregation.median_of_means import TrimNorm, check_trim_norm
+from .theory import c_alpha
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options that both strategies add to FedAvg's, checked; see `GeometricMedianOfMeans`."""
+
+    num_byzantine: int | None = None
+    num_batches: int | None = None
+    reply: Literal["weights", "gradients"] = "weights"
+    server_learning_rate: float = 1.0
+    trim_norm: TrimNorm = None
+    gamma: float = 1e-9
+    group_by_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.num_byzantine is None) == (self.num_batches is None):
+            raise ValueError(
+                "give exactly one of num_byzantine and num_batches, got "
+                f"num_byzantine={self.num_byzantine}, num_batches={self.num_batches}"
+            )
+        _check_count("num_byzantine", self.num_byzantine, least=0)
+        _check_count("num_batches", self.num_batches, least=1)
+        if self.reply not in ("weights", "gradients"):
+            raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
+        if not 0 < self.server_learning_rate < float("inf"):
+            raise ValueError(
+                f"server_learning_rate must be positive and finite, got {self.server_learning_rate}"
+            )
+        check_trim_norm(self.trim_norm)
+        check_gamma(self.gamma)
+
+    @property
+    def min_clients(self) -> int:
+        """The fewest clients with which the rule can hold: 2q + 1, or k."""
+        if self.num_byzantine is not None:
+            return 2 * self.num_byzantine + 1
+        assert self.num_batches is not None
+        return self.num_batches
+
+    def batches_for(self, num_clients: int) -> int:
+        """Return the number of batches k for m ≥ 1 clients: m where the rule cannot hold."""
+        if num_clients < self.min_clients:
+            return num_clients
+        if self.num_byzantine is not None:
+            return num_batches(num_clients, self.num_byzantine)
+        assert self.num_batches is not None
+        return self.num_batches
+
+    @property
+    def step_size(self) -> float:
+        """η of the step from the model sent: against a gradient, along an update."""
+        sign = -1.0 if self.reply == "gradients" else 1.0
+        return sign * self.server_learning_rate
+
+    def summary(self) -> list[str]:
+        """Lines for the log, in the style of Flower's strategies."""
+        if self.num_byzantine is not None:
+            robustness = f"Byzantine clients: at most {self.num_byzantine} (k batches follow)"
+        else:
+            robustness = f"Batches: {self.num_batches}"
+        trim = "none" if self.trim_norm is None else self.trim_norm
+        return [
+            "\t├──> GeometricMedianOfMeans settings:",
+            f"\t│\t├── {robustness}",
+            f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
+            f"\t│\t├── Norm trimming: {trim}",
+            f"\t│\t└── Gap of the geometric median: at most {self.gamma}",
+        ]
+
+    def promise(self, num_clients: int) -> str:
+        """Say what k is for m clients, and what the paper's Lemma 1 then promises."""
+        k = self.batches_for(num_clients)
+        if num_clients < self.min_clients:
+            return (
+                f"{num_clients} clients are too few for these settings, which need "
+                f"{self.min_clients}: nothing is promised"
+            )
+        q = (k - 1) // 2 if self.num_byzantine is None else self.num_byzantine
+        return (
+            f"m={num_clients} clients in k={k} batches: with up to q={q} of them Byzantine, the "
+            f"aggregate is within {c_alpha(q / k):.3g} times the largest honest batch's distance "
+            "from the true one (Lemma 1)"
+        )
+
+
+def _check_count(name: str, value: int | None, *, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
