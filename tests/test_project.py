@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import ray
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,7 +40,10 @@ def test_a_module_needs_no_more_than_it_should(module, strangers):
 @pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", README))))
 def test_an_example_of_the_readme_runs(number):
     example = re.findall(r"```python\n(.*?)```", README, re.S)[number]
-    exec(compile(example, f"README example {number}", "exec"), {})
+    try:
+        exec(compile(example, f"README example {number}", "exec"), {})
+    finally:
+        ray.shutdown()
 
 
 def test_the_files_that_the_readme_names_are_there():
