@@ -2,8 +2,12 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Literal
 
 import numpy as np
@@ -105,12 +109,32 @@ def simulate(
                 serve(plan, problem, grid, context, evaluate)
             finished(RunResult(run, values))
 
-    run_simulation(
-        server_app=server_app,
-        client_app=ChoosingClientApp(lambda message, _: apps[_attack_played(message)]),
-        num_supernodes=first.num_clients,
-        backend_config=BACKEND,
-    )
+    with _interruptible():
+        run_simulation(
+            server_app=server_app,
+            client_app=ChoosingClientApp(lambda message, _: apps[_attack_played(message)]),
+            num_supernodes=first.num_clients,
+            backend_config=BACKEND,
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the process on Ctrl-C: Flower's simulation would wait for its ServerApp without end.
+
+    Results are in the file as soon as a run is over, and Ray's reaper ends its processes.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        print("\ninterrupted: the same command goes on after the last run", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(128 + signum)
+
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _adversary(run: Run) -> Adversary | None:

@@ -3,8 +3,10 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,24 @@ def test_silence_and_nan_are_survived_in_both_apis(attack):
     message, classic = (play(run)[0] for run in runs)
     assert message.values == classic.values
     assert message.final < message.values[0]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_demo_at_once_and_keeps_what_is_finished(tmp_path):
+    command = [sys.executable, "-m", "simulations.demo", "--results", str(tmp_path)]
+    demo = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not load(tmp_path / "demo.jsonl"):
+        assert demo.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=20)
+    assert demo.returncode == 128 + signal.SIGINT
+    assert "interrupted" in errors
+    assert load(tmp_path / "demo.jsonl")
 
 
 def test_a_finished_run_is_read_back_and_a_half_written_one_is_not(tmp_path):
