@@ -1,16 +1,21 @@
 """The contract of every attack."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """What a Byzantine client knows when it makes its reply.
+
+    What is None is not known; each attack names what it needs in `Attack.knows`.
 
     Attributes
     ----------
@@ -21,31 +26,79 @@ class Knowledge:
     rng : numpy.random.Generator
         Its source of randomness.
     honest : ndarray (m − q, d), float64, optional
-        What the honest clients send, for those that know everything (the paper, section 1.2).
+        What the honest clients send, by ascending place, for those that know everything (the paper,
+        section 1.2).
+    client : int
+        Its place among the m clients.
+    byzantine : sequence of int
+        The places of all Byzantine clients, ascending; honest clients are those left.
+    model : ndarray (d,), float64, optional
+        θ, the model that it was sent.
+    batches : sequence of sequences of int, optional
+        The places of the clients in each of the server's k batches.
+    rule : callable, optional
+        The server's rule: what it makes of the vectors of all m clients, (m, d) to (d,).
+    relabelled : callable, optional
+        Returns what the client would have sent had its labels been corrupted.
+    descends : bool
+        Whether the server steps against the vectors, as it does for gradients, or along them.
     """
 
-    own: NDArray[np.float64]
+    own: Vector
     num_clients: int
     num_byzantine: int
     rng: np.random.Generator
-    honest: NDArray[np.float64] | None = None
+    honest: Vector | None = None
+    client: int = 0
+    byzantine: Sequence[int] = ()
+    model: Vector | None = None
+    batches: Sequence[Sequence[int]] | None = None
+    rule: Callable[[Vector], Vector] | None = None
+    relabelled: Callable[[], Vector] | None = None
+    descends: bool = False
 
 
 class Attack(ABC):
     """A frozen dataclass of parameters that turns knowledge into what the client sends."""
 
-    omniscient: ClassVar[bool] = False
-    """Whether it needs to know what every honest client sends."""
+    knows: ClassVar[frozenset[str]] = frozenset()
+    """The optional fields of `Knowledge` that it needs."""
+
+    common: ClassVar[bool] = False
+    """Whether colluders send one vector, which depends on what they all know alone."""
 
     @abstractmethod
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64] | None:
+    def __call__(self, knowledge: Knowledge) -> Vector | None:
         """Return the vector (d,) that is sent, or None where the client stays silent.
 
         Raises
         ------
         ValueError
-            Where the attack needs the honest vectors and they are not known.
+            Where the attack needs what is not known.
         """
+
+    def spoil(self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator) -> list[NDArray[Any]]:
+        """Return the arrays that go out in place of the honest-looking ones: by default those."""
+        return list(arrays)
+
+    def check_known(self, knowledge: Knowledge) -> None:
+        """Raise ValueError where something that the attack needs is not known."""
+        for name in sorted(self.knows):
+            value = getattr(knowledge, name)
+            if value is None or (name == "honest" and len(value) == 0):
+                raise ValueError(
+                    f"{type(self).__name__} needs to know {_MEANING[name]}; "
+                    f"knowledge.{name} is {'empty' if value is not None else 'None'}"
+                )
+
+
+_MEANING = {
+    "batches": "the server's batches",
+    "honest": "what the honest clients send",
+    "model": "the model that was sent",
+    "relabelled": "what it would send on corrupted labels",
+    "rule": "the server's rule",
+}
 
 
 def check_finite(name: str, value: float, *, least: float = float("-inf")) -> None:

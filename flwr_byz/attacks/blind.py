@@ -1,9 +1,10 @@
-"""Attacks that know nothing but their own honest vector."""
+"""Attacks that know no other client."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .attack import Attack, Knowledge, check_finite
 
@@ -99,3 +100,75 @@ class Silent(Attack):
 
     def __call__(self, knowledge: Knowledge) -> None:
         """Return None."""
+
+
+@dataclass(frozen=True)
+class Constant(Attack):
+    """Send one number in every coordinate (a free rider sends zeros).
+
+    Parameters
+    ----------
+    value : float, default 0.0
+    """
+
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_finite("value", self.value)
+
+    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+        """Return the value in every coordinate."""
+        return np.full_like(knowledge.own, self.value)
+
+
+@dataclass(frozen=True)
+class LabelFlip(Attack):
+    """Send honestly what follows from corrupted labels (data corruption; the paper, section 1.2).
+
+    Which labels these are is the client's problem to say: digits c become 9 − c, numbers change
+    their sign.
+    """
+
+    knows: ClassVar[frozenset[str]] = frozenset({"relabelled"})
+
+    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+        """Return the vector on corrupted labels."""
+        self.check_known(knowledge)
+        assert knowledge.relabelled is not None
+        return knowledge.relabelled()
+
+
+@dataclass(frozen=True, eq=False)
+class ModelReplacement(Attack):
+    """Send m/η times the step to another model, which a mean then takes (Bagdasaryan et al. 2020).
+
+    Parameters
+    ----------
+    target : float or array-like (d,), default 0.0
+        θ_target; one number stands for every coordinate.
+    server_learning_rate : float, default 1.0
+        η > 0 of the server.
+    """
+
+    knows: ClassVar[frozenset[str]] = frozenset({"model"})
+    common: ClassVar[bool] = True
+    target: ArrayLike = 0.0
+    server_learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(np.asarray(self.target, np.float64)).all():
+            raise ValueError("target must be finite")
+        check_finite("server_learning_rate", self.server_learning_rate)
+        if self.server_learning_rate <= 0:
+            raise ValueError(
+                f"server_learning_rate must be positive, got {self.server_learning_rate}"
+            )
+
+    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+        """Return (m/η)(θ_target − θ), or its opposite where the server descends."""
+        self.check_known(knowledge)
+        assert knowledge.model is not None
+        step = np.asarray(self.target, np.float64) - knowledge.model
+        factor = knowledge.num_clients / self.server_learning_rate
+        replacement: NDArray[np.float64] = (-factor if knowledge.descends else factor) * step
+        return replacement

@@ -1,26 +1,60 @@
-"""Attacks that know what every honest client sends; all colluders send the same vector."""
+"""Attacks that know what every honest client sends; colluders send one vector."""
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .attack import Attack, Knowledge, check_finite
+from .attack import Attack, Knowledge, Vector, check_finite
+
+Direction = Literal["mean", "spread", "sign"]
 
 
-def _honest(knowledge: Knowledge, attack: Attack) -> NDArray[np.float64]:
-    if knowledge.honest is None or len(knowledge.honest) == 0:
+class AllKnowing(Attack):
+    """An attack that needs the honest vectors and sends the same from every colluder."""
+
+    knows: ClassVar[frozenset[str]] = frozenset({"honest"})
+    common: ClassVar[bool] = True
+
+    def honest(self, knowledge: Knowledge) -> NDArray[np.float64]:
+        """Return the honest vectors, (n, d)."""
+        self.check_known(knowledge)
+        assert knowledge.honest is not None
+        return knowledge.honest
+
+
+def standard_deviation(honest: NDArray[np.float64]) -> Vector:
+    """Return the standard deviation (n − 1) of each coordinate, (d,); zero for a single vector."""
+    return honest.std(axis=0, ddof=1) if len(honest) > 1 else np.zeros(honest.shape[1])
+
+
+def direction_against(honest: NDArray[np.float64], direction: Direction) -> Vector:
+    """Return p such that μ − γp leads away from the honest mean μ, (d,).
+
+    "mean" is μ/‖μ‖, "spread" the standard deviation of each coordinate, "sign" the sign of μ
+    (Shejwalkar and Houmansadr 2021, section IV-A).
+    """
+    mean: Vector = honest.mean(axis=0)
+    if direction == "spread":
+        return standard_deviation(honest)
+    if direction == "sign":
+        return np.asarray(np.sign(mean))
+    length = float(np.linalg.norm(mean))
+    return mean / length if length > 0.0 else np.zeros_like(mean)
+
+
+def check_direction(direction: str) -> None:
+    """Raise ValueError where a direction is not one of the three."""
+    if direction not in get_args(Direction):
         raise ValueError(
-            f"{type(attack).__name__} needs to know what the honest clients send; "
-            "knowledge.honest holds no vectors"
+            f"direction must be one of {', '.join(get_args(Direction))}, got {direction!r}"
         )
-    return knowledge.honest
 
 
 @dataclass(frozen=True)
-class InnerProductManipulation(Attack):
+class InnerProductManipulation(AllKnowing):
     """Send −ε times the mean μ of the honest vectors (Xie, Koyejo, Gupta 2019).
 
     Parameters
@@ -29,20 +63,19 @@ class InnerProductManipulation(Attack):
         ε ≥ 0: small to stay among the honest vectors, large (10) to outweigh them in a mean.
     """
 
-    omniscient: ClassVar[bool] = True
     epsilon: float = 0.5
 
     def __post_init__(self) -> None:
         check_finite("epsilon", self.epsilon, least=0.0)
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return −ε·μ."""
-        mean: NDArray[np.float64] = _honest(knowledge, self).mean(axis=0)
+        mean: Vector = self.honest(knowledge).mean(axis=0)
         return -self.epsilon * mean
 
 
 @dataclass(frozen=True)
-class ALittleIsEnough(Attack):
+class ALittleIsEnough(AllKnowing):
     """Send μ − z·σ, inside the spread of the honest vectors (Baruch, Baruch, Goldberg 2019).
 
     μ and σ are the mean and the standard deviation (n − 1) of each coordinate over the honest
@@ -56,20 +89,108 @@ class ALittleIsEnough(Attack):
         honest client, or s ≤ 0: the colluders are a majority).
     """
 
-    omniscient: ClassVar[bool] = True
     z: float | None = None
 
     def __post_init__(self) -> None:
         if self.z is not None:
             check_finite("z", self.z)
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return μ − z·σ."""
-        honest = _honest(knowledge, self)
+        honest = self.honest(knowledge)
         z = self.z if self.z is not None else _largest_hidden_z(knowledge)
-        spread = honest.std(axis=0, ddof=1) if len(honest) > 1 else np.zeros(honest.shape[1])
-        deviation: NDArray[np.float64] = honest.mean(axis=0) - z * spread
+        deviation: Vector = honest.mean(axis=0) - z * standard_deviation(honest)
         return deviation
+
+
+@dataclass(frozen=True)
+class MinMax(AllKnowing):
+    """Send μ − γp, γ the largest that stays within the honest diameter.
+
+    No honest vector is further from it than the two honest vectors furthest apart are from each
+    other (Shejwalkar and Houmansadr 2021, equation 3). The bound is a quadratic in γ for each
+    honest vector, so γ is found exactly where the source halves an interval.
+
+    Parameters
+    ----------
+    direction : {"mean", "spread", "sign"}, default "spread"
+        p; see `direction_against`.
+    """
+
+    direction: Direction = "spread"
+
+    def __post_init__(self) -> None:
+        check_direction(self.direction)
+
+    def __call__(self, knowledge: Knowledge) -> Vector:
+        """Return μ − γp."""
+        honest = self.honest(knowledge)
+        mean: Vector = honest.mean(axis=0)
+        against = direction_against(honest, self.direction)
+        square = float(against @ against)
+        if square == 0.0:
+            return mean
+        offsets = mean - honest
+        slopes = offsets @ against
+        room = squared_distances(honest).max() - np.einsum("ij,ij->i", offsets, offsets)
+        furthest = (slopes + np.sqrt(np.square(slopes) + square * np.maximum(room, 0.0))) / square
+        deviation: Vector = mean - furthest.min() * against
+        return deviation
+
+
+@dataclass(frozen=True)
+class MinSum(AllKnowing):
+    """Send μ − γp, γ the largest that keeps the sum of squared distances an honest vector has.
+
+    The squared distances from it to the honest vectors sum to no more than those of the honest
+    vector that lies furthest out (Shejwalkar and Houmansadr 2021, equation 4).
+
+    Parameters
+    ----------
+    direction : {"mean", "spread", "sign"}, default "spread"
+        p; see `direction_against`.
+    """
+
+    direction: Direction = "spread"
+
+    def __post_init__(self) -> None:
+        check_direction(self.direction)
+
+    def __call__(self, knowledge: Knowledge) -> Vector:
+        """Return μ − γp."""
+        honest = self.honest(knowledge)
+        mean: Vector = honest.mean(axis=0)
+        against = direction_against(honest, self.direction)
+        square = float(against @ against)
+        if square == 0.0:
+            return mean
+        room = squared_distances(honest).sum(axis=1).max() - np.square(honest - mean).sum()
+        deviation: Vector = mean - np.sqrt(max(room, 0.0) / (len(honest) * square)) * against
+        return deviation
+
+
+@dataclass(frozen=True)
+class Mimic(AllKnowing):
+    """Send what one honest client sends, over-representing it (Karimireddy, He, Jaggi 2022).
+
+    It is the client that lies furthest from the mean along the direction of the largest variance
+    in this round (the source follows that direction over the rounds).
+    """
+
+    def __call__(self, knowledge: Knowledge) -> Vector:
+        """Return the vector of the client that is mimicked."""
+        honest = self.honest(knowledge)
+        offsets = honest - honest.mean(axis=0)
+        left, _, _ = np.linalg.svd(offsets, full_matrices=False)
+        # Within rounding, any of two that lie as far in both directions will do: take the first.
+        along = np.abs(left[:, 0])
+        mimicked: Vector = honest[int(np.argmax(along >= along.max() * (1 - 1e-9)))].copy()
+        return mimicked
+
+
+def squared_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the squared distances between all pairs of points, (n, n)."""
+    return np.stack([np.square(points - point).sum(axis=1) for point in points])
 
 
 def _largest_hidden_z(knowledge: Knowledge) -> float:

@@ -1,0 +1,30 @@
+"""A model's arrays as one vector: what attacks work on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def flatten(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Join the float arrays to one vector (d,), float64; integer and bool arrays stay out of it."""
+    parts = [np.ravel(a).astype(np.float64) for a in arrays if a.dtype.kind == "f"]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def unflatten(vector: NDArray[np.float64], like: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return arrays like those given with a vector (d,) in the float arrays' place.
+
+    Shapes and dtypes are theirs; what overflows becomes infinity.
+    """
+    made, start = [], 0
+    for array in like:
+        if array.dtype.kind != "f":
+            made.append(array)
+            continue
+        part = vector[start : start + array.size].reshape(array.shape)
+        with np.errstate(over="ignore"):
+            made.append(part.astype(array.dtype))
+        start += array.size
+    return made

@@ -1,0 +1,108 @@
+"""Who is Byzantine when: the set can be another one in each round (the paper, section 1.2).
+
+A schedule maps the number of a round to the Byzantine clients, by their places among all m; it is
+the same in every process.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..aggregation import split_into_batches
+
+Schedule = Callable[[int], frozenset[int]]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same clients in every round.
+
+    Parameters
+    ----------
+    clients : frozenset of int
+    """
+
+    clients: frozenset[int]
+
+    def __call__(self, server_round: int) -> frozenset[int]:
+        """Return the clients."""
+        return self.clients
+
+
+@dataclass(frozen=True)
+class FreshEachRound:
+    """Any q of m clients, drawn anew for each round.
+
+    Parameters
+    ----------
+    num_clients, num_byzantine : int
+        m and q.
+    seed : int, default 0
+    """
+
+    num_clients: int
+    num_byzantine: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_counts(self.num_clients, self.num_byzantine)
+
+    def __call__(self, server_round: int) -> frozenset[int]:
+        """Return the clients drawn for a round."""
+        rng = np.random.default_rng([self.seed, server_round])
+        drawn = rng.choice(self.num_clients, self.num_byzantine, replace=False)
+        return frozenset(int(client) for client in drawn)
+
+
+@dataclass(frozen=True)
+class Rotating:
+    """The next q clients in each round: after ⌈m/q⌉ rounds every client has been Byzantine.
+
+    Parameters
+    ----------
+    num_clients, num_byzantine : int
+        m and q.
+    """
+
+    num_clients: int
+    num_byzantine: int
+
+    def __post_init__(self) -> None:
+        _check_counts(self.num_clients, self.num_byzantine)
+
+    def __call__(self, server_round: int) -> frozenset[int]:
+        """Return clients (r − 1)q … rq − 1, counted in a circle, in round r."""
+        first = (server_round - 1) * self.num_byzantine
+        return frozenset((first + i) % self.num_clients for i in range(self.num_byzantine))
+
+
+def one_per_batch(num_clients: int, num_byzantine: int, num_batches: int) -> Fixed:
+    """Spoil as many of k batches as can be: the first clients of q batches, evenly spaced.
+
+    Raises
+    ------
+    ValueError
+        Where q exceeds k.
+    """
+    _check_counts(num_clients, num_byzantine)
+    if num_byzantine > num_batches:
+        raise ValueError(
+            f"num_byzantine must be at most num_batches = {num_batches}, got {num_byzantine}"
+        )
+    batches = split_into_batches(range(num_clients), num_batches)
+    spoilt = (i * num_batches // num_byzantine for i in range(num_byzantine))
+    return Fixed(frozenset(batches[batch][0] for batch in spoilt))
+
+
+def packed(num_clients: int, num_byzantine: int) -> Fixed:
+    """Spoil as few batches as can be: the first q clients, who fill the first ⌈q/b⌉ batches."""
+    _check_counts(num_clients, num_byzantine)
+    return Fixed(frozenset(range(num_byzantine)))
+
+
+def _check_counts(num_clients: int, num_byzantine: int) -> None:
+    if not 0 <= num_byzantine <= num_clients:
+        raise ValueError(
+            f"num_byzantine must be between 0 and num_clients = {num_clients}, got {num_byzantine}"
+        )
