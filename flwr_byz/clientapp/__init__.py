@@ -1,0 +1,1 @@
+"""What turns a Flower ClientApp Byzantine."""

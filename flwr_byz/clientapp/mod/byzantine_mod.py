@@ -1,0 +1,241 @@
+"""A mod that makes the replies of an existing ClientApp Byzantine."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from logging import WARNING
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MessageType
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from ... import attacks
+from ...attacks import Attack, Knowledge, Schedule
+from ...attacks.arrays import flatten, unflatten
+
+ClientAppCallable = Callable[[Message, Context], Message]
+
+_POLL_INTERVAL = 0.02
+
+
+class ByzantineMod:
+    """Make a ClientApp carry out an attack, of either API, without touching its code.
+
+    ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` lets the app train as ever
+    and replaces the arrays of its training replies; integer and bool arrays, metrics and evaluation
+    stay as they are. For red-team trials of a deployment that is yours.
+
+    Parameters
+    ----------
+    attack : Attack, optional
+        What is sent. By default ``"byzantine-attack"`` of the node config or the run config names
+        it (``"SignFlip"``), and ``"byzantine-scale"`` and the like are its parameters; a node where
+        it is not named stays honest.
+    when : callable, optional
+        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``;
+        clients are told apart by ``"partition-id"`` of their node config. By default every node
+        that has this mod is Byzantine in every round.
+    reply : {"weights", "gradients"}, default "weights"
+        What the app returns: of weights, attacks see the update from the model that was sent.
+    num_clients, num_byzantine : int, optional
+        m and q, for attacks that count on them. By default "num-partitions" of the node config, and
+        the number of clients of `when`, or of colluders.
+    colluders : path, optional
+        A folder that all colluders on this machine share. Attacks that need to know the honest
+        vectors take the colluders' own, which they leave there, for a sample of them.
+    num_colluders : int, optional
+        How many leave theirs in a round; needed with `colluders` unless `when` says so.
+    timeout : float, default 60.0
+        Seconds to wait for the others' vectors; after that, those that are there have to do.
+    seed : int, default 0
+        Of attacks that draw.
+
+    Raises
+    ------
+    ValueError
+        Where the attack needs to know what a mod cannot: honest vectors without `colluders`, the
+        server's batches or rule, or what corrupted labels would give (give the app corrupted data).
+
+    Notes
+    -----
+    ``"byzantine-nodes"`` of the run config ("0,3,5") restricts the attack to these partition ids
+    (or node ids), ``"byzantine-from-round"`` to the rounds from there on. An attack that stays
+    silent raises ConnectionAbortedError, which Flower reports to the server as an error.
+    """
+
+    def __init__(
+        self,
+        attack: Attack | None = None,
+        *,
+        when: Schedule | None = None,
+        reply: Literal["weights", "gradients"] = "weights",
+        num_clients: int | None = None,
+        num_byzantine: int | None = None,
+        colluders: str | os.PathLike[str] | None = None,
+        num_colluders: int | None = None,
+        timeout: float = 60.0,
+        seed: int = 0,
+    ) -> None:
+        if reply not in ("weights", "gradients"):
+            raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
+        self.attack = attack
+        self.when = when
+        self.reply = reply
+        self.num_clients = num_clients
+        self.num_byzantine = num_byzantine
+        self.colluders = None if colluders is None else Path(colluders)
+        self.num_colluders = num_colluders
+        self.timeout = timeout
+        self.seed = seed
+        if self.colluders is not None and when is None and num_colluders is None:
+            raise ValueError("with colluders, give num_colluders or when")
+        if attack is not None:
+            self._check_possible(attack)
+
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        """Let the app reply, and replace its arrays where it is Byzantine in this round."""
+        if message.metadata.message_type.split(".")[0] != MessageType.TRAIN:
+            return call_next(message, context)
+        trial = _Trial.of(message, context)
+        attack = self.attack or _configured_attack(trial.config)
+        if attack is None or not self._is_byzantine(trial):
+            return call_next(message, context)
+        self._check_possible(attack)
+        sent = _only_record(message).to_numpy_ndarrays()
+        reply = call_next(message, context)
+        if reply.has_error():
+            return reply
+        record = _only_record(reply)
+        honest = record.to_numpy_ndarrays()
+        rng = np.random.default_rng([self.seed, trial.client, trial.server_round])
+        model = flatten(sent)
+        origin = model if self.reply == "weights" else np.zeros_like(model)
+        own = flatten(honest) - origin
+        vector = attack(self._knowledge(attack, trial, own, model, rng))
+        if vector is None:
+            raise ConnectionAbortedError("this client stays silent")
+        arrays = attack.spoil(unflatten(vector + origin, honest), rng)
+        names = list(record)
+        record.clear()
+        record.update(
+            {
+                names[i] if i < len(names) else f"{names[-1]}-{i}": Array(array)
+                for i, array in enumerate(arrays)
+            }
+        )
+        return reply
+
+    def _check_possible(self, attack: Attack) -> None:
+        possible = {"model"} | ({"honest"} if self.colluders is not None else set())
+        missing = sorted(attack.knows - possible)
+        if missing:
+            hint = "; give colluders for a sample of them" if missing == ["honest"] else ""
+            raise ValueError(
+                f"{type(attack).__name__} needs {', '.join(missing)} (see Knowledge), which no mod "
+                f"can know{hint}"
+            )
+
+    def _is_byzantine(self, trial: "_Trial") -> bool:
+        if trial.server_round < int(trial.config.get("byzantine-from-round", 0)):
+            return False
+        nodes = str(trial.config.get("byzantine-nodes", "")).replace(",", " ").split()
+        if nodes and not {str(trial.client), str(trial.node_id)} & set(nodes):
+            return False
+        return self.when is None or trial.client in self.when(trial.server_round)
+
+    def _knowledge(
+        self,
+        attack: Attack,
+        trial: "_Trial",
+        own: NDArray[np.float64],
+        model: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> Knowledge:
+        byzantine = () if self.when is None else tuple(sorted(self.when(trial.server_round)))
+        num_colluders = self.num_colluders or len(byzantine) or 1
+        honest = None
+        if self.colluders is not None and "honest" in attack.knows:
+            honest = self._share(trial, own, num_colluders)
+        return Knowledge(
+            own=own,
+            num_clients=self.num_clients or int(trial.config.get("num-partitions", 0)),
+            num_byzantine=self.num_byzantine or num_colluders,
+            rng=rng,
+            client=trial.client,
+            byzantine=byzantine,
+            model=model,
+            honest=honest,
+            descends=self.reply == "gradients",
+        )
+
+    def _share(
+        self, trial: "_Trial", own: NDArray[np.float64], num_colluders: int
+    ) -> NDArray[np.float64]:
+        """Leave the own vector in the folder and take all that are there, by client."""
+        assert self.colluders is not None
+        folder = self.colluders / f"run-{trial.run_id}" / f"round-{trial.server_round}"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{trial.client}.npy"
+        written = path.with_suffix(".tmp")
+        with written.open("wb") as file:
+            np.save(file, own)
+        written.replace(path)  # whoever sees it sees all of it
+        deadline = time.monotonic() + self.timeout
+        while len(left := sorted(folder.glob("*.npy"))) < num_colluders:
+            if time.monotonic() > deadline:
+                log(WARNING, "only %d of %d colluders are there", len(left), num_colluders)
+                break
+            time.sleep(_POLL_INTERVAL)
+        return np.stack([np.load(file, allow_pickle=False) for file in left])
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Which client this is, and in which round of which run."""
+
+    client: int
+    node_id: int
+    run_id: int
+    server_round: int
+    config: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, message: Message, context: Context) -> "_Trial":
+        configs = list(message.content.config_records.values())
+        named = [record["server-round"] for record in configs if "server-round" in record]
+        server_round = named[0] if named else message.metadata.group_id or 0
+        return cls(
+            client=int(context.node_config.get("partition-id", context.node_id)),
+            node_id=context.node_id,
+            run_id=context.run_id,
+            server_round=int(str(server_round)),
+            config={**context.run_config, **context.node_config},
+        )
+
+
+def _configured_attack(config: Mapping[str, Any]) -> Attack | None:
+    """Make the attack that a node config or run config names."""
+    name = str(config.get("byzantine-attack", ""))
+    if not name:
+        return None
+    kind = getattr(attacks, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Attack) and kind is not Attack):
+        raise ValueError(f"byzantine-attack = {name!r} is no attack of flwr_byz.attacks")
+    given = {
+        field.name: config[key]
+        for field in fields(kind)  # type: ignore[arg-type]
+        if (key := f"byzantine-{field.name.replace('_', '-')}") in config
+    }
+    attack: Attack = kind(**given)
+    return attack
+
+
+def _only_record(message: Message) -> ArrayRecord:
+    records = list(message.content.array_records.values())
+    if len(records) != 1:
+        raise ValueError(f"ByzantineMod needs one ArrayRecord in a message, got {len(records)}")
+    return records[0]
