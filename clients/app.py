@@ -6,6 +6,7 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.client import Client
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from .byzantine import Adversary
 from .numpy_client import ByzantineClient, HonestClient
@@ -14,25 +15,29 @@ from .run_config import RunConfig
 
 
 def make_client(problem: Problem, adversary: Adversary | None, context: Context) -> HonestClient:
-    """Make the client of the partition that a node holds, Byzantine where the adversary says so."""
+    """Make the client of the partition that a node holds."""
     client = int(context.node_config["partition-id"])
-    if adversary is not None and client in adversary.clients:
-        return ByzantineClient(problem, client, adversary)
-    return HonestClient(problem, client)
+    if adversary is None:
+        return HonestClient(problem, client)
+    return ByzantineClient(problem, client, adversary)
 
 
-def classic_client_app(problem: Problem, adversary: Adversary | None = None) -> ClientApp:
+def classic_client_app(
+    problem: Problem, adversary: Adversary | None = None, mods: list[Mod] | None = None
+) -> ClientApp:
     """Return a ClientApp of `NumPyClient`s."""
 
     def client_fn(context: Context) -> Client:
         return make_client(problem, adversary, context).to_client()
 
-    return ClientApp(client_fn=client_fn)
+    return ClientApp(client_fn=client_fn, mods=mods)
 
 
-def message_client_app(problem: Problem, adversary: Adversary | None = None) -> ClientApp:
+def message_client_app(
+    problem: Problem, adversary: Adversary | None = None, mods: list[Mod] | None = None
+) -> ClientApp:
     """Return a ClientApp for the Message API."""
-    app = ClientApp()
+    app = ClientApp(mods=mods)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -40,7 +45,8 @@ def message_client_app(problem: Problem, adversary: Adversary | None = None) -> 
         record = message.content.array_records["arrays"]
         config = dict(message.content.config_records["config"])
         arrays, num_examples, metrics = client.fit(record.to_numpy_ndarrays(), config)
-        named = {name: Array(array) for name, array in zip(record, arrays, strict=True)}
+        names = [*record, *(f"more-{i}" for i in range(len(arrays)))]  # an attack may send more
+        named = {name: Array(array) for name, array in zip(names, arrays, strict=False)}
         return _reply(message, num_examples, metrics, arrays=ArrayRecord(named))
 
     @app.evaluate()

@@ -6,30 +6,44 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from flwr_byz.attacks import Attack, Knowledge
+from flwr_byz.aggregation import split_into_batches
+from flwr_byz.attacks import Attack, Fixed, Knowledge, Schedule
+from flwr_byz.attacks.arrays import flatten, unflatten
 
-from .problem import Arrays, Problem, flatten, unflatten
+from .problem import Arrays, Problem
+from .server_rule import ServerRule
+
+# A model as something that can be compared: bytes, dtype and shape of each array.
+_Model = tuple[tuple[bytes, str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """A set of clients that carry out one attack together, in every round.
+    """Clients that carry out one attack together, at most q of them in a round.
 
     Parameters
     ----------
     attack : Attack
-    clients : frozenset of int
-        The Byzantine clients, by partition id.
+    when : callable
+        Maps the number of a round to the Byzantine clients, by partition id.
+    num_byzantine : int
+        q.
+    rule : ServerRule, optional
+        What the server does with the replies, for attacks that know it.
     """
 
     attack: Attack
-    clients: frozenset[int]
+    when: Schedule
+    num_byzantine: int
+    rule: ServerRule | None = None
 
     @classmethod
-    def spread(cls, attack: Attack, num_clients: int, num_byzantine: int) -> "Adversary":
+    def spread(
+        cls, attack: Attack, num_clients: int, num_byzantine: int, rule: ServerRule | None = None
+    ) -> "Adversary":
         """Take q of m clients, evenly spaced: the worst placement, each in a batch of its own."""
         ids = (client * num_clients // num_byzantine for client in range(num_byzantine))
-        return cls(attack, frozenset(ids))
+        return cls(attack, Fixed(frozenset(ids)), num_byzantine, rule)
 
 
 def byzantine_reply(
@@ -37,37 +51,90 @@ def byzantine_reply(
 ) -> tuple[Arrays, int, dict[str, float]] | None:
     """Return what a Byzantine client sends for the model `arrays`; None where it stays silent.
 
-    The attack sees gradients, or the update where clients reply weights. Omniscient attacks see the
-    honest replies, recomputed from the problem's definition: nothing passes between processes.
+    The attack sees gradients, or the update where clients reply weights. All-knowing attacks see
+    the honest replies, recomputed from the problem's definition: nothing passes between processes.
     """
+    attack = adversary.attack
     honest_arrays, num_examples, metrics = problem.reply(client, arrays, server_round)
-    sent = flatten(arrays) if problem.reply_kind == "weights" else np.zeros(1)
-    honest = None
-    if adversary.attack.omniscient:
-        model = tuple((array.tobytes(), array.dtype.str, array.shape) for array in arrays)
-        honest = _honest_replies(problem, adversary.clients, server_round, model) - sent
-    vector = adversary.attack(
-        Knowledge(
-            own=flatten(honest_arrays) - sent,
-            num_clients=problem.num_clients,
-            num_byzantine=len(adversary.clients),
-            rng=np.random.default_rng([problem.seed, client, server_round]),
-            honest=honest,
-        )
-    )
+    model = tuple((array.tobytes(), array.dtype.str, array.shape) for array in arrays)
+    rng = np.random.default_rng([problem.seed, client, server_round])
+    if attack.common:
+        vector = _common_vector(problem, adversary, server_round, model)
+    else:
+        own = flatten(honest_arrays) - _origin(problem, arrays)
+        vector = attack(_knowledge(problem, adversary, client, own, rng, server_round, model))
     if vector is None:
         return None
-    return unflatten(vector + sent, honest_arrays), num_examples, metrics
+    made = unflatten(vector + _origin(problem, arrays), honest_arrays)
+    return attack.spoil(made, rng), num_examples, metrics
 
 
 @lru_cache(maxsize=2)
-def _honest_replies(
+def _common_vector(
+    problem: Problem, adversary: Adversary, server_round: int, model: _Model
+) -> NDArray[np.float64] | None:
+    """Make the vector that all colluders send: once a round in each process that colludes."""
+    client = min(adversary.when(server_round))
+    rng = np.random.default_rng([problem.seed, server_round])
+    own = np.zeros(flatten(_arrays(model)).shape)
+    return adversary.attack(_knowledge(problem, adversary, client, own, rng, server_round, model))
+
+
+def _knowledge(
     problem: Problem,
-    byzantine: frozenset[int],
+    adversary: Adversary,
+    client: int,
+    own: NDArray[np.float64],
+    rng: np.random.Generator,
     server_round: int,
-    model: tuple[tuple[bytes, str, tuple[int, ...]], ...],
+    model: _Model,
+) -> Knowledge:
+    """Collect what the attack needs to know."""
+    arrays = _arrays(model)
+    byzantine = tuple(sorted(adversary.when(server_round)))
+    knows, rule = adversary.attack.knows, adversary.rule
+    batches = None
+    if rule is not None:
+        batches = split_into_batches(range(problem.num_clients), rule.num_batches)
+
+    def relabelled() -> NDArray[np.float64]:
+        reply, _, _ = problem.relabelled().reply(client, arrays, server_round)
+        return flatten(reply) - _origin(problem, arrays)
+
+    return Knowledge(
+        own=own,
+        num_clients=problem.num_clients,
+        num_byzantine=adversary.num_byzantine,
+        rng=rng,
+        client=client,
+        byzantine=byzantine,
+        model=flatten(arrays),
+        honest=_honest_vectors(problem, byzantine, server_round, model)
+        if "honest" in knows
+        else None,
+        batches=batches,
+        rule=rule,
+        relabelled=relabelled,
+        descends=problem.reply_kind == "gradients",
+    )
+
+
+@lru_cache(maxsize=2)
+def _honest_vectors(
+    problem: Problem, byzantine: tuple[int, ...], server_round: int, model: _Model
 ) -> NDArray[np.float64]:
     """Recompute every honest reply, (m − q, d): once a round in each process that colludes."""
-    arrays = [np.frombuffer(data, dtype).reshape(shape) for data, dtype, shape in model]
+    arrays = _arrays(model)
     honest = [client for client in range(problem.num_clients) if client not in byzantine]
-    return np.stack([flatten(problem.reply(client, arrays, server_round)[0]) for client in honest])
+    replies = [flatten(problem.reply(client, arrays, server_round)[0]) for client in honest]
+    return np.stack(replies) - _origin(problem, arrays)
+
+
+def _origin(problem: Problem, arrays: Arrays) -> NDArray[np.float64]:
+    """Return what vectors are counted from: the weights that were sent, or zero for gradients."""
+    sent = flatten(arrays)
+    return sent if problem.reply_kind == "weights" else np.zeros_like(sent)
+
+
+def _arrays(model: _Model) -> Arrays:
+    return [np.frombuffer(data, dtype).reshape(shape) for data, dtype, shape in model]

@@ -1,6 +1,6 @@
 """Handwritten digits, split unevenly over clients that reply trained weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -35,6 +35,8 @@ class Digits:
     epochs, batch_size, learning_rate
         Of the local training, by stochastic gradient descent.
     seed : int
+    labels : {"true", "flipped"}
+        Whether clients see c or 9 − c.
     """
 
     num_clients: int = 20
@@ -44,6 +46,7 @@ class Digits:
     batch_size: int = 16
     learning_rate: float = 0.1
     seed: int = 0
+    labels: Literal["true", "flipped"] = "true"
 
     reply_kind: Literal["weights"] = "weights"
 
@@ -70,6 +73,10 @@ class Digits:
                 optimiser.step()
         trained = [value.numpy() for value in network.state_dict().values()]
         return trained, len(labels), {"loss": float(loss.detach())}
+
+    def relabelled(self) -> "Digits":
+        """Return the problem in which every client sees 9 − c for c."""
+        return replace(self, labels="flipped")
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Return the accuracy on the held-out images; zero for a model that is not finite."""
@@ -132,5 +139,6 @@ def _partitions(problem: Digits) -> list[np.ndarray]:
 @lru_cache(maxsize=1024)
 def _partition(problem: Digits, client: int) -> Data:
     images, _, labels, _ = _images()
-    own = _partitions(problem)[client]
-    return torch.from_numpy(images[own]), torch.from_numpy(labels[own])
+    own = _partitions(replace(problem, labels="true"))[client]
+    seen = 9 - labels[own] if problem.labels == "flipped" else labels[own]
+    return torch.from_numpy(images[own]), torch.from_numpy(seen)

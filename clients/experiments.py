@@ -15,9 +15,21 @@ AttackName = Literal[
     "sign-flip",
     "scale",
     "gaussian-noise",
+    "constant",
+    "label-flip",
+    "model-replacement",
     "inner-product-manipulation",
+    "small-inner-product-manipulation",
     "a-little-is-enough",
+    "min-max",
+    "min-sum",
+    "fang-trimmed-mean",
+    "fang-krum",
+    "mimic",
+    "batch-takeover",
+    "adaptive",
     "non-finite",
+    "malformed",
     "silent",
 ]
 
@@ -25,9 +37,21 @@ ATTACKS: Mapping[AttackName, Callable[[], attacks.Attack]] = {
     "sign-flip": lambda: attacks.SignFlip(scale=10.0),
     "scale": attacks.Scale,
     "gaussian-noise": attacks.GaussianNoise,
+    "constant": attacks.Constant,
+    "label-flip": attacks.LabelFlip,
+    "model-replacement": attacks.ModelReplacement,
     "inner-product-manipulation": lambda: attacks.InnerProductManipulation(epsilon=10.0),
+    "small-inner-product-manipulation": attacks.InnerProductManipulation,
     "a-little-is-enough": attacks.ALittleIsEnough,
+    "min-max": attacks.MinMax,
+    "min-sum": attacks.MinSum,
+    "fang-trimmed-mean": attacks.FangTrimmedMean,
+    "fang-krum": attacks.FangKrum,
+    "mimic": attacks.Mimic,
+    "batch-takeover": attacks.BatchTakeover,
+    "adaptive": attacks.Adaptive,
     "non-finite": attacks.NonFinite,
+    "malformed": attacks.Malformed,
     "silent": attacks.Silent,
 }
 
@@ -54,6 +78,11 @@ class Experiment:
     num_rounds: int
     server_learning_rate: float
     measure: Literal["error", "accuracy"]
+
+    @property
+    def worst(self) -> float:
+        """What the measure comes to where a model is lost."""
+        return float("inf") if self.measure == "error" else 0.0
 
 
 def _digits(num_clients: int, seed: int) -> Problem:

@@ -1,6 +1,6 @@
 """Linear regression as in the paper's section 4; clients reply gradients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -25,12 +25,15 @@ class LinearRegression:
     dim : int
         d.
     seed : int
+    labels : {"true", "flipped"}
+        Whether clients see y or −y.
     """
 
     num_clients: int = 40
     samples_per_client: int = 50
     dim: int = 20
     seed: int = 0
+    labels: Literal["true", "flipped"] = "true"
 
     reply_kind: Literal["gradients"] = "gradients"
 
@@ -48,6 +51,10 @@ class LinearRegression:
         gradient = features.T @ residuals / len(residuals)
         loss = float(residuals @ residuals / (2 * len(residuals)))
         return [gradient.astype(theta.dtype)], len(residuals), {"loss": loss}
+
+    def relabelled(self) -> "LinearRegression":
+        """Return the problem in which every client sees −y."""
+        return replace(self, labels="flipped")
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Return the estimation error ‖θ − θ*‖, the left side of Theorem 5."""
@@ -76,4 +83,5 @@ def _client_data(
     rng = np.random.default_rng([problem.seed, client])
     features = rng.normal(size=(problem.samples_per_client, problem.dim))
     noise = rng.normal(size=problem.samples_per_client)
-    return features, features @ problem.optimum() + noise
+    targets = features @ problem.optimum() + noise
+    return features, -targets if problem.labels == "flipped" else targets

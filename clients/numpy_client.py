@@ -41,7 +41,7 @@ class HonestClient(NumPyClient):
 
 
 class ByzantineClient(HonestClient):
-    """Carries out the adversary's attack in place of its honest reply.
+    """Carries out the adversary's attack in the rounds in which it is Byzantine.
 
     Parameters
     ----------
@@ -60,7 +60,9 @@ class ByzantineClient(HonestClient):
         self.adversary = adversary
 
     def reply(self, arrays: Arrays, server_round: int) -> tuple[Arrays, int, dict[str, float]]:
-        """Return what the attack sends."""
+        """Return what the attack sends; the honest reply where others are Byzantine."""
+        if self.client not in self.adversary.when(server_round):
+            return super().reply(arrays, server_round)
         reply = byzantine_reply(self.problem, self.adversary, self.client, arrays, server_round)
         if reply is None:
             raise ConnectionAbortedError("this client stays silent")

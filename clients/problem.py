@@ -5,7 +5,6 @@ A problem is a small frozen dataclass that every process can make anew: data fol
 
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 Arrays = list[NDArray[Any]]
@@ -37,23 +36,11 @@ class Problem(Protocol):
         It depends on the arguments and the seed alone.
         """
 
+    def relabelled(self) -> "Problem":
+        """Return the problem with corrupted labels in the place of every client's own."""
+
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Return how good a model is, by the measure that the problem is reported in."""
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss, number of examples and metrics of a model on one client's data."""
-
-
-def flatten(arrays: Arrays) -> NDArray[np.float64]:
-    """Join arrays to one vector (d,), float64."""
-    return np.concatenate([np.ravel(array).astype(np.float64) for array in arrays])
-
-
-def unflatten(vector: NDArray[np.float64], like: Arrays) -> Arrays:
-    """Cut a vector (d,) into arrays of the shapes and dtypes of `like`; overflow gives infinity."""
-    ends = np.cumsum([array.size for array in like])
-    with np.errstate(over="ignore"):
-        return [
-            part.reshape(array.shape).astype(array.dtype)
-            for part, array in zip(np.split(vector, ends[:-1]), like, strict=True)
-        ]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .byzantine import Adversary
 from .experiments import ATTACKS, EXPERIMENTS, AttackName, Experiment, ExperimentName
 from .problem import Problem
+from .server_rule import RuleName, ServerRule
 
 
 class RunConfig(BaseModel):
@@ -22,7 +23,7 @@ class RunConfig(BaseModel):
 
     experiment: ExperimentName
     api: Literal["message", "classic"]
-    rule: Literal["geometric-median-of-means", "fedavg"]
+    rule: RuleName
     attack: AttackName
     num_byzantine: int = Field(ge=-1)
     """-1 stands for the experiment's own share of the clients."""
@@ -78,4 +79,5 @@ class RunConfig(BaseModel):
         num_byzantine = self.byzantine_among(num_clients)
         if self.attack == "none" or num_byzantine == 0:
             return None
-        return Adversary.spread(ATTACKS[self.attack](), num_clients, num_byzantine)
+        rule = ServerRule(self.rule, num_clients, num_byzantine)
+        return Adversary.spread(ATTACKS[self.attack](), num_clients, num_byzantine, rule)

@@ -1,33 +1,21 @@
 """Both experiments under attack, FedAvg beside GeometricMedianOfMeans: tables, files, pictures."""
 
 import logging
-import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 
 import numpy as np
 import typer
-from flwr.app import Context, Message
-from flwr.serverapp import Grid, ServerApp
-from flwr.simulation import run_simulation
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from clients.app import ChoosingClientApp, classic_client_app, message_client_app
-from clients.byzantine import Adversary
-from clients.experiments import ATTACKS, EXPERIMENTS, AttackName
-from clients.problem import Arrays
+from clients.experiments import EXPERIMENTS, AttackName
 
 from .picture import ATTACKS as ATTACK_TITLES
 from .picture import STYLES, draw
+from .play import simulate
 from .results import Run, RunResult, append, load
-from .serve import Plan, serve
 
 ATTACKS_SHOWN: tuple[AttackName, ...] = (
     "none",
@@ -36,10 +24,6 @@ ATTACKS_SHOWN: tuple[AttackName, ...] = (
     "a-little-is-enough",
 )
 RULES = ("fedavg", "geometric-median-of-means")
-BACKEND = {
-    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-    "init_args": {"num_cpus": os.cpu_count() or 2, "log_to_driver": False, "logging_level": 40},
-}
 
 
 def planned_runs(api: Literal["message", "classic"], seed: int) -> list[Run]:
@@ -59,96 +43,6 @@ def planned_runs(api: Literal["message", "classic"], seed: int) -> list[Run]:
         for attack in ATTACKS_SHOWN
         for rule in RULES
     ]
-
-
-def simulate(
-    runs: Sequence[Run], finished: Callable[[RunResult], None], advance: Callable[[], None]
-) -> None:
-    """Carry out runs of one experiment, one after the other, in one Flower simulation.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        Alike in experiment, API, number of clients and seed. The clients hear in each message which
-        attack is played.
-    finished : callable
-        Called with each result.
-    advance : callable
-        Called after each round.
-    """
-    first = runs[0]
-    experiment = EXPERIMENTS[first.experiment]
-    problem = experiment.problem(first.num_clients, first.seed)
-    make_app = message_client_app if first.api == "message" else classic_client_app
-    apps = {run.attack: make_app(problem, _adversary(run)) for run in runs}
-
-    server_app = ServerApp()
-
-    @server_app.main()
-    def main(grid: Grid, context: Context) -> None:
-        for run in runs:
-            values: list[float] = []
-
-            def evaluate(server_round: int, arrays: Arrays, values: list[float] = values) -> dict:
-                measures = problem.evaluate(arrays)
-                value = measures[experiment.measure]
-                values.append(value if np.isfinite(value) else np.inf)
-                if server_round > 0:
-                    advance()
-                return measures
-
-            plan = Plan(
-                rule=run.rule,
-                api=run.api,
-                num_byzantine=run.num_byzantine,
-                num_rounds=run.num_rounds,
-                server_learning_rate=experiment.server_learning_rate,
-                config={"attack": run.attack},
-            )
-            with np.errstate(all="ignore"):  # a diverging mean is a result, not a warning
-                serve(plan, problem, grid, context, evaluate)
-            finished(RunResult(run, values))
-
-    with _interruptible():
-        run_simulation(
-            server_app=server_app,
-            client_app=ChoosingClientApp(lambda message, _: apps[_attack_played(message)]),
-            num_supernodes=first.num_clients,
-            backend_config=BACKEND,
-        )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """End the process on Ctrl-C: Flower's simulation would wait for its ServerApp without end.
-
-    Results are in the file as soon as a run is over, and Ray's reaper ends its processes.
-    """
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        print("\ninterrupted: the same command goes on after the last run", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(128 + signum)
-
-    previous = signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _adversary(run: Run) -> Adversary | None:
-    if run.attack == "none":
-        return None
-    return Adversary.spread(ATTACKS[run.attack](), run.num_clients, run.num_byzantine)
-
-
-def _attack_played(message: Message) -> str:
-    """Return the attack that a message of either API names; any will do where it names none."""
-    for record in message.content.config_records.values():
-        if "attack" in record:
-            return str(record["attack"])
-    return "none"
 
 
 def main(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +18,8 @@ class Run:
     ----------
     experiment, rule, attack, api : str
     num_clients, num_byzantine, num_rounds, seed : int
+    byzantine : {"spread", "fresh"}
+        Who is: the same evenly spaced clients in every round, or any q, drawn anew in each.
     """
 
     experiment: str
@@ -27,6 +30,7 @@ class Run:
     num_byzantine: int
     num_rounds: int
     seed: int
+    byzantine: Literal["spread", "fresh"] = "spread"
 
 
 @dataclass(frozen=True)

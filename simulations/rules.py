@@ -4,40 +4,55 @@ Whatever the rule, all clients take part in every round, and the model is evalua
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, MetricRecord
 from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
-from flwr.server.strategy import FedAvg as ClassicFedAvg
-from flwr.server.strategy import Strategy as ClassicStrategy
-from flwr.serverapp.strategy import FedAvg as MessageFedAvg
-from flwr.serverapp.strategy import Strategy as MessageStrategy
+from flwr.server import strategy as classic
+from flwr.serverapp import strategy as message
 
 from clients.problem import Arrays, Problem
+from clients.server_rule import RuleName, ServerRule
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
 
-RuleName = Literal["geometric-median-of-means", "fedavg"]
 Evaluate = Callable[[int, Arrays], dict[str, float]]
+
+OURS = "geometric-median-of-means"
 
 
 def message_strategy(
     rule: RuleName, problem: Problem, num_byzantine: int, server_learning_rate: float
-) -> MessageStrategy:
+) -> message.Strategy:
     """Return the strategy of a rule for the Message API."""
-    m = problem.num_clients
+    m, q = problem.num_clients, num_byzantine
     options: dict[str, Any] = {
         "fraction_evaluate": 0.0,
         "min_train_nodes": m,
         "min_available_nodes": m,
     }
-    if rule == "fedavg":
-        if problem.reply_kind == "gradients":
-            return _MessageGradientDescent(server_learning_rate, **options)
-        return MessageFedAvg(**options)
-    ours = _our_options(problem, num_byzantine, server_learning_rate)
-    return MessageGeometricMedianOfMeans(**ours, **options)
+    if rule == OURS:
+        ours = _our_options(problem, num_byzantine, server_learning_rate)
+        return MessageGeometricMedianOfMeans(**ours, **options)
+    kind, settings = {
+        "fedavg": (message.FedAvg, {}),
+        "krum": (message.Krum, {"num_malicious_nodes": q}),
+        "multi-krum": (
+            message.MultiKrum,
+            {"num_malicious_nodes": q, "num_nodes_to_select": m - q},
+        ),
+        "bulyan": (message.Bulyan, {"num_malicious_nodes": q}),
+        "fedmedian": (message.FedMedian, {}),
+        "fedtrimmedavg": (
+            message.FedTrimmedAvg,
+            {"beta": ServerRule(rule, m, q).trimmed_share},
+        ),
+    }[rule]
+    if problem.reply_kind == "gradients":
+        kind = type(kind.__name__, (_MessageDescent, kind), {"step_size": server_learning_rate})
+    strategy: message.Strategy = kind(**settings, **options)
+    return strategy
 
 
 def classic_strategy(
@@ -47,12 +62,12 @@ def classic_strategy(
     server_learning_rate: float,
     evaluate: Evaluate,
     config: Mapping[str, str],
-) -> ClassicStrategy:
+) -> classic.Strategy:
     """Return the strategy of a rule for the classic API.
 
     `evaluate` is called after each round, and `config` sent to the clients in each.
     """
-    m = problem.num_clients
+    m, q = problem.num_clients, num_byzantine
 
     def evaluate_fn(
         server_round: int, arrays: Arrays, config: dict[str, Any]
@@ -67,12 +82,27 @@ def classic_strategy(
         "on_fit_config_fn": lambda server_round: {**config, "server-round": server_round},
         "evaluate_fn": evaluate_fn,
     }
-    if rule == "fedavg":
-        if problem.reply_kind == "gradients":
-            return _ClassicGradientDescent(server_learning_rate, **options)
-        return ClassicFedAvg(**options)
-    ours = _our_options(problem, num_byzantine, server_learning_rate)
-    return ClassicGeometricMedianOfMeans(**ours, **options)
+    if rule == OURS:
+        ours = _our_options(problem, num_byzantine, server_learning_rate)
+        return ClassicGeometricMedianOfMeans(**ours, **options)
+    kind, settings = {
+        "fedavg": (classic.FedAvg, {}),
+        "krum": (classic.Krum, {"num_malicious_clients": q}),
+        "multi-krum": (
+            classic.Krum,
+            {"num_malicious_clients": q, "num_clients_to_keep": m - q},
+        ),
+        "bulyan": (classic.Bulyan, {"num_malicious_clients": q, "to_keep": 0}),
+        "fedmedian": (classic.FedMedian, {}),
+        "fedtrimmedavg": (
+            classic.FedTrimmedAvg,
+            {"beta": ServerRule(rule, m, q).trimmed_share},
+        ),
+    }[rule]
+    if problem.reply_kind == "gradients":
+        kind = type(kind.__name__, (_ClassicDescent, kind), {"step_size": server_learning_rate})
+    strategy: classic.Strategy = kind(**settings, **options)
+    return strategy
 
 
 def _our_options(
@@ -88,12 +118,10 @@ def _our_options(
     }
 
 
-class _MessageGradientDescent(MessageFedAvg):
-    """The paper's Algorithm 1: step against the mean of the gradients, which FedAvg computes."""
+class _MessageDescent:
+    """Makes a strategy of Flower's step against what it aggregates: the paper's Algorithm 1."""
 
-    def __init__(self, step_size: float, **options: Any) -> None:
-        super().__init__(**options)
-        self.step_size = step_size
+    step_size: float
 
     def configure_train(self, server_round, arrays, config, grid):  # type: ignore[no-untyped-def]
         self._sent = arrays
@@ -106,12 +134,10 @@ class _MessageGradientDescent(MessageFedAvg):
         return _stepped_record(self._sent, gradient, self.step_size), metrics
 
 
-class _ClassicGradientDescent(ClassicFedAvg):
-    """The paper's Algorithm 1: step against the mean of the gradients, which FedAvg computes."""
+class _ClassicDescent:
+    """Makes a strategy of Flower's step against what it aggregates: the paper's Algorithm 1."""
 
-    def __init__(self, step_size: float, **options: Any) -> None:
-        super().__init__(**options)
-        self.step_size = step_size
+    step_size: float
 
     def configure_fit(self, server_round, parameters, client_manager):  # type: ignore[no-untyped-def]
         self._sent = parameters_to_ndarrays(parameters)

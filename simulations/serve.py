@@ -9,8 +9,9 @@ from flwr.server import ServerApp, ServerAppComponents, ServerConfig
 from flwr.serverapp import Grid
 
 from clients.problem import Problem
+from clients.server_rule import RuleName
 
-from .rules import Evaluate, RuleName, as_evaluate_fn, classic_strategy, message_strategy
+from .rules import Evaluate, as_evaluate_fn, classic_strategy, message_strategy
 
 # Round 1 waits for Ray to start; a client that is simulated never takes longer than that.
 _TIMEOUT = 120.0

@@ -58,7 +58,7 @@ def run_experiment(
         measures = problem.evaluate(arrays)
         value = measures[experiment.measure]
         log(INFO, "round %d: %s %.4g", server_round, experiment.measure, value)
-        values.append(value if np.isfinite(value) else np.inf)
+        values.append(value if np.isfinite(value) else experiment.worst)
         return measures
 
     plan = Plan(

@@ -17,7 +17,7 @@ from clients.byzantine import Adversary
 from clients.experiments import ATTACKS, EXPERIMENTS
 from flwr_byz.serverapp.arriving_grid import ArrivingGrid
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
-from simulations.demo import BACKEND
+from simulations.play import BACKEND
 
 from . import malformed
 from .server import as_content, message_round

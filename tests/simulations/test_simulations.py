@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from clients.experiments import EXPERIMENTS
-from simulations.demo import RULES, planned_runs, report, simulate
+from simulations.demo import RULES, planned_runs, report
+from simulations.play import simulate
 from simulations.results import Run, RunResult, append, load
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,141 @@
+"""Carry out runs in Flower's simulation."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from logging import WARNING
+from types import FrameType
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+from flwr.supercore import log
+
+from clients.app import ChoosingClientApp, classic_client_app, message_client_app
+from clients.byzantine import Adversary
+from clients.experiments import ATTACKS, EXPERIMENTS
+from clients.problem import Arrays
+from clients.server_rule import ServerRule
+from flwr_byz.attacks import FreshEachRound
+
+from .results import Run, RunResult
+from .serve import Plan, serve
+
+BACKEND = {
+    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+    "init_args": {"num_cpus": os.cpu_count() or 2, "log_to_driver": False, "logging_level": 40},
+}
+
+
+def simulate(
+    runs: Sequence[Run], finished: Callable[[RunResult], None], advance: Callable[[], None]
+) -> None:
+    """Carry out runs of one experiment, one after the other, in one Flower simulation.
+
+    A run whose rule raises an error, as some do where a reply is no model, has diverged there.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Alike in experiment, API, number of clients and seed. The clients hear in each message which
+        run is played.
+    finished : callable
+        Called with each result.
+    advance : callable
+        Called after each round.
+    """
+    first = runs[0]
+    experiment = EXPERIMENTS[first.experiment]
+    problem = experiment.problem(first.num_clients, first.seed)
+    make_app = message_client_app if first.api == "message" else classic_client_app
+    apps = {name_of(run): make_app(problem, adversary_of(run)) for run in runs}
+
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        for run in runs:
+            values: list[float] = []
+
+            def evaluate(server_round: int, arrays: Arrays, values: list[float] = values) -> dict:
+                measures = problem.evaluate(arrays)
+                value = measures[experiment.measure]
+                values.append(value if np.isfinite(value) else experiment.worst)
+                if server_round > 0:
+                    advance()
+                return measures
+
+            plan = Plan(
+                rule=run.rule,
+                api=run.api,
+                num_byzantine=run.num_byzantine,
+                num_rounds=run.num_rounds,
+                server_learning_rate=experiment.server_learning_rate,
+                config={"run": name_of(run)},
+            )
+            try:
+                with np.errstate(all="ignore"):  # a diverging mean is a result, not a warning
+                    serve(plan, problem, grid, context, evaluate)
+            except Exception as error:  # a server that falls is a result, too
+                log(WARNING, "%s: the server stops after %d rounds: %r", run, len(values), error)
+            for _ in range(run.num_rounds + 1 - len(values)):
+                values.append(experiment.worst)
+                advance()
+            finished(RunResult(run, values))
+
+    with _interruptible():
+        run_simulation(
+            server_app=server_app,
+            client_app=ChoosingClientApp(
+                lambda message, _: apps.get(_run_played(message), apps[name_of(first)])
+            ),
+            num_supernodes=first.num_clients,
+            backend_config=BACKEND,
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the process on Ctrl-C: Flower's simulation would wait for its ServerApp without end.
+
+    Results are in the file as soon as a run is over, and Ray's reaper ends its processes.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        print("\ninterrupted: the same command goes on after the last run", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(128 + signum)
+
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def adversary_of(run: Run) -> Adversary | None:
+    """Return who attacks in a run, and how."""
+    if run.attack == "none" or run.num_byzantine == 0:
+        return None
+    m, q = run.num_clients, run.num_byzantine
+    rule = ServerRule(run.rule, m, q)
+    attack = ATTACKS[run.attack]()
+    if run.byzantine == "fresh":
+        return Adversary(attack, FreshEachRound(m, q, run.seed), q, rule)
+    return Adversary.spread(attack, m, q, rule)
+
+
+def name_of(run: Run) -> str:
+    """Name what a run's clients need to know of it."""
+    return f"{run.attack} {run.rule} {run.byzantine}"
+
+
+def _run_played(message: Message) -> str:
+    """Return the run that a message of either API names; any will do where it names none."""
+    for record in message.content.config_records.values():
+        if "run" in record:
+            return str(record["run"])
+    return ""
