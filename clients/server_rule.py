@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.server.strategy.aggregate import (
-    aggregate_bulyan,
     aggregate_krum,
     aggregate_median,
     aggregate_trimmed_avg,
 )
+from flwr.serverapp.strategy.bulyan import aggregate_n_closest_weights
+from flwr.serverapp.strategy.multikrum import select_multikrum
 from numpy.typing import NDArray
 
 from flwr_byz.aggregation import geometric_median_of_means, num_batches
@@ -27,7 +29,10 @@ RuleName = Literal[
 
 @dataclass(frozen=True)
 class ServerRule:
-    """A rule with its settings: ours, the mean, or one of Flower's functions.
+    """A rule with its settings: ours, the mean, or one of Flower's as its Message API has it.
+
+    Flower's two APIs differ in Bulyan: the Message API selects by Multi-Krum once, the classic one
+    by Krum again and again.
 
     Parameters
     ----------
@@ -71,9 +76,22 @@ class ServerRule:
             case "multi-krum":
                 (aggregate,) = aggregate_krum(replies, q, self.num_clients - q)
             case "bulyan":
-                (aggregate,) = aggregate_bulyan(replies, q, aggregate_krum, to_keep=0)
+                aggregate = _bulyan(vectors, q)
             case "fedmedian":
                 (aggregate,) = aggregate_median(replies)
             case "fedtrimmedavg":
                 (aggregate,) = aggregate_trimmed_avg(replies, self.trimmed_share)
         return np.asarray(aggregate, np.float64)
+
+
+def _bulyan(vectors: NDArray[np.float64], num_byzantine: int) -> NDArray[np.float64]:
+    """Aggregate as `flwr.serverapp.strategy.Bulyan` does."""
+    replies = [RecordDict({"arrays": ArrayRecord({"vector": Array(v)})}) for v in vectors]
+    num_selected = len(vectors) - 2 * num_byzantine
+    selected = [
+        reply.array_records["arrays"].to_numpy_ndarrays()
+        for reply in select_multikrum(replies, num_byzantine, num_selected)
+    ]
+    median = np.median([vector for (vector,) in selected], axis=0)
+    (aggregate,) = aggregate_n_closest_weights([median], selected, num_selected - 2 * num_byzantine)
+    return np.asarray(aggregate)
