@@ -1,15 +1,19 @@
 """Carry out runs in Flower's simulation."""
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
 from logging import WARNING
 from types import FrameType
 
 import numpy as np
 from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.supercore import log
@@ -50,8 +54,6 @@ def simulate(
     first = runs[0]
     experiment = EXPERIMENTS[first.experiment]
     problem = experiment.problem(first.num_clients, first.seed)
-    make_app = message_client_app if first.api == "message" else classic_client_app
-    apps = {name_of(run): make_app(problem, adversary_of(run)) for run in runs}
 
     server_app = ServerApp()
 
@@ -74,7 +76,7 @@ def simulate(
                 num_byzantine=run.num_byzantine,
                 num_rounds=run.num_rounds,
                 server_learning_rate=experiment.server_learning_rate,
-                config={"run": name_of(run)},
+                config={"run": json.dumps(asdict(run))},
             )
             try:
                 with np.errstate(all="ignore"):  # a diverging mean is a result, not a warning
@@ -89,9 +91,7 @@ def simulate(
     with _interruptible():
         run_simulation(
             server_app=server_app,
-            client_app=ChoosingClientApp(
-                lambda message, _: apps.get(_run_played(message), apps[name_of(first)])
-            ),
+            client_app=ChoosingClientApp(_app_played),
             num_supernodes=first.num_clients,
             backend_config=BACKEND,
         )
@@ -128,14 +128,19 @@ def adversary_of(run: Run) -> Adversary | None:
     return Adversary.spread(attack, m, q, rule)
 
 
-def name_of(run: Run) -> str:
-    """Name what a run's clients need to know of it."""
-    return f"{run.attack} {run.rule} {run.byzantine}"
+def _app_played(message: Message, context: Context) -> ClientApp:
+    """Return the ClientApp of the run that a message of either API names.
 
-
-def _run_played(message: Message) -> str:
-    """Return the run that a message of either API names; any will do where it names none."""
+    Ray ships an app with every message: this one is shipped by its name, and made where it runs.
+    """
     for record in message.content.config_records.values():
         if "run" in record:
-            return str(record["run"])
-    return ""
+            return _app_of(Run(**json.loads(str(record["run"]))))
+    raise ValueError(f"no record of the message names a run: {message.content}")
+
+
+@lru_cache(maxsize=1)
+def _app_of(run: Run) -> ClientApp:
+    make_app = message_client_app if run.api == "message" else classic_client_app
+    problem = EXPERIMENTS[run.experiment].problem(run.num_clients, run.seed)
+    return make_app(problem, adversary_of(run))
