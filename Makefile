@@ -1,6 +1,7 @@
 # make demo    runs both experiments and leaves pictures in results/
 # make test    runs every test
 # make lint    style, format and types
+# make attacks plays every attack against every rule, tables and pictures in results/
 # make bench   times the aggregation beside its peers', results in benchmarks/results/
 # Each makes its own virtual environment first; nothing but Python 3.11+ and make is needed.
 
@@ -13,10 +14,13 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo attacks test lint bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
+
+attacks: $(VENV)/demo
+	$(BIN)/python -m simulations.attack_table
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest

@@ -43,7 +43,7 @@ class Adversary:
     ) -> "Adversary":
         """Take q of m clients, evenly spaced: the worst placement, each in a batch of its own."""
         ids = (client * num_clients // num_byzantine for client in range(num_byzantine))
-        return cls(attack, Fixed(frozenset(ids)), num_byzantine, rule)
+        return cls(attack, Fixed(tuple(ids)), num_byzantine, rule)
 
 
 def byzantine_reply(

@@ -94,7 +94,7 @@ def main() -> dict[str, float]:
         "min_available_nodes": NUM_CLIENTS,
         "fraction_evaluate": 0.0,
     }
-    attack = ByzantineMod(attacks.SignFlip(scale=10), when=attacks.Fixed(frozenset({2, 7})))
+    attack = ByzantineMod(attacks.SignFlip(scale=10), when=attacks.Fixed({2, 7}))
     ours = GeometricMedianOfMeans(num_byzantine=2, **everybody)
     return {
         "nobody attacks, FedAvg": accuracy_after(FedAvg(**everybody), ClientApp()),

@@ -4,7 +4,7 @@ A schedule maps the number of a round to the Byzantine clients, by their places 
 the same in every process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +20,17 @@ class Fixed:
 
     Parameters
     ----------
-    clients : frozenset of int
+    clients : collection of int
     """
 
-    clients: frozenset[int]
+    clients: Collection[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clients", frozenset(self.clients))
 
     def __call__(self, server_round: int) -> frozenset[int]:
         """Return the clients."""
-        return self.clients
+        return frozenset(self.clients)
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,13 @@ def one_per_batch(num_clients: int, num_byzantine: int, num_batches: int) -> Fix
         )
     batches = split_into_batches(range(num_clients), num_batches)
     spoilt = (i * num_batches // num_byzantine for i in range(num_byzantine))
-    return Fixed(frozenset(batches[batch][0] for batch in spoilt))
+    return Fixed([batches[batch][0] for batch in spoilt])
 
 
 def packed(num_clients: int, num_byzantine: int) -> Fixed:
     """Spoil as few batches as can be: the first q clients, who fill the first ⌈q/b⌉ batches."""
     _check_counts(num_clients, num_byzantine)
-    return Fixed(frozenset(range(num_byzantine)))
+    return Fixed(range(num_byzantine))
 
 
 def _check_counts(num_clients: int, num_byzantine: int) -> None:

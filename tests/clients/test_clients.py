@@ -114,7 +114,7 @@ def test_a_byzantine_client_carries_out_every_attack(problem, name):
 @PROBLEMS
 def test_the_attack_acts_on_the_update_or_the_gradient(problem):
     model = problem.initial_arrays()
-    adversary = Adversary(attacks.SignFlip(2.0), attacks.Fixed(frozenset({1})), 1)
+    adversary = Adversary(attacks.SignFlip(2.0), attacks.Fixed({1}), 1)
     arrays, _, _ = byzantine_reply(problem, adversary, 1, model, 1)
     sent = flatten(model) if problem.reply_kind == "weights" else 0.0
     honest = flatten(problem.reply(1, model, 1)[0]) - sent

@@ -67,7 +67,7 @@ def test_every_attack_that_a_mod_can_know_enough_for_runs_as_a_mod(experiment, t
             mods=[
                 ByzantineMod(
                     attack,
-                    when=Fixed(frozenset({0, 4})),
+                    when=Fixed({0, 4}),
                     reply=problem.reply_kind,
                     colluders=tmp_path / name,
                 )
