@@ -112,7 +112,7 @@ def report(console: Console, finished: Sequence[RunResult], folder: Path) -> Non
         title=f"{run.experiment}: final {setup.measure}, "
         f"q = {run.num_byzantine} of m = {run.num_clients} clients Byzantine"
     )
-    table.add_column("attack")
+    table.add_column("attack", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for attack in attacks:
