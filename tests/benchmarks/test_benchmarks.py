@@ -5,9 +5,10 @@ import logging
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import measure, report
+from benchmarks import attack_cost, measure, report
 from benchmarks.contestants import OURS, Contestant
 from flwr_byz.aggregation import geometric_median
 
@@ -74,3 +75,14 @@ def test_the_sum_of_distances_is_the_objective():
     points = np.random.default_rng(0).normal(size=(7, 30))
     median = geometric_median(points)
     assert measure.sum_of_distances(points, median.point) == pytest.approx(median.objective)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("flower_s_log")
+def test_what_an_attack_costs_is_timed_round_by_round(monkeypatch):
+    monkeypatch.setattr(attack_cost, "NUM_CLIENTS", 6)
+    monkeypatch.setattr(attack_cost, "NUM_BYZANTINE", 1)
+    attacks = ["none", "adaptive"]
+    seconds = attack_cost.seconds_per_round("linear-regression", attacks, 3, Console())
+    assert len(seconds) == 2
+    assert all(0.0 < s < 60.0 for s in seconds)
