@@ -1,6 +1,10 @@
 """Settings that all tests share."""
 
+import os
+
 from hypothesis import Phase, settings
+
+os.environ["RAY_ADDRESS"] = "local"  # never the cluster of a test that runs beside this one
 
 # Shrinking arrays of floats takes minutes; the first failing example says enough.
 settings.register_profile(
