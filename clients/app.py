@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from .byzantine import Adversary
+from .faults import fail
 from .numpy_client import ByzantineClient, HonestClient
 from .problem import Problem
 from .run_config import RunConfig
@@ -85,11 +86,15 @@ class ChoosingClientApp(ClientApp):
 
 
 def _as_configured(message: Message, context: Context) -> ClientApp:
-    """Serve the experiment, the attack and the API that the run config names."""
+    """Serve the experiment, the attack and the API that the run config names.
+
+    A node whose own config names `faults` fails by them.
+    """
     config = RunConfig.parse(context.run_config)
     num_clients = int(context.node_config["num-partitions"])
     make_app = message_client_app if config.api == "message" else classic_client_app
-    return make_app(config.problem(num_clients), config.adversary(num_clients))
+    mods = [fail] if "faults" in context.node_config else []
+    return make_app(config.problem(num_clients), config.adversary(num_clients), mods)
 
 
 app = ChoosingClientApp(_as_configured)

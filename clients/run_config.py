@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from .byzantine import Adversary
 from .experiments import ATTACKS, EXPERIMENTS, AttackName, Experiment, ExperimentName
 from .problem import Problem
-from .server_rule import RuleName, ServerRule
+from .server_rule import OURS, RuleName, ServerRule
 
 
 class RunConfig(BaseModel):
@@ -32,6 +39,14 @@ class RunConfig(BaseModel):
     seed: int = Field(ge=0)
     results: str
     """Folder to write to; empty for none."""
+    num_clients: int = Field(ge=0)
+    """How many nodes to wait for; 0 takes those that are there once no more come."""
+    round_timeout: float = Field(gt=0, strict=False)
+    """Seconds after which who has not replied is silent."""
+    audit: str
+    """File for the audit trail of our rule; empty for none."""
+    checkpoints: str
+    """Folder for checkpoints of our rule, to go on from where it holds one; empty for none."""
 
     @classmethod
     def parse(cls, run_config: Mapping[str, object]) -> "RunConfig":
@@ -47,6 +62,13 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             wrong = [f"{e['loc'][0]} = {e['input']!r}: {e['msg']}" for e in error.errors()]
             raise ValueError("wrong run config: " + "; ".join(wrong)) from None
+
+    @field_validator("audit", "checkpoints")
+    @classmethod
+    def _is_ours(cls, path: str, info: ValidationInfo) -> str:
+        if path and info.data.get("rule") != OURS:
+            raise ValueError(f"only the rule {OURS} writes it")
+        return path
 
     def the_experiment(self) -> Experiment:
         """Return the experiment that is named."""

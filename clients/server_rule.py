@@ -25,6 +25,7 @@ RuleName = Literal[
     "fedmedian",
     "fedtrimmedavg",
 ]
+OURS: RuleName = "geometric-median-of-means"
 
 
 @dataclass(frozen=True)

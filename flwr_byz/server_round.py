@@ -15,18 +15,18 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .aggregation import BatchSums, aggregate_batches, aggregate_rows, split_into_batches
-from .aggregation._batch_means import Block
+from .aggregation._batch_means import Block, Vector
 from .aggregation.median_of_means import Aggregation, AllBatchesTrimmed, NotFinite
+from .audit import BatchRecord, ClientId, RoundRecord, Verdict
 from .payload import Layout, MalformedReply, Model, read_number
 from .settings import Settings
 
-ClientId = int | str  # the Message API's node id, or the classic API's `cid`
 Payload = TypeVar("Payload")
 Evaluation = TypeVar("Evaluation")
 Content = TypeVar("Content")
 
 _MAX_LOGGED_REJECTIONS = 10
-_MAX_LOGGED_REASON = 200
+_MAX_REASON = 200
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,11 +66,14 @@ class Outcome(Generic[Payload]):
         Numbers for the strategy's metrics, by name (see `GeometricMedianOfMeans`).
     replies : list of Reply
         The accepted replies, in client order.
+    record : RoundRecord
+        The same, client by client, for an audit trail.
     """
 
     model: Model | None
     report: dict[str, int | float]
     replies: Sequence[Reply[Payload]]
+    record: RoundRecord
 
 
 @dataclass
@@ -85,11 +88,14 @@ class ServerRound(Generic[Payload]):
     open_reply : callable
         Opens a payload against the layout of the model: its arrays and its metrics. Raises
         `MalformedReply`; anything else that it raises counts as that, too.
+    audited : bool, default False
+        Whether replies' distances from the aggregate are wanted, for one more pass over them.
     """
 
     settings: Settings
     layout_of: Callable[[Payload], Layout]
     open_reply: Callable[[Payload, Layout], tuple[Model, Mapping[str, object]]]
+    audited: bool = False
     _sent: Model | None = field(default=None, init=False)
     _asked: frozenset[ClientId] | None = field(default=None, init=False)
     _groups: dict[ClientId, float] = field(default_factory=dict, init=False)
@@ -114,94 +120,104 @@ class ServerRound(Generic[Payload]):
         """
         if self._asked is None:
             payloads = _told_apart(payloads)
-        replies, malformed = self._open(payloads)
-        for num_logged, client in enumerate(failed, start=len(malformed)):
-            _log_rejection(num_logged, client, "an error reply")
+        rejections = _Rejections()
+        replies = self._open(payloads, rejections)
+        for client in failed:
+            rejections.add(client, "an error reply", is_error=True)
         answered = {client for client, _ in payloads} | {c for c in failed if c is not None}
         asked = frozenset(answered) if self._asked is None else self._asked
         num_silent = max(len(asked - answered) - failed.count(None), 0)
         while True:
             try:
-                return self._settle(asked, replies, malformed, len(failed), num_silent)
-            except _Rejected as rejected:
-                for client, reason in rejected.clients.items():
-                    _log_rejection(len(malformed) + len(failed), client, reason)
-                    malformed.append(client)
-                replies = [reply for reply in replies if reply.client not in rejected.clients]
+                return self._settle(asked, replies, rejections, num_silent)
+            except _NotFiniteReplies as error:
+                for client, reason in error.clients.items():
+                    rejections.add(client, reason)
+                replies = [reply for reply in replies if reply.client not in error.clients]
 
     def _settle(
         self,
         asked: frozenset[ClientId],
         replies: list[_Opened[Payload]],
-        malformed: Sequence[ClientId],
-        num_failed: int,
+        rejections: "_Rejections",
         num_silent: int,
     ) -> Outcome[Payload]:
         """Make a step of the replies that are held, if one is justified.
 
         Raises
         ------
-        _Rejected
+        _NotFiniteReplies
             Where replies turn out not to be finite, which is seen when they are added up.
         """
         batches = self._batches(asked, replies)
-
-        def step(num_hidden: int, report: dict[str, int | float]) -> Model | None:
-            return self._step(batches, num_hidden, report)
-
-        if len(batches) <= 2 * self._num_hidden(asked, malformed, replies):
+        if len(batches) <= 2 * self._num_hidden(asked, rejections, replies):
             _reject_if_not_finite(replies)
-        counts = (len(malformed) + num_failed, num_silent, len(batches))
-        return self._conclude(asked, replies, malformed, counts, step)
+        members = [[reply.client for reply in batch] for batch in batches]
+        return self._conclude(
+            asked,
+            replies,
+            rejections,
+            num_silent,
+            members,
+            lambda hidden: self._step(batches, hidden),
+        )
 
     def _conclude(
         self,
         asked: frozenset[ClientId],
         replies: Sequence[Reply[Payload]],
-        malformed: Sequence[ClientId],
-        counts: tuple[int, int, int],
-        step: Callable[[int, dict[str, int | float]], Model | None],
+        rejections: "_Rejections",
+        num_silent: int,
+        batches: Sequence[Sequence[ClientId]],
+        step: Callable[[int], "_Step"],
     ) -> Outcome[Payload]:
-        """Report on a round, and step unless half of the batches could be Byzantine.
+        """Report on a round, and step unless half of the batches that answered could be Byzantine.
 
-        `counts` are those of the replies rejected, the clients missing and the batches answered.
+        `batches` holds the clients whose replies are used; `step` is given the number of Byzantine
+        clients that may be among them.
         """
-        num_rejected, num_missing, num_batches = counts
-        report: dict[str, int | float] = {
-            "byz-clients": len(asked),
-            "byz-rejected": num_rejected,
-            "byz-missing": num_missing,
-            "byz-batches": num_batches,
-        }
+        num_hidden = self._num_hidden(asked, rejections, replies)
+        holds = len(batches) > 2 * num_hidden
+        made = step(num_hidden) if replies and holds else _Step(None, {})
         if not replies:
             log(WARNING, "no reply is usable: the model is kept")
-            return Outcome(None, report, [])
-        num_hidden = self._num_hidden(asked, malformed, replies)
-        model = None
-        if num_batches > 2 * num_hidden:
-            model = step(num_hidden, report)
-        self._announce(len(asked), num_rejected + num_missing)
-        if num_batches <= 2 * num_hidden:
-            log(
-                ERROR,
-                "%d batches answered and %d Byzantine clients may be among them: no median holds "
-                "against half of the batches, the model is kept",
-                num_batches,
-                num_hidden,
-            )
-        return Outcome(model, report, replies)
+        else:
+            self._announce(len(asked), len(rejections) + num_silent)
+            if not holds:
+                log(
+                    ERROR,
+                    "%d batches answered and %d Byzantine clients may be among them: no median "
+                    "holds against half of the batches, the model is kept",
+                    len(batches),
+                    num_hidden,
+                )
+        report: dict[str, int | float] = {
+            "byz-clients": len(asked),
+            "byz-rejected": len(rejections),
+            "byz-missing": num_silent,
+            "byz-batches": len(batches),
+        }
+        verdicts: dict[ClientId, Verdict] = dict.fromkeys(
+            sorted(asked, key=_identity_order), Verdict("silent")
+        )
+        verdicts |= rejections.verdicts()
+        for number, clients in enumerate(batches):
+            for client in clients:
+                verdicts[client] = Verdict("used", number, distance=made.distances.get(client))
+        record = RoundRecord(made.model is None, made.report.get("byz-gap"), made.batches, verdicts)
+        return Outcome(made.model, report | made.report, replies, record)
 
     def _num_hidden(
         self,
         asked: frozenset[ClientId],
-        malformed: Sequence[ClientId],
+        rejections: "_Rejections",
         replies: Sequence[Reply[Payload]],
     ) -> int:
         """Return how many Byzantine clients may be among those whose replies were accepted.
 
         A client of which nothing but malformed replies came has shown itself and spoils no batch.
         """
-        shown = asked.intersection(malformed).difference(reply.client for reply in replies)
+        shown = asked.intersection(rejections.malformed).difference(r.client for r in replies)
         return max((self.settings.num_byzantine or 0) - len(shown), 0)
 
     def fold(
@@ -236,8 +252,7 @@ class ServerRound(Generic[Payload]):
         kept: list[Reply[Payload]] = []
         counters: dict[int, tuple[ClientId, list[NDArray[Any]]]] = {}
         answered: set[ClientId] = set()
-        malformed: list[ClientId] = []
-        num_failed = 0
+        rejections = _Rejections()
         for client, payload in arrivals:
             try:
                 if client not in asked:
@@ -250,11 +265,8 @@ class ServerRound(Generic[Payload]):
                 model, metrics = self.open_reply(payload, layout)
                 model.check_finite()
             except Exception as error:  # a reply of any make must not stop the round
-                _log_rejection(len(malformed) + num_failed, client, error)
-                if payload is None:
-                    num_failed += 1
-                else:
-                    malformed.append(client)
+                rejections.add(client, error, is_error=payload is None)
+                if payload is not None:
                     drop_arrays(payload)
                 continue
             batch = batch_of[client]
@@ -267,44 +279,58 @@ class ServerRound(Generic[Payload]):
         kept.sort(key=lambda reply: self._order(reply.client))
 
         means, filled = sums.means()
-
-        def step(num_hidden: int, report: dict[str, int | float]) -> Model | None:
-            held = [counters[batch][1] for batch in filled]
-            return self._step_of(means, layout, held, num_hidden, report)
-
-        counts = (len(malformed) + num_failed, len(asked) - len(answered), len(filled))
-        return self._conclude(asked, kept, malformed, counts, step)
+        held = [counters[batch][1] for batch in filled]
+        members = [[r.client for r in kept if batch_of[r.client] == batch] for batch in filled]
+        return self._conclude(
+            asked,
+            kept,
+            rejections,
+            len(asked) - len(answered),
+            members,
+            lambda num_hidden: self._step_of(means, layout, held, members, num_hidden),
+        )
 
     def _step_of(
         self,
         means: NDArray[np.floating],
         layout: Layout,
         counters: Sequence[Sequence[NDArray[Any]]],
+        members: Sequence[Sequence[ClientId]],
         num_hidden: int,
-        report: dict[str, int | float],
-    ) -> Model | None:
-        """Aggregate batch means, updates or gradients, and step; None where it is refused."""
+    ) -> "_Step":
+        """Aggregate batch means, updates or gradients, and step; no model where it is refused."""
         sent, floats = self._sent_vector(), layout.empty_floats()
         assert sent is not None
+        sizes = [spec.size for spec in layout.floats]
+        ends = np.cumsum(sizes, dtype=np.intp)[:-1]
+        distances = _Distances([np.split(row, ends) for row in means] if self.audited else [])
 
         def write(block: Block, aggregate: NDArray[np.floating]) -> None:
+            distances.see(block, aggregate)
             step = self.settings.step_size * aggregate.astype(np.float64)
             _write(block.of(floats), block.of(sent) + step)
 
         try:
             aggregation = aggregate_rows(
                 means,
-                [spec.size for spec in layout.floats],
+                sizes,
                 write,
                 trim_norm=self.settings.trim_norm,
                 gamma=self.settings.gamma,
                 least_kept=2 * num_hidden + 1,
             )
-        except (AllBatchesTrimmed, NotFinite) as error:
+        except AllBatchesTrimmed as error:
+            return _all_trimmed(error, len(means))
+        except NotFinite as error:
             log(WARNING, "%s: the model is kept", error)
-            return None
-        _report(report, aggregation, num_hidden)
-        return self._stepped(layout, floats, counters)
+            return _Step(None, {})
+        of_batch = zip(members, distances.lengths(), strict=False)
+        return _Step(
+            self._stepped(layout, floats, counters),
+            _report(aggregation, num_hidden),
+            _batch_records(aggregation),
+            {client: distance for clients, distance in of_batch for client in clients},
+        )
 
     def open_metrics(
         self,
@@ -312,14 +338,14 @@ class ServerRound(Generic[Payload]):
         read_metrics: Callable[[Evaluation], Mapping[str, object]],
     ) -> list[tuple[Evaluation, Mapping[str, object]]]:
         """Return the evaluation replies that are well-formed and their metrics, in client order."""
-        opened, _ = _open_all(payloads, read_metrics)
+        opened = _open_all(payloads, read_metrics, _Rejections())
         opened.sort(key=lambda item: self._order(item[0]))
         return [(payload, metrics) for _, payload, metrics in opened]
 
     def _open(
-        self, payloads: Sequence[tuple[ClientId, Payload]]
-    ) -> tuple[list[_Opened[Payload]], list[ClientId]]:
-        """Open every payload; return the accepted replies in client order and who failed."""
+        self, payloads: Sequence[tuple[ClientId, Payload]], rejections: "_Rejections"
+    ) -> list[_Opened[Payload]]:
+        """Open every payload; return the accepted replies in client order."""
         layout = self._sent.layout if self._sent else self._most_common_layout(payloads)
 
         def read(payload: Payload) -> tuple[Model, Mapping[str, object]]:
@@ -327,13 +353,13 @@ class ServerRound(Generic[Payload]):
                 raise MalformedReply("no reply has readable arrays")
             return self.open_reply(payload, layout)
 
-        opened, malformed = _open_all(payloads, read, self._asked)
+        opened = _open_all(payloads, read, rejections, self._asked)
         replies = [
             _Opened(client, payload, metrics, model) for client, payload, (model, metrics) in opened
         ]
         for reply in replies:
             self._note_group(reply.client, reply.metrics)
-        return sorted(replies, key=lambda reply: self._order(reply.client)), malformed
+        return sorted(replies, key=lambda reply: self._order(reply.client))
 
     def _most_common_layout(self, payloads: Sequence[tuple[ClientId, Payload]]) -> Layout | None:
         """Take a vote on the layout, for a server that was not told what it sent."""
@@ -385,19 +411,17 @@ class ServerRound(Generic[Payload]):
                 q,
             )
 
-    def _step(
-        self,
-        batches: Sequence[Sequence[_Opened[Payload]]],
-        num_hidden: int,
-        report: dict[str, int | float],
-    ) -> Model | None:
-        """Aggregate the batches and step; None where the step has to be refused."""
+    def _step(self, batches: Sequence[Sequence[_Opened[Payload]]], num_hidden: int) -> "_Step":
+        """Aggregate the batches and step; no model where the step has to be refused."""
         settings = self.settings
-        layout = batches[0][0].model.layout
+        replies = [reply for batch in batches for reply in batch]
+        layout = replies[0].model.layout
         sent = self._sent_vector()
         floats = layout.empty_floats()
+        distances = _Distances([reply.model.floats() for reply in replies if self.audited])
 
         def write(block: Block, aggregate: NDArray[np.floating]) -> None:
+            distances.see(block, aggregate)
             if settings.reply == "weights" and settings.server_learning_rate == 1.0:
                 _write(block.of(floats), aggregate)
                 return
@@ -419,16 +443,18 @@ class ServerRound(Generic[Payload]):
                 memory=self._memory_for(batches, layout),
             )
         except NotFinite as error:
-            raise _Rejected(
+            raise _NotFiniteReplies(
                 {batches[b][i].client: "holds NaN or infinity" for b, i in error.members}
             ) from None
         except AllBatchesTrimmed as error:
-            log(WARNING, "%s: the model is kept", error)
-            report["byz-trimmed"] = len(batches)
-            return None
-        _report(report, aggregation, num_hidden)
-        models = [reply.model for batch in batches for reply in batch]
-        return self._stepped(layout, floats, [model.counters() for model in models])
+            return _all_trimmed(error, len(batches))
+        of_reply = zip(replies, distances.lengths(), strict=False)
+        return _Step(
+            self._stepped(layout, floats, [reply.model.counters() for reply in replies]),
+            _report(aggregation, num_hidden),
+            _batch_records(aggregation),
+            {reply.client: distance for reply, distance in of_reply},
+        )
 
     def _stepped(
         self,
@@ -493,7 +519,22 @@ def _write(out: NDArray[Any], values: NDArray[np.floating]) -> None:
         out[...] = values
 
 
-def _report(report: dict[str, int | float], aggregation: Aggregation, num_hidden: int) -> None:
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A step, or the refusal to make one, and what there is to report of it."""
+
+    model: Model | None
+    report: dict[str, int | float]
+    batches: Sequence[BatchRecord] = ()
+    distances: Mapping[ClientId, float] = field(default_factory=dict)
+
+
+def _all_trimmed(error: AllBatchesTrimmed, num_batches: int) -> _Step:
+    log(WARNING, "%s: the model is kept", error)
+    return _Step(None, {"byz-trimmed": num_batches})
+
+
+def _report(aggregation: Aggregation, num_hidden: int) -> dict[str, int | float]:
     if aggregation.too_long.any() and not aggregation.trimmed.any():
         log(
             WARNING,
@@ -501,7 +542,7 @@ def _report(report: dict[str, int | float], aggregation: Aggregation, num_hidden
             int((~aggregation.too_long).sum()),
             num_hidden,
         )
-    report |= {
+    return {
         "byz-trimmed": int(aggregation.trimmed.sum()),
         "byz-gap": aggregation.gap,
         "byz-iterations": aggregation.iterations,
@@ -509,8 +550,67 @@ def _report(report: dict[str, int | float], aggregation: Aggregation, num_hidden
     }
 
 
-class _Rejected(Exception):
-    """Clients whose replies count as no message, and why."""
+def _batch_records(aggregation: Aggregation) -> list[BatchRecord]:
+    columns = (aggregation.batch_weights, aggregation.batch_norms, aggregation.trimmed)
+    return [
+        BatchRecord(float(weight), float(norm), bool(trimmed))
+        for weight, norm, trimmed in zip(*columns, strict=True)
+    ]
+
+
+class _Distances:
+    """Distances of vectors from an aggregate that is handed out block by block, by any thread."""
+
+    def __init__(self, vectors: Sequence[Vector]) -> None:
+        self._vectors = vectors
+        self._squares: dict[int, NDArray[np.float64]] = {}
+
+    def see(self, block: Block, aggregate: NDArray[np.floating]) -> None:
+        """Take in the aggregate's coordinates of a block."""
+        if self._vectors:
+            with np.errstate(over="ignore"):
+                offsets = (block.of(v).astype(np.float64) - aggregate for v in self._vectors)
+                self._squares[block.start] = np.array([float(x @ x) for x in offsets])
+
+    def lengths(self) -> list[float]:
+        """Return the distances; none where there are no vectors."""
+        squares = [self._squares[start] for start in sorted(self._squares)]
+        with np.errstate(over="ignore"):
+            return [float(x) for x in np.sqrt(np.sum(squares, axis=0))] if squares else []
+
+
+class _Rejections:
+    """Replies that count as no message, and why; the first ones are logged."""
+
+    def __init__(self) -> None:
+        self.malformed: list[ClientId] = []
+        self._reasons: list[tuple[ClientId | None, str, bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def add(self, client: ClientId | None, reason: object, *, is_error: bool = False) -> None:
+        """Note and log a rejection; an error reply is not malformed."""
+        text = repr(str(reason))[:_MAX_REASON]
+        if len(self) < _MAX_LOGGED_REJECTIONS:
+            log(WARNING, "\t> Rejected the reply of client %s: %s", client, text)
+        elif len(self) == _MAX_LOGGED_REJECTIONS:
+            log(WARNING, "\t> More replies were rejected; only the first ones are listed")
+        self._reasons.append((client, text, is_error))
+        if client is not None and not is_error:
+            self.malformed.append(client)
+
+    def verdicts(self) -> dict[ClientId, Verdict]:
+        """Return a verdict on each client of whom a reply was rejected."""
+        return {
+            client: Verdict("error" if is_error else "rejected", reason=reason)
+            for client, reason, is_error in self._reasons
+            if client is not None
+        }
+
+
+class _NotFiniteReplies(Exception):
+    """Clients whose replies are not finite, and what they hold."""
 
     def __init__(self, clients: dict[ClientId, str]) -> None:
         super().__init__()
@@ -525,7 +625,7 @@ def _reject_if_not_finite(replies: Sequence[_Opened[Payload]]) -> None:
         except MalformedReply as error:
             rejected[reply.client] = str(error)
     if rejected:
-        raise _Rejected(rejected)
+        raise _NotFiniteReplies(rejected)
 
 
 def _told_apart(
@@ -543,12 +643,12 @@ def _told_apart(
 def _open_all(
     payloads: Sequence[tuple[ClientId, Payload]],
     read: Callable[[Payload], Content],
+    rejections: _Rejections,
     asked: frozenset[ClientId] | None = None,
-) -> tuple[list[tuple[ClientId, Payload, Content]], list[ClientId]]:
-    """Read every payload; log, and list apart, the clients of those that cannot be read."""
+) -> list[tuple[ClientId, Payload, Content]]:
+    """Read every payload, and note those that cannot be read."""
     times_answered = Counter(client for client, _ in payloads)
     opened: list[tuple[ClientId, Payload, Content]] = []
-    malformed: list[ClientId] = []
     for client, payload in payloads:
         try:
             if asked is not None and client not in asked:
@@ -557,9 +657,8 @@ def _open_all(
                 raise MalformedReply("answered more than once")
             opened.append((client, payload, read(payload)))
         except Exception as error:  # a reply of any make must not stop the round
-            _log_rejection(len(malformed), client, error)
-            malformed.append(client)
-    return opened, malformed
+            rejections.add(client, error)
+    return opened
 
 
 def _median_counters(counters: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
@@ -572,11 +671,3 @@ def _identity_order(client: ClientId) -> tuple[int, int, str]:
     """Order clients by identity: node 7 and cid "7" stand in the same place."""
     text = str(client)
     return (0, int(text), "") if text.isdecimal() and len(text) < 50 else (1, 0, text)
-
-
-def _log_rejection(num_before: int, client: ClientId | None, reason: object) -> None:
-    if num_before < _MAX_LOGGED_REJECTIONS:
-        text = repr(str(reason))[:_MAX_LOGGED_REASON]
-        log(WARNING, "\t> Rejected the reply of client %s: %s", client, text)
-    elif num_before == _MAX_LOGGED_REJECTIONS:
-        log(WARNING, "\t> More replies were rejected; only the first ones are listed")

@@ -15,12 +15,11 @@ from rich.table import Table
 
 from clients.experiments import EXPERIMENTS, AttackName, ExperimentName
 from clients.problem import Problem
-from clients.server_rule import RuleName
+from clients.server_rule import OURS, RuleName
 from flwr_byz.aggregation import num_batches
 
 from .play import simulate
 from .results import Run, RunResult, append, load
-from .rules import OURS
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

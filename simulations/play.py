@@ -26,7 +26,8 @@ from clients.server_rule import ServerRule
 from flwr_byz.attacks import FreshEachRound
 
 from .results import Run, RunResult
-from .serve import Plan, serve
+from .rules import Plan
+from .serve import serve
 
 BACKEND = {
     "client_resources": {"num_cpus": 1, "num_gpus": 0.0},

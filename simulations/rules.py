@@ -4,7 +4,8 @@ Whatever the rule, all clients take part in every round, and the model is evalua
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, MetricRecord
@@ -13,28 +14,57 @@ from flwr.server import strategy as classic
 from flwr.serverapp import strategy as message
 
 from clients.problem import Arrays, Problem
-from clients.server_rule import RuleName, ServerRule
+from clients.server_rule import OURS, RuleName, ServerRule
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
 
 Evaluate = Callable[[int, Arrays], dict[str, float]]
 
-OURS = "geometric-median-of-means"
+
+@dataclass(frozen=True)
+class Plan:
+    """What the server is to run.
+
+    Attributes
+    ----------
+    rule : str
+    api : str
+        "message" or "classic".
+    num_byzantine, num_rounds : int
+        q, and the number of rounds.
+    server_learning_rate : float
+        η.
+    config : mapping
+        Sent to the clients in every round.
+    round_timeout : float
+        Seconds; the default is more than Ray takes to start.
+    least_clients : int, optional
+        With how many a round begins; all of the problem's by default.
+    ours : mapping
+        Further options of our strategy.
+    """
+
+    rule: RuleName
+    api: Literal["message", "classic"]
+    num_byzantine: int
+    num_rounds: int
+    server_learning_rate: float
+    config: Mapping[str, str] = field(default_factory=dict)
+    round_timeout: float = 120.0
+    least_clients: int | None = None
+    ours: Mapping[str, Any] = field(default_factory=dict)
 
 
-def message_strategy(
-    rule: RuleName, problem: Problem, num_byzantine: int, server_learning_rate: float
-) -> message.Strategy:
-    """Return the strategy of a rule for the Message API."""
-    m, q = problem.num_clients, num_byzantine
+def message_strategy(plan: Plan, problem: Problem) -> message.Strategy:
+    """Return the strategy of a plan for the Message API."""
+    m, q = problem.num_clients, plan.num_byzantine
     options: dict[str, Any] = {
         "fraction_evaluate": 0.0,
-        "min_train_nodes": m,
-        "min_available_nodes": m,
+        "min_train_nodes": plan.least_clients or m,
+        "min_available_nodes": plan.least_clients or m,
     }
-    if rule == OURS:
-        ours = _our_options(problem, num_byzantine, server_learning_rate)
-        return MessageGeometricMedianOfMeans(**ours, **options)
+    if plan.rule == OURS:
+        return MessageGeometricMedianOfMeans(**_our_options(plan, problem), **options)
     kind, settings = {
         "fedavg": (message.FedAvg, {}),
         "krum": (message.Krum, {"num_malicious_nodes": q}),
@@ -46,28 +76,19 @@ def message_strategy(
         "fedmedian": (message.FedMedian, {}),
         "fedtrimmedavg": (
             message.FedTrimmedAvg,
-            {"beta": ServerRule(rule, m, q).trimmed_share},
+            {"beta": ServerRule(plan.rule, m, q).trimmed_share},
         ),
-    }[rule]
+    }[plan.rule]
     if problem.reply_kind == "gradients":
-        kind = type(kind.__name__, (_MessageDescent, kind), {"step_size": server_learning_rate})
+        step_size = {"step_size": plan.server_learning_rate}
+        kind = type(kind.__name__, (_MessageDescent, kind), step_size)
     strategy: message.Strategy = kind(**settings, **options)
     return strategy
 
 
-def classic_strategy(
-    rule: RuleName,
-    problem: Problem,
-    num_byzantine: int,
-    server_learning_rate: float,
-    evaluate: Evaluate,
-    config: Mapping[str, str],
-) -> classic.Strategy:
-    """Return the strategy of a rule for the classic API.
-
-    `evaluate` is called after each round, and `config` sent to the clients in each.
-    """
-    m, q = problem.num_clients, num_byzantine
+def classic_strategy(plan: Plan, problem: Problem, evaluate: Evaluate) -> classic.Strategy:
+    """Return the strategy of a plan for the classic API; `evaluate` is called after each round."""
+    m, q = problem.num_clients, plan.num_byzantine
 
     def evaluate_fn(
         server_round: int, arrays: Arrays, config: dict[str, Any]
@@ -76,15 +97,14 @@ def classic_strategy(
 
     options: dict[str, Any] = {
         "fraction_evaluate": 0.0,
-        "min_fit_clients": m,
-        "min_available_clients": m,
+        "min_fit_clients": plan.least_clients or m,
+        "min_available_clients": plan.least_clients or m,
         "initial_parameters": ndarrays_to_parameters(problem.initial_arrays()),
-        "on_fit_config_fn": lambda server_round: {**config, "server-round": server_round},
+        "on_fit_config_fn": lambda server_round: {**plan.config, "server-round": server_round},
         "evaluate_fn": evaluate_fn,
     }
-    if rule == OURS:
-        ours = _our_options(problem, num_byzantine, server_learning_rate)
-        return ClassicGeometricMedianOfMeans(**ours, **options)
+    if plan.rule == OURS:
+        return ClassicGeometricMedianOfMeans(**_our_options(plan, problem), **options)
     kind, settings = {
         "fedavg": (classic.FedAvg, {}),
         "krum": (classic.Krum, {"num_malicious_clients": q}),
@@ -96,25 +116,25 @@ def classic_strategy(
         "fedmedian": (classic.FedMedian, {}),
         "fedtrimmedavg": (
             classic.FedTrimmedAvg,
-            {"beta": ServerRule(rule, m, q).trimmed_share},
+            {"beta": ServerRule(plan.rule, m, q).trimmed_share},
         ),
-    }[rule]
+    }[plan.rule]
     if problem.reply_kind == "gradients":
-        kind = type(kind.__name__, (_ClassicDescent, kind), {"step_size": server_learning_rate})
+        step_size = {"step_size": plan.server_learning_rate}
+        kind = type(kind.__name__, (_ClassicDescent, kind), step_size)
     strategy: classic.Strategy = kind(**settings, **options)
     return strategy
 
 
-def _our_options(
-    problem: Problem, num_byzantine: int, server_learning_rate: float
-) -> dict[str, Any]:
+def _our_options(plan: Plan, problem: Problem) -> dict[str, Any]:
     """Options of GeometricMedianOfMeans; grouping by partition id makes runs repeat bit for bit."""
     return {
-        "num_byzantine": num_byzantine,
+        "num_byzantine": plan.num_byzantine,
         "reply": problem.reply_kind,
-        "server_learning_rate": server_learning_rate,
+        "server_learning_rate": plan.server_learning_rate,
         "trim_norm": "auto",
         "group_by_key": "partition-id",
+        **plan.ours,
     }
 
 

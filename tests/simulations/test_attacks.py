@@ -21,7 +21,8 @@ from flwr_byz.clientapp.mod import ByzantineMod
 from simulations import attack_table, worst_case
 from simulations.play import BACKEND, adversary_of, simulate
 from simulations.results import Run, RunResult
-from simulations.serve import Plan, serve
+from simulations.rules import Plan
+from simulations.serve import serve
 
 OURS = "geometric-median-of-means"
 RUN = Run("linear-regression", OURS, "none", "message", 8, 1, 3, 0)

@@ -1,25 +1,37 @@
 """Byzantine gradient descent as a strategy for Flower's classic API."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from logging import ERROR, INFO, WARNING
-from typing import Literal, TypedDict, Unpack, cast
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 from flwr.app import MetricRecordValues
 from flwr.common import (
+    Code,
+    DisconnectRes,
+    EvaluateIns,
     EvaluateRes,
     FitIns,
     FitRes,
+    GetParametersRes,
+    GetPropertiesRes,
     MetricsAggregationFn,
     NDArrays,
     Parameters,
     Scalar,
+    Status,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
 )
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
 from flwr.supercore import log
+from numpy.typing import NDArray
 
 from ...aggregation.median_of_means import TrimNorm
+from ...audit import AuditTrail
 from ...metrics import aggregate_metrics, agreed_metrics, median_of_means
 from ...payload import (
     Layout,
@@ -31,8 +43,11 @@ from ...payload import (
     read_parameters,
     to_parameters,
 )
+from ...progress import Progress
 from ...server_round import ServerRound
 from ...settings import Settings
+
+_OK = Status(Code.OK, "")
 
 
 class FedAvgOptions(TypedDict, total=False):
@@ -65,6 +80,8 @@ class GeometricMedianOfMeans(FedAvg):
     ----------
     num_byzantine, num_batches, reply, server_learning_rate, trim_norm, gamma, group_by_key
         As in the Message API's strategy.
+    checkpoints, audit
+        The same; the rounds before a restart are played over from the file by Flower's `Server`.
     **options
         The options of Flower's ``FedAvg``. Without `initial_parameters` Flower takes them from one
         client drawn at random, which may be Byzantine: give them. The minimum numbers of fit and
@@ -88,6 +105,8 @@ class GeometricMedianOfMeans(FedAvg):
         trim_norm: TrimNorm = None,
         gamma: float = 1e-9,
         group_by_key: str | None = None,
+        checkpoints: str | os.PathLike[str] | None = None,
+        audit: str | os.PathLike[str] | None = None,
         **options: Unpack[FedAvgOptions],
     ) -> None:
         self.settings = Settings(
@@ -104,7 +123,13 @@ class GeometricMedianOfMeans(FedAvg):
             "min_available_clients": max(2, self.settings.min_clients),
         }
         super().__init__(**(defaults | options))
-        self._round = ServerRound[FitRes](self.settings, _layout_of, _open)
+        self.checkpoints = None if checkpoints is None else Path(checkpoints)
+        self.audit = None if audit is None else AuditTrail(Path(audit))
+        self._progress = Progress()
+        self._evaluated: Parameters | None = None
+        self._round = ServerRound[FitRes](
+            self.settings, _layout_of, _open, audited=audit is not None
+        )
         if self.initial_parameters is not None:
             try:
                 self._round.sends(_read_model(self.initial_parameters))
@@ -124,8 +149,21 @@ class GeometricMedianOfMeans(FedAvg):
             log(INFO, "%s", line)
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
-        """Initialize global model parameters, and log the configuration."""
+        """Initialize global model parameters: those of the newest checkpoint, where there is one.
+
+        Raises
+        ------
+        ValueError
+            Where the folder `checkpoints` holds another model, or damaged files only.
+        """
         self.summary()
+        self._progress = Progress.resume(self.checkpoints)
+        if self._progress.finished >= 0:
+            if self.initial_parameters is not None:
+                self._progress.check_fits(_numpy_arrays(self.initial_parameters))
+            if self.audit is not None and self._progress.finished > 0:
+                self.audit.resume(self._progress.finished)
+            return ndarrays_to_parameters(list(self._progress.arrays.values()))
         if self.initial_parameters is None:
             log(
                 WARNING,
@@ -138,6 +176,8 @@ class GeometricMedianOfMeans(FedAvg):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Configure the next round of training, and remember what is sent to whom."""
+        if server_round <= self._progress.finished:
+            return [(_Nobody(), FitIns(parameters, {}))]
         instructions = super().configure_fit(server_round, parameters, client_manager)
         model = None
         if parameters.tensors:
@@ -158,6 +198,8 @@ class GeometricMedianOfMeans(FedAvg):
 
         The model is None, which makes Flower keep the old one, where no step can be justified.
         """
+        if server_round <= self._progress.finished:
+            return None, self._progress.train.get(server_round, {})
         outcome = self._round.finish(
             [(client.cid, result) for client, result in results],
             [None if isinstance(f, BaseException) else f[0].cid for f in failures],
@@ -167,9 +209,38 @@ class GeometricMedianOfMeans(FedAvg):
             [(reply.payload.num_examples, reply.metrics) for reply in outcome.replies],
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
+        self._progress.train[server_round] = metrics
+        if self.audit is not None:
+            self.audit.write(server_round, outcome.record)
         if outcome.model is None or (outcome.report["byz-rejected"] and not self.accept_failures):
             return None, metrics
         return to_parameters(outcome.model), metrics
+
+    def evaluate(
+        self, server_round: int, parameters: Parameters
+    ) -> tuple[float, dict[str, Scalar]] | None:
+        """Evaluate the model at the server, where `evaluate_fn` is given."""
+        if server_round <= self._progress.finished:
+            told = self._progress.server.get(server_round)
+            return None if told is None else (told[0], told[1])
+        evaluation = super().evaluate(server_round, parameters)
+        if evaluation is not None:
+            self._progress.server[server_round] = evaluation
+        if server_round == 0:
+            self._finish(0, parameters)
+        return evaluation
+
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, EvaluateIns]]:
+        """Configure the next round of evaluation; where there is none, the round is finished."""
+        if server_round <= self._progress.finished:
+            return [(_Nobody(), EvaluateIns(parameters, {}))]
+        instructions = super().configure_evaluate(server_round, parameters, client_manager)
+        if not instructions:
+            self._finish(server_round, parameters)
+        self._evaluated = parameters
+        return instructions
 
     def aggregate_evaluate(
         self,
@@ -178,6 +249,24 @@ class GeometricMedianOfMeans(FedAvg):
         failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
     ) -> tuple[float | None, dict[str, Scalar]]:
         """Aggregate the losses and metrics that most clients report."""
+        if server_round <= self._progress.finished:
+            loss, metrics = self._progress.evaluate.get(server_round, (None, {}))
+            return loss, metrics
+        evaluation = self._aggregate_evaluations(results, failures)
+        self._progress.evaluate[server_round] = evaluation
+        if self._evaluated is not None:
+            self._finish(server_round, self._evaluated)
+        return evaluation
+
+    def _finish(self, server_round: int, parameters: Parameters) -> None:
+        if self.checkpoints is not None:
+            self._progress.finish(server_round, _numpy_arrays(parameters))
+
+    def _aggregate_evaluations(
+        self,
+        results: list[tuple[ClientProxy, EvaluateRes]],
+        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
+    ) -> tuple[float | None, dict[str, Scalar]]:
         if not self.accept_failures and failures:
             return None, {}
         valid = self._round.open_metrics(
@@ -218,6 +307,35 @@ class GeometricMedianOfMeans(FedAvg):
         aggregated = aggregate_metrics(metrics, num_batches)
         aggregated.pop(self.settings.group_by_key or "", None)
         return cast(dict[str, Scalar], aggregated)
+
+
+class _Nobody(ClientProxy):
+    """Stands for the clients of a round that is played over: none of them is asked again."""
+
+    def __init__(self) -> None:
+        super().__init__("nobody")
+
+    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
+        return FitRes(_OK, Parameters([], ""), 0, {})
+
+    def evaluate(
+        self, ins: EvaluateIns, timeout: float | None, group_id: int | None
+    ) -> EvaluateRes:
+        return EvaluateRes(_OK, 0.0, 0, {})
+
+    def get_properties(self, *_: object) -> GetPropertiesRes:
+        raise NotImplementedError
+
+    def get_parameters(self, *_: object) -> GetParametersRes:
+        raise NotImplementedError
+
+    def reconnect(self, *_: object) -> DisconnectRes:
+        raise NotImplementedError
+
+
+def _numpy_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
+    arrays = enumerate(parameters_to_ndarrays(parameters))
+    return {str(number): array for number, array in arrays}
 
 
 def _read_model(parameters: Parameters) -> Model:

@@ -1,10 +1,15 @@
 """Byzantine gradient descent as a strategy for Flower's Message API."""
 
+import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from logging import ERROR, INFO
-from typing import Literal, TypedDict, TypeVar, Unpack
+from dataclasses import dataclass
+from logging import ERROR, INFO, WARNING
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast
 
 from flwr.app import (
+    Array,
     ArrayRecord,
     ConfigRecord,
     Message,
@@ -15,8 +20,10 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from flwr.supercore import log
+from numpy.typing import NDArray
 
 from ...aggregation.median_of_means import TrimNorm
+from ...audit import AuditTrail, ClientId
 from ...metrics import aggregate_metrics, agreed_metrics
 from ...payload import (
     Layout,
@@ -27,9 +34,12 @@ from ...payload import (
     read_arrays,
     to_arrays,
 )
-from ...server_round import ClientId, ServerRound
+from ...progress import Progress
+from ...server_round import ServerRound
 from ...settings import Settings
 from ..arriving_grid import ArrivingGrid
+
+_POLL_INTERVAL = 1.0
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
@@ -82,6 +92,12 @@ class GeometricMedianOfMeans(FedAvg):
         vectors however many clients there are. The result then depends on the order of arrival in
         its last digits; integer and bool arrays are the lower median over one reply a batch;
         metrics aggregation functions see no arrays; `group_by_key` cannot be used.
+    checkpoints : path, optional
+        A folder in which `start` writes a checkpoint after each round. Where it holds one, `start`
+        goes on after that round: with its model and its history, in which the rounds that are done
+        are played over from the file, without clients.
+    audit : path, optional
+        A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train and available nodes are
         2q + 1 (or k) by default: fewer cannot outvote q. Metrics aggregation functions
@@ -119,6 +135,8 @@ class GeometricMedianOfMeans(FedAvg):
         gamma: float = 1e-9,
         group_by_key: str | None = None,
         streaming: bool = False,
+        checkpoints: str | os.PathLike[str] | None = None,
+        audit: str | os.PathLike[str] | None = None,
         **options: Unpack[FedAvgOptions],
     ) -> None:
         self.settings = Settings(
@@ -136,6 +154,8 @@ class GeometricMedianOfMeans(FedAvg):
                 "on arrival only where batches are known beforehand"
             )
         self.streaming = streaming
+        self.checkpoints = None if checkpoints is None else Path(checkpoints)
+        self.audit = None if audit is None else AuditTrail(Path(audit))
         defaults: FedAvgOptions = {
             "min_train_nodes": max(2, self.settings.min_clients),
             "min_available_nodes": max(2, self.settings.min_clients),
@@ -145,8 +165,12 @@ class GeometricMedianOfMeans(FedAvg):
         self.evaluate_metrics_aggr_fn = (
             options.get("evaluate_metrics_aggr_fn") or self._aggregate_metrics
         )
-        self._round = ServerRound[RecordDict](self.settings, self._layout_of, self._open)
+        self._round = ServerRound[RecordDict](
+            self.settings, self._layout_of, self._open, audited=audit is not None
+        )
         self._sent_messages: list[Message] = []
+        self._progress = Progress()
+        self._timeout, self._has_begun = 0.0, False
 
     def summary(self) -> None:
         """Log summary configuration of the strategy."""
@@ -164,15 +188,48 @@ class GeometricMedianOfMeans(FedAvg):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run rounds of training and evaluation, as ``flwr.serverapp.strategy.Strategy.start``."""
+        """Run rounds of training and evaluation, as ``flwr.serverapp.strategy.Strategy.start``.
+
+        A round is over when all nodes asked have replied, or after `timeout` seconds; who has not
+        replied by then is silent. Where too few nodes are connected for a round, it waits for them
+        no longer than that, keeps the model, and the next round begins; only the first round waits
+        without end, as Flower does.
+
+        Raises
+        ------
+        ValueError
+            Where the folder `checkpoints` holds another model, a later round than `num_rounds`, or
+            damaged files only.
+        """
+        self._timeout, self._has_begun = timeout, False
+        self._progress = progress = Progress.resume(self.checkpoints)
+        progress.check_fits(_numpy_arrays(initial_arrays))
+        if progress.finished > num_rounds:
+            raise ValueError(
+                f"the checkpoint in {self.checkpoints} is of round {progress.finished}, after "
+                f"num_rounds={num_rounds}"
+            )
+        if self.audit is not None and progress.finished > 0:
+            self.audit.resume(progress.finished)
+
+        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if server_round <= progress.finished:
+                return _record(progress.server.get(server_round))
+            metrics = evaluate_fn(server_round, arrays) if evaluate_fn else None
+            if metrics is not None:
+                progress.server[server_round] = dict(metrics)
+            if self.checkpoints is not None:
+                progress.finish(server_round, _numpy_arrays(arrays))
+            return metrics
+
         return super().start(
             ArrivingGrid(grid) if self.streaming else grid,
-            initial_arrays,
+            initial_arrays if progress.finished < 0 else _array_record(progress.arrays),
             num_rounds,
             timeout,
             train_config,
             evaluate_config,
-            evaluate_fn,
+            evaluate if evaluate_fn or self.checkpoints else None,
         )
 
     def configure_train(
@@ -185,12 +242,17 @@ class GeometricMedianOfMeans(FedAvg):
         ValueError
             Where the model holds an array that is not real, integer or bool, or not finite.
         """
+        if server_round <= self._progress.finished:
+            return []
         try:
             model = read_arrays(arrays, arrays_layout(arrays))
             model.check_finite()
         except MalformedReply as error:
             raise ValueError(f"the model cannot be aggregated: {error}") from None
-        self._sent_messages = list(super().configure_train(server_round, arrays, config, grid))
+        nodes = self._nodes(grid, max(self.min_available_nodes, self.min_train_nodes))
+        self._sent_messages = (
+            list(super().configure_train(server_round, arrays, config, nodes)) if nodes else []
+        )
         self._round.sends(model, [m.metadata.dst_node_id for m in self._sent_messages])
         return self._sent_messages
 
@@ -201,6 +263,10 @@ class GeometricMedianOfMeans(FedAvg):
 
         The model is None, which makes Flower keep the old one, where no step can be justified.
         """
+        if server_round <= self._progress.finished:
+            last = server_round == self._progress.finished
+            arrays = _array_record(self._progress.arrays) if last else None
+            return arrays, _record(self._progress.train.get(server_round))
         clients = {
             m.metadata.message_id: m.metadata.dst_node_id
             for m in self._sent_messages
@@ -226,17 +292,50 @@ class GeometricMedianOfMeans(FedAvg):
             self.train_metrics_aggr_fn, [(r.payload, r.metrics) for r in outcome.replies]
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
+        self._progress.train[server_round] = dict(metrics)
+        if self.audit is not None:
+            self.audit.write(server_round, outcome.record)
         return None if outcome.model is None else to_arrays(outcome.model), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the next round of federated evaluation."""
+        if server_round <= self._progress.finished or self.fraction_evaluate == 0.0:
+            return []
+        nodes = self._nodes(grid, max(self.min_available_nodes, self.min_evaluate_nodes))
+        if nodes is None:
+            return []
+        return super().configure_evaluate(server_round, arrays, config, nodes)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Aggregate the evaluation metrics that most clients report; None where there are none."""
+        if server_round <= self._progress.finished:
+            return _record(self._progress.evaluate.get(server_round))
         payloads: list[tuple[ClientId, RecordDict]] = [
             (m.metadata.src_node_id, m.content) for m in replies if not m.has_error()
         ]
         valid = self._round.open_metrics(payloads, self._read_metrics)
-        return self._metrics(self.evaluate_metrics_aggr_fn, valid)[0] if valid else None
+        if not valid:
+            return None
+        metrics, _ = self._metrics(self.evaluate_metrics_aggr_fn, valid)
+        self._progress.evaluate[server_round] = dict(metrics)
+        return metrics
+
+    def _nodes(self, grid: Grid, num_needed: int) -> Grid | None:
+        """Wait for nodes; return a grid of those that are there now, None where too few come."""
+        since = time.monotonic()
+        while len(node_ids := list(grid.get_node_ids())) < num_needed:
+            waited = time.monotonic() - since
+            log(INFO, "Waiting for nodes: %d of %d are connected.", len(node_ids), num_needed)
+            if self._has_begun and waited >= self._timeout:
+                log(WARNING, "too few nodes came in %.0f s: the model is kept", waited)
+                return None
+            time.sleep(_POLL_INTERVAL)
+        self._has_begun = True
+        return cast(Grid, _Roster(node_ids))
 
     def _layout_of(self, content: RecordDict) -> Layout:
         return arrays_layout(self._arrays(content))
@@ -286,6 +385,29 @@ class GeometricMedianOfMeans(FedAvg):
         for no_measure in (weighted_by_key, self.settings.group_by_key):
             aggregated.pop(no_measure or "", None)
         return MetricRecord(aggregated)
+
+
+@dataclass(frozen=True)
+class _Roster:
+    """As much of a grid as nodes are sampled from: nobody comes or goes meanwhile."""
+
+    node_ids: Sequence[int]
+
+    def get_node_ids(self) -> Sequence[int]:
+        """Return the ids of the nodes."""
+        return self.node_ids
+
+
+def _numpy_arrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+def _array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def _record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord | None:
+    return None if metrics is None else MetricRecord(metrics)
 
 
 def _records(content: RecordDict, kind: type[Record]) -> dict[str, Record]:

@@ -1,0 +1,193 @@
+"""The audit trail: what every client did in each round, as JSON lines, and whom that makes suspect.
+
+A line holds one round::
+
+    {"round": 3, "time": "2026-01-31T12:00:00.000+00:00", "kept": false, "gap": 1e-10,
+     "batches": [{"weight": 0.25, "norm": 1.5, "trimmed": false}, ...],
+     "clients": {"7": {"batch": 0, "reply": "used", "reason": "", "distance": 0.9,
+                       "rounds": 3, "suspicion": 0.02}, ...}}
+
+``kept`` says that the old model was kept; ``batches`` are those that answered, in the order of the
+numbers that ``clients`` name; ``reply`` is one of "used", "rejected", "error" and "silent"; numbers
+that there are none of are null. Where a round was played again after a restart, its last line
+holds. Nothing of a model is written down.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from logging import WARNING
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from flwr.supercore import log
+
+ClientId = int | str
+
+_MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one client in a round.
+
+    Attributes
+    ----------
+    reply : {"used", "rejected", "error", "silent"}
+    batch : int or None
+        Its batch among those that answered; None where the batch or the client has none.
+    reason : str
+        Why the reply was rejected.
+    distance : float or None
+        From its reply to the aggregate; with `streaming`, from its batch's mean.
+    """
+
+    reply: Literal["used", "rejected", "error", "silent"]
+    batch: int | None = None
+    reason: str = ""
+    distance: float | None = None
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """How a batch fared: its weight in the median, the norm of its mean, whether it was trimmed."""
+
+    weight: float
+    norm: float
+    trimmed: bool
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What a round came to, client by client.
+
+    Attributes
+    ----------
+    kept : bool
+        Whether the old model was kept.
+    gap : float or None
+    batches : sequence of BatchRecord
+        Empty where nothing was aggregated.
+    clients : mapping
+        A verdict on every client that was asked or that answered.
+    """
+
+    kept: bool
+    gap: float | None
+    batches: Sequence[BatchRecord]
+    clients: Mapping[ClientId, Verdict]
+
+
+@dataclass
+class AuditTrail:
+    """Writes a line a round, and keeps the score of suspicion.
+
+    A client's suspicion is the mean, over the rounds in which it answered, of what the round speaks
+    against it: 1 for a malformed reply, and for one that was used how much farther it lies from the
+    aggregate than the median reply does, from 0 (as far, or nearer) to 1 (twice as far, or more).
+    Silence and errors speak against nobody: devices fail. An attack within the honest spread leaves
+    no trace here either, and honest clients whose data are rare are suspected.
+
+    Parameters
+    ----------
+    path : Path
+        The file that lines are added to; at 64 MiB it becomes ``<path>.1``, and a new one begins.
+    """
+
+    path: Path
+    max_bytes: int = _MAX_BYTES
+    _rounds: dict[str, int] = field(default_factory=dict, init=False)
+    _evidence: dict[str, float] = field(default_factory=dict, init=False)
+
+    def resume(self, server_round: int) -> None:
+        """Take up the scores as they stood after a round."""
+        for path in (self.path, _rotated(self.path)):
+            found = [line for line in read(path) if line["round"] == server_round]
+            if found:
+                for client, entry in found[-1]["clients"].items():
+                    self._rounds[client] = entry["rounds"]
+                    self._evidence[client] = entry["rounds"] * (entry["suspicion"] or 0.0)
+                return
+        log(WARNING, "%s does not hold round %d: suspicion starts anew", self.path, server_round)
+
+    def write(self, server_round: int, record: RoundRecord) -> None:
+        """Add a round. An error of the disk is logged: it must not end a training."""
+        self._weigh(record)
+        line = {
+            "round": server_round,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "kept": record.kept,
+            "gap": _finite(record.gap),
+            "batches": [
+                {key: _finite(value) for key, value in asdict(batch).items()}
+                for batch in record.batches
+            ],
+            "clients": {
+                str(client): self._entry(str(client), verdict)
+                for client, verdict in record.clients.items()
+            },
+        }
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and self.path.stat().st_size > self.max_bytes:
+                self.path.replace(_rotated(self.path))
+            with self.path.open("ab+") as file:
+                if file.tell() > 0:
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # the last line is cut off
+                        file.write(b"\n")
+                file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        except OSError as error:
+            log(WARNING, "round %d is missing in the audit trail: %s", server_round, error)
+
+    def _weigh(self, record: RoundRecord) -> None:
+        distances = [v.distance for v in record.clients.values() if v.distance is not None]
+        typical = float(np.median(distances)) if distances else math.nan
+        for client, verdict in record.clients.items():
+            if verdict.reply == "rejected":
+                evidence = 1.0
+            elif verdict.distance is not None:
+                evidence = _excess(verdict.distance, typical)
+            else:
+                continue
+            name = str(client)
+            self._rounds[name] = self._rounds.get(name, 0) + 1
+            self._evidence[name] = self._evidence.get(name, 0.0) + evidence
+
+    def _entry(self, client: str, verdict: Verdict) -> dict[str, Any]:
+        rounds = self._rounds.get(client, 0)
+        suspicion = round(self._evidence[client] / rounds, 4) if rounds else None
+        entry = asdict(verdict) | {"rounds": rounds, "suspicion": suspicion}
+        return entry | {"distance": _finite(verdict.distance)}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read the rounds of a trail, in the order written; lines that are cut off are skipped."""
+    lines = []
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for text in file:
+                try:
+                    lines.append(json.loads(text))
+                except json.JSONDecodeError:
+                    continue
+    return lines
+
+
+def _excess(distance: float, typical: float) -> float:
+    """Return how much farther than typical a distance is, relative to it, between 0 and 1."""
+    if not distance > typical:
+        return 0.0
+    return min(distance / typical - 1.0, 1.0) if typical > 0 else 1.0
+
+
+def _rotated(path: Path) -> Path:
+    return path.with_name(path.name + ".1")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,339 @@
+"""A training that is stopped goes on where it was: checkpoints, and the strategy that uses them."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Error
+from flwr.common import (
+    Code,
+    EvaluateRes,
+    FitRes,
+    Status,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flwr.server import Server, SimpleClientManager
+from flwr.server.client_proxy import ClientProxy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flwr_byz import audit
+from flwr_byz.checkpoint import Checkpoint, DamagedCheckpoint
+from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
+from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
+
+from .answering_grid import AnsweringGrid, drift, model, summary, train
+
+ONE_FOLDER = [HealthCheck.function_scoped_fixture]
+ROOT = Path(__file__).parents[1]
+ARRAYS = {
+    "layer/1.weight": np.arange(12, dtype="f4").reshape(3, 4),
+    "ä": np.array(7, dtype="i8"),
+    "empty": np.zeros((0, 3), dtype="f2"),
+    "big end": np.array([1.5, 2.5], dtype=">f8"),
+}
+
+
+def same(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def test_a_checkpoint_comes_back_to_the_bit(tmp_path):
+    history = {"train": {"1": {"loss": 0.1 + 0.2, "list": [1, 2]}}}
+    Checkpoint(12, ARRAYS, history).save(tmp_path)
+    back = Checkpoint.latest(tmp_path)
+    assert (back.server_round, back.history) == (12, history)
+    assert list(back.arrays) == list(ARRAYS)
+    assert all(same(back.arrays[name], ARRAYS[name]) for name in ARRAYS)
+
+
+def test_the_newest_two_are_kept_and_nothing_unfinished_is_left(tmp_path):
+    for server_round in (8, 9, 10, 1_000_000):
+        Checkpoint(server_round, ARRAYS).save(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"round-000010.npz", "round-1000000.npz"}
+    assert Checkpoint.latest(tmp_path).server_round == 1_000_000
+
+
+def test_an_unfinished_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "round-000003.unfinished").write_bytes(b"half")
+    assert Checkpoint.latest(tmp_path) is None
+    assert Checkpoint.latest(tmp_path / "not there") is None
+
+
+@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@settings(max_examples=300, deadline=None, suppress_health_check=ONE_FOLDER)
+def test_a_changed_byte_is_noticed_or_harmless(tmp_path, position, flip):
+    path = Checkpoint(1, ARRAYS, {"x": 1}).save(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= flip
+    path.write_bytes(content)
+    try:
+        back = Checkpoint.read(path)
+    except DamagedCheckpoint:
+        return
+    assert back.history == {"x": 1}  # a byte that means nothing, as a time stamp of the zip file
+    assert all(same(back.arrays[name], ARRAYS[name]) for name in ARRAYS)
+
+
+@given(length=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=100, deadline=None, suppress_health_check=ONE_FOLDER)
+def test_a_file_that_is_cut_off_is_refused(tmp_path, length):
+    path = Checkpoint(1, ARRAYS).save(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(length * len(content))])
+    with pytest.raises(DamagedCheckpoint, match="round-000001"):
+        Checkpoint.read(path)
+
+
+def test_another_program_s_file_is_refused(tmp_path):
+    path = tmp_path / "round-000001.npz"
+    np.savez(path, head=np.array(json.dumps({"format": "other"})))
+    with pytest.raises(DamagedCheckpoint, match="its format is 'other'"):
+        Checkpoint.read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("head.npy", b"\x93NUMPY")
+    with pytest.raises(DamagedCheckpoint):
+        Checkpoint.read(path)
+
+
+def test_pickled_objects_are_never_loaded(tmp_path):
+    path = tmp_path / "round-000001.npz"
+    head = {"format": "flwr-byz checkpoint 1", "round": 1, "names": ["w"], "history": {}}
+    objects = np.array([print], dtype=object)
+    np.savez(path, **{"head": np.array(json.dumps(head)), "array-0": objects}, allow_pickle=True)
+    with pytest.raises(DamagedCheckpoint, match="allow_pickle"):
+        Checkpoint.read(path)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, caplog):
+    Checkpoint(1, ARRAYS).save(tmp_path)
+    Checkpoint(2, ARRAYS).save(tmp_path).write_bytes(b"PK")
+    assert Checkpoint.latest(tmp_path).server_round == 1
+    assert "round-000002.npz is no checkpoint that can be used" in caplog.text
+    (tmp_path / "round-000001.npz").write_bytes(b"")
+    with pytest.raises(DamagedCheckpoint, match="to start anew, empty the folder"):
+        Checkpoint.latest(tmp_path)
+
+
+# The strategy. ---------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("last", [0, 1, 4])
+def test_a_training_that_is_stopped_ends_as_one_that_is_not(tmp_path, last):
+    whole = summary(train(tmp_path / "whole", 6))
+
+    def until(node, server_round, arrays):
+        if server_round > last:
+            raise Stop
+        return drift(node, server_round, arrays)
+
+    with pytest.raises(Stop):
+        train(tmp_path / "halves", 6, until)
+    asked = []
+
+    def rest(node, server_round, arrays):
+        asked.append(server_round)
+        return drift(node, server_round, arrays)
+
+    assert summary(train(tmp_path / "halves", 6, rest)) == whole
+    assert min(asked) == last + 1
+    assert set(whole["train"]) == {1, 2, 3, 4, 5, 6}
+    assert set(whole["evaluate"]) == {0, 1, 2, 3, 4, 5, 6}
+
+
+def test_a_training_that_is_done_is_only_told_again(tmp_path):
+    whole = summary(train(tmp_path, 3))
+    assert summary(train(tmp_path, 3, reply=None)) == whole
+
+
+def test_a_resumed_training_can_be_longer_but_not_shorter(tmp_path):
+    train(tmp_path, 3)
+    assert len(train(tmp_path, 5).train_metrics_clientapp) == 5
+    with pytest.raises(ValueError, match="is of round 5, after num_rounds=4"):
+        train(tmp_path, 4)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    other = {name: array.numpy() for name, array in model().items()} | {"a1": np.zeros(6)}
+    Checkpoint(2, other, {}).save(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="is of another model"):
+        train(tmp_path, 3)
+
+
+def test_an_array_s_name_counts(tmp_path):
+    record = ArrayRecord({"x": Array(np.zeros((3, 4), "f4")), "a1": Array(np.zeros(5))})
+    Checkpoint(2, {n: a.numpy() for n, a in record.items()}, {}).save(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="is of another model"):
+        train(tmp_path, 3)
+
+
+def test_evaluation_by_clients_is_remembered_too(tmp_path):
+    def run(reply):
+        strategy = GeometricMedianOfMeans(num_batches=3, checkpoints=tmp_path)
+        return strategy.start(AnsweringGrid(5, reply), model(), 2)
+
+    first = run(drift)
+    assert set(first.evaluate_metrics_clientapp) == {1, 2}
+    again = run(lambda *_: Error(2, "nobody is asked again"))
+    assert again.evaluate_metrics_clientapp == first.evaluate_metrics_clientapp
+
+
+# The classic strategy. --------------------------------------------------------------------------
+
+
+class Client(ClientProxy):
+    """Answers in this process what `reply` makes of (client, round, model)."""
+
+    def __init__(self, number, reply):
+        super().__init__(str(number))
+        self.reply = reply
+
+    def fit(self, ins, timeout, group_id):
+        arrays = self.reply(int(self.cid), group_id, parameters_to_ndarrays(ins.parameters))
+        if not isinstance(arrays, list):
+            raise ConnectionError
+        return FitRes(Status(Code.OK, ""), ndarrays_to_parameters(arrays), 10, {"loss": 0.5})
+
+    def evaluate(self, ins, timeout, group_id):
+        mean = float(parameters_to_ndarrays(ins.parameters)[0].mean())
+        return EvaluateRes(Status(Code.OK, ""), mean, 10, {"round": group_id})
+
+    def get_properties(self, *args): ...
+    def get_parameters(self, *args): ...
+    def reconnect(self, *args): ...
+
+
+def classic_train(folder, num_rounds, reply=drift, arrays=None, **options):
+    """Train with Flower's own Server; return everything that it comes to."""
+    arrays = model().to_numpy_ndarrays() if arrays is None else arrays
+    strategy = ClassicStrategy(
+        num_byzantine=2,
+        checkpoints=folder / "checkpoints",
+        audit=folder / "audit.jsonl",
+        initial_parameters=ndarrays_to_parameters(arrays),
+        evaluate_fn=lambda r, arrays, config: (float(arrays[1].sum()), {"round": np.float32(r)}),
+        **options,
+    )
+    manager = SimpleClientManager()
+    for number in range(11):
+        manager.register(Client(number, reply))
+    server = Server(client_manager=manager, strategy=strategy)
+    history, _ = server.fit(num_rounds, None)
+    return vars(history), server.parameters.tensors
+
+
+@pytest.mark.parametrize("fraction_evaluate", [0.0, 1.0])
+@pytest.mark.parametrize("last", [0, 1, 4])
+def test_a_classic_training_that_is_stopped_ends_as_one_that_is_not(
+    tmp_path, last, fraction_evaluate, monkeypatch
+):
+    whole = classic_train(tmp_path / "whole", 6, fraction_evaluate=fraction_evaluate)
+    with monkeypatch.context() as patch:
+
+        def stop(strategy, server_round, *args):
+            if server_round > last:
+                raise Stop
+            return aggregate(strategy, server_round, *args)
+
+        aggregate = ClassicStrategy.aggregate_fit
+        patch.setattr(ClassicStrategy, "aggregate_fit", stop)
+        with pytest.raises(Stop):
+            classic_train(tmp_path / "halves", 6, fraction_evaluate=fraction_evaluate)
+    asked = []
+
+    def rest(client, server_round, arrays):
+        asked.append(server_round)
+        return drift(client, server_round, arrays)
+
+    again = classic_train(tmp_path / "halves", 6, rest, fraction_evaluate=fraction_evaluate)
+    assert again == whole
+    assert min(asked) == last + 1
+    suspicions = [
+        {c: entry["suspicion"] for c, entry in audit.read(folder)[-1]["clients"].items()}
+        for folder in (tmp_path / "whole" / "audit.jsonl", tmp_path / "halves" / "audit.jsonl")
+    ]
+    assert suspicions[0] == suspicions[1]
+
+
+def test_a_classic_checkpoint_of_another_model_is_refused(tmp_path):
+    classic_train(tmp_path, 2)
+    with pytest.raises(ValueError, match="is of another model"):
+        classic_train(tmp_path, 2, arrays=[np.zeros(3)])
+
+
+def test_a_metric_that_no_checkpoint_can_hold_is_refused_at_once(tmp_path):
+    strategy = ClassicStrategy(
+        num_batches=3,
+        checkpoints=tmp_path / "classic",
+        evaluate_fn=lambda r, arrays, config: (0.0, {"bytes": b"1"}),
+    )
+    strategy.initialize_parameters(SimpleClientManager())
+    with pytest.raises(TypeError, match="not bytes"):
+        strategy.evaluate(0, ndarrays_to_parameters([np.zeros(3)]))
+
+
+def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, caplog):
+    whole = summary(train(tmp_path / "whole", 3))
+    save = Checkpoint.save
+
+    def full(checkpoint, folder):
+        if checkpoint.server_round == 2:
+            raise OSError("no space left")
+        return save(checkpoint, folder)
+
+    monkeypatch.setattr(Checkpoint, "save", full)
+    assert summary(train(tmp_path / "full", 3)) == whole
+    assert "round 2 is not in a checkpoint: no space left" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(OSError, match="checkpoints"):
+        train(tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_twenty_times_ends_as_one_that_is_not(tmp_path):
+    rounds, random_numbers = 120, random.Random(0)
+    whole = summary(train(tmp_path / "whole", rounds))
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    kills, checkpoints = 0, set()
+    while not (folder / "ended.json").exists():
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.answering_grid", str(folder), str(rounds)],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        before = time.monotonic()
+        while kills < 20 and server.poll() is None:
+            written = {path.name for path in (folder / "checkpoints").glob("*.npz")}
+            if written - checkpoints:  # it has begun
+                time.sleep(random_numbers.uniform(0, 0.1))
+                server.kill()
+                kills += 1
+                checkpoints = {path.name for path in (folder / "checkpoints").glob("*.npz")}
+            assert time.monotonic() - before < 60
+            time.sleep(0.001)
+        server.wait()
+    assert kills == 20
+    ended = json.loads((folder / "ended.json").read_text())
+    assert ended == json.loads(json.dumps(whole))
+    rounds_told = [
+        json.loads(line)["round"]
+        for line in (folder / "audit.jsonl").read_text().splitlines()
+        if line.endswith("}")
+    ]
+    assert set(rounds_told) == set(range(1, rounds + 1))
