@@ -1,0 +1,237 @@
+"""A SuperLink with TLS and registered SuperNodes, as processes of this machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from . import certificates
+
+_SCRIPTS = Path(sys.executable).parent
+_CONNECTION = "trial"
+_GRACE = 5.0  # seconds between asking a process to end and ending it
+
+
+class Deployment:
+    """Starts a SuperLink and N SuperNodes; ends all of them, whatever happens.
+
+    Parameters
+    ----------
+    folder : Path
+        For keys, logs and Flower's own files.
+    num_nodes : int
+        N.
+    app : Path
+        Folder of the Flower App.
+    faults : mapping of int to str, optional
+        Nodes that fail, and how (see `clients.faults`).
+
+    Attributes
+    ----------
+    node_ids : list of int
+        The id that each registered key stands for, by partition.
+    """
+
+    def __init__(
+        self, folder: Path, num_nodes: int, app: Path, faults: Mapping[int, str] | None = None
+    ) -> None:
+        self.folder = folder.resolve()
+        self.num_nodes = num_nodes
+        self.app = app.resolve()
+        self.faults = dict(faults or {})
+        self.node_ids: list[int] = []
+        self.port = _free_port()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        """Bring everything up."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Tear everything down."""
+        self.stop()
+
+    @property
+    def keys(self) -> Path:
+        """Where the certificates and keys are."""
+        return self.folder / "keys"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment in which Flower neither calls home nor installs, with files of its own."""
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([str(_SCRIPTS), os.environ.get("PATH", "")]),
+            "FLWR_HOME": str(self.folder / "flower"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def flwr(self, *arguments: str, timeout: float | None = 120.0) -> str:
+        """Run Flower's command line, and return what it prints.
+
+        Raises
+        ------
+        RuntimeError
+            Where it fails, with what it said.
+        """
+        command = [str(_SCRIPTS / "flwr"), *arguments]
+        ran = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout
+        )
+        if ran.returncode != 0:
+            raise RuntimeError(f"flwr {' '.join(arguments)}: {ran.stdout}{ran.stderr}")
+        return ran.stdout
+
+    def run(self, run_config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+        """Start a run of the app; what the process prints is the run's log."""
+        told = " ".join(f"{key}={_toml(value)}" for key, value in run_config.items())
+        command = ["flwr", "run", str(self.app), _CONNECTION, "--stream", "--run-config", told]
+        return self._spawn(command, None)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """List the runs as Flower knows them, the newest first."""
+        listed: list[dict[str, Any]] = json.loads(
+            self.flwr("list", _CONNECTION, "--format", "json")
+        )["runs"]
+        return listed
+
+    def register(self, public_key: Path) -> int:
+        """Register a SuperNode's key; return the id that it stands for from now on."""
+        said = self.flwr("supernode", "register", str(public_key), _CONNECTION, "--format", "json")
+        return int(json.loads(said)["node-id"])
+
+    def start_node(self, number: int, port: int | None = None) -> None:
+        """Start SuperNode `number`; where it ran before, it comes back as the same node.
+
+        It reaches the SuperLink at another port of this machine where one is given.
+        """
+        self._nodes[number] = self.start_stranger(self.keys / f"node-{number}", number, port)
+
+    def start_stranger(
+        self, key: Path, number: int = 0, port: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a SuperNode that claims to be node `number`, with any key."""
+        config = f"partition-id={number} num-partitions={self.num_nodes}"
+        if number in self.faults:
+            config += f" faults='{self.faults[number]}'"
+        command = [
+            "flower-supernode",
+            *("--root-certificates", str(self.keys / "ca.crt")),
+            *("--superlink", f"127.0.0.1:{port or self.port}"),
+            *("--auth-supernode-private-key", str(key)),
+            *("--port", str(_free_port())),
+            *("--node-config", config),
+        ]
+        return self._spawn(command, self.folder / "logs" / f"{key.name}.log")
+
+    def signal_node(self, number: int, what: signal.Signals) -> None:
+        """Send a signal to a SuperNode and to all processes that it has started."""
+        os.killpg(self._nodes[number].pid, what)
+
+    def stop(self) -> None:
+        """End every process: first asked to, then made to."""
+        for what in (signal.SIGTERM, signal.SIGKILL):
+            for process in reversed(self._processes):
+                _signal_group(process, signal.SIGCONT)
+                _signal_group(process, what)
+            deadline = time.monotonic() + _GRACE
+            for process in self._processes:
+                try:
+                    process.wait(max(deadline - time.monotonic(), 0.0))
+                except subprocess.TimeoutExpired:
+                    continue
+        self._processes.clear()
+
+    def _start(self) -> None:
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        certificates.make(self.keys, ["localhost", "127.0.0.1"], self.num_nodes)
+        home = self.folder / "flower"
+        home.mkdir(exist_ok=True)
+        (home / "config.toml").write_text(
+            f'[superlink.{_CONNECTION}]\naddress = "127.0.0.1:{self.port}"\n'
+            f'root-certificates = "{self.keys / "ca.crt"}"\n'
+        )
+        superlink = [
+            "flower-superlink",
+            *("--ssl-ca-certfile", str(self.keys / "ca.crt")),
+            *("--ssl-certfile", str(self.keys / "server.pem")),
+            *("--ssl-keyfile", str(self.keys / "server.key")),
+            "--enable-supernode-auth",
+            *("--port", str(self.port)),
+            *("--database", str(self.folder / "flower" / "superlink.db")),
+        ]
+        log = self.folder / "logs" / "superlink.log"
+        process = self._spawn(superlink, log)
+        _await_port(self.port, process, log)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            public_keys = [self.keys / f"node-{i}.pub" for i in range(self.num_nodes)]
+            self.node_ids = list(pool.map(self.register, public_keys))
+        for number in range(self.num_nodes):
+            self.start_node(number)
+
+    def _spawn(self, command: Sequence[str], log: Path | None) -> subprocess.Popen[bytes]:
+        """Start a process in a group of its own, which ends with us."""
+        output = subprocess.PIPE if log is None else log.open("ab")
+        process = subprocess.Popen(
+            [_SCRIPTS / command[0], *command[1:]],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        if log is not None:
+            output.close()  # type: ignore[union-attr]
+        self._processes.append(process)
+        return process
+
+
+def _signal_group(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, what)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise RuntimeError(
+        f"the SuperLink did not start; the end of its log:\n{log.read_text()[-2000:]}"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _toml(value: object) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value).lower()
