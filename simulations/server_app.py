@@ -20,7 +20,7 @@ from .rules import Plan
 from .serve import serve
 
 _SETTLED_AFTER = 3.0  # seconds without a new node
-_PATIENCE = 30.0  # the same, where more are expected
+_PATIENCE = 10.0  # the same, where more are expected
 
 app = ServerApp()
 

@@ -4,6 +4,7 @@
 folder, and writes the final model and history there.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -27,31 +28,39 @@ class AnsweringGrid(Grid):
     def __init__(self, num_nodes, reply):
         self.node_ids = list(range(num_nodes))
         self.reply = reply
+        self.answers = {}
+        self.numbers = itertools.count()
         malformed.in_a_run()
 
     def get_node_ids(self):
         return self.node_ids
 
+    def push_messages(self, messages):
+        (message,) = messages
+        message_id = f"message {next(self.numbers)}"
+        message.metadata.__dict__["_message_id"] = message_id
+        node = message.metadata.dst_node_id
+        model = message.content["arrays"].to_numpy_ndarrays()
+        made = self.reply(node, int(message.content["config"]["server-round"]), model)
+        if isinstance(made, list):
+            arrays = ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(made)})
+            metrics = MetricRecord({"num-examples": 10, "loss": float(node)})
+            made = RecordDict({"arrays": arrays, "metrics": metrics})
+        if made is None:
+            return [None]  # as for a node that has left: nobody waits for it
+        self.answers[message_id] = [malformed.reply_to(message, made)]
+        return [message_id]
+
+    def pull_messages(self, message_ids):
+        return [reply for i in message_ids for reply in self.answers.pop(i, [])]
+
     def send_and_receive(self, messages, *, timeout=None):
-        answers = []
-        for number, message in enumerate(messages):
-            message.metadata.__dict__["_message_id"] = f"message {number}"
-            node = message.metadata.dst_node_id
-            model = message.content["arrays"].to_numpy_ndarrays()
-            made = self.reply(node, int(message.content["config"]["server-round"]), model)
-            if isinstance(made, list):
-                arrays = ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(made)})
-                metrics = MetricRecord({"num-examples": 10, "loss": float(node)})
-                made = RecordDict({"arrays": arrays, "metrics": metrics})
-            if made is not None:
-                answers.append(malformed.reply_to(message, made))
-        return answers
+        pushed = [self.push_messages([message]) for message in messages]
+        return [reply for message_ids in pushed for reply in self.pull_messages(message_ids)]
 
     def set_run(self, run): ...
     def run(self): ...
     def create_message(self, *arguments): ...
-    def push_messages(self, messages): ...
-    def pull_messages(self, message_ids): ...
 
 
 def model():
@@ -70,7 +79,7 @@ def drift(node, server_round, arrays):
     return [(a + step * (1 - a) + 0.01 * rng.normal(size=a.shape)).astype(a.dtype) for a in arrays]
 
 
-def train(folder, num_rounds, reply=drift, num_nodes=11, **options):
+def train(folder, num_rounds, reply=drift, num_nodes=11, grid=AnsweringGrid, **options):
     """Train with checkpoints; return Flower's result."""
     strategy = GeometricMedianOfMeans(
         num_byzantine=2,
@@ -80,7 +89,7 @@ def train(folder, num_rounds, reply=drift, num_nodes=11, **options):
         **options,
     )
     return strategy.start(
-        AnsweringGrid(num_nodes, reply),
+        grid(num_nodes, reply),
         model(),
         num_rounds,
         evaluate_fn=lambda _, arrays: MetricRecord(

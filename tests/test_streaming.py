@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from flwr.simulation import run_simulation
 from clients.app import message_client_app
 from clients.byzantine import Adversary
 from clients.experiments import ATTACKS, EXPERIMENTS
-from flwr_byz.serverapp.arriving_grid import ArrivingGrid
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from simulations.play import BACKEND
 
@@ -118,35 +116,6 @@ def play(strategy, made, repeated, num_silent=0, stranger=None):
 def test_streaming_needs_batches_that_are_known_beforehand():
     with pytest.raises(ValueError, match="group_by_key"):
         GeometricMedianOfMeans(num_batches=3, streaming=True, group_by_key="partition-id")
-
-
-class SlowGrid:
-    """Hands out each reply some time after the request was pushed."""
-
-    def __init__(self, delays):
-        self.delays, self.pulled = delays, []
-
-    def push_messages(self, messages):
-        self.pushed = time.monotonic()
-        return list(messages)
-
-    def pull_messages(self, message_ids):
-        (message_id,) = message_ids
-        if time.monotonic() - self.pushed < self.delays[message_id]:
-            return []
-        self.pulled.append(message_id)
-        return [message_id]
-
-
-def test_replies_are_handed_out_one_by_one_as_they_arrive():
-    grid = SlowGrid({"late": 0.3, "never": 1e9, "early": 0.0})
-    replies = ArrivingGrid(grid, poll_interval=0.01).send_and_receive(grid.delays, timeout=0.6)
-    start = time.monotonic()
-    assert next(replies) == "early"
-    assert grid.pulled == ["early"]
-    assert next(replies) == "late"
-    assert list(replies) == []
-    assert 0.5 <= time.monotonic() - start < 2.0
 
 
 @pytest.mark.slow

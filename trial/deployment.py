@@ -6,23 +6,30 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 from . import certificates
 
 _SCRIPTS = Path(sys.executable).parent
 _CONNECTION = "trial"
 _GRACE = 5.0  # seconds between asking a process to end and ending it
+_RESTART_AFTER = 3.0  # seconds
 
 
 class Deployment:
     """Starts a SuperLink and N SuperNodes; ends all of them, whatever happens.
+
+    A SuperNode that ends is started again, as a service manager does on a device: Flower's ends
+    where its network fails, and is refused while the SuperLink still holds its last run for alive.
 
     Parameters
     ----------
@@ -34,6 +41,8 @@ class Deployment:
         Folder of the Flower App.
     faults : mapping of int to str, optional
         Nodes that fail, and how (see `clients.faults`).
+    absent : collection of int, optional
+        Nodes that are registered, but not started with the others.
 
     Attributes
     ----------
@@ -42,16 +51,23 @@ class Deployment:
     """
 
     def __init__(
-        self, folder: Path, num_nodes: int, app: Path, faults: Mapping[int, str] | None = None
+        self,
+        folder: Path,
+        num_nodes: int,
+        app: Path,
+        faults: Mapping[int, str] | None = None,
+        absent: Collection[int] = (),
     ) -> None:
         self.folder = folder.resolve()
         self.num_nodes = num_nodes
         self.app = app.resolve()
         self.faults = dict(faults or {})
+        self.absent = absent
         self.node_ids: list[int] = []
         self.port = _free_port()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self._nodes: dict[int, tuple[subprocess.Popen[bytes], int | None]] = {}
+        self._has_ended = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
 
     def __enter__(self) -> Self:
         """Bring everything up."""
@@ -124,11 +140,12 @@ class Deployment:
         return int(json.loads(said)["node-id"])
 
     def start_node(self, number: int, port: int | None = None) -> None:
-        """Start SuperNode `number`; where it ran before, it comes back as the same node.
+        """Start SuperNode `number`, and start it again whenever it ends.
 
         It reaches the SuperLink at another port of this machine where one is given.
         """
-        self._nodes[number] = self.start_stranger(self.keys / f"node-{number}", number, port)
+        node = self.start_stranger(self.keys / f"node-{number}", number, port)
+        self._nodes[number] = node, port
 
     def start_stranger(
         self, key: Path, number: int = 0, port: int | None = None
@@ -149,21 +166,43 @@ class Deployment:
 
     def signal_node(self, number: int, what: signal.Signals) -> None:
         """Send a signal to a SuperNode and to all processes that it has started."""
-        os.killpg(self._nodes[number].pid, what)
+        os.killpg(self._nodes[number][0].pid, what)
+
+    def kill_node(self, number: int) -> None:
+        """Kill a SuperNode for good."""
+        node, _ = self._nodes.pop(number)
+        os.killpg(node.pid, signal.SIGKILL)
+
+    def processes(self, name: str = "") -> list[psutil.Process]:
+        """List the processes of this deployment whose command holds a name."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                is_ours = process.environ().get("FLWR_HOME") == self.environment["FLWR_HOME"]
+                if is_ours and name in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:  # it has ended, or is not ours
+                continue
+        return found
 
     def stop(self) -> None:
         """End every process: first asked to, then made to."""
+        self._has_ended.set()
+        if self._supervisor.ident is not None:
+            self._supervisor.join()
         for what in (signal.SIGTERM, signal.SIGKILL):
-            for process in reversed(self._processes):
-                _signal_group(process, signal.SIGCONT)
-                _signal_group(process, what)
-            deadline = time.monotonic() + _GRACE
-            for process in self._processes:
-                try:
-                    process.wait(max(deadline - time.monotonic(), 0.0))
-                except subprocess.TimeoutExpired:
-                    continue
-        self._processes.clear()
+            processes = self.processes()
+            for process in processes:
+                for each in (signal.SIGCONT, what):
+                    with suppress(psutil.NoSuchProcess):
+                        process.send_signal(each)
+            psutil.wait_procs(processes, timeout=_GRACE)
+
+    def _supervise(self) -> None:
+        while not self._has_ended.wait(_RESTART_AFTER):
+            for number, (node, port) in list(self._nodes.items()):
+                if node.poll() is not None:
+                    self.start_node(number, port)
 
     def _start(self) -> None:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -190,10 +229,12 @@ class Deployment:
             public_keys = [self.keys / f"node-{i}.pub" for i in range(self.num_nodes)]
             self.node_ids = list(pool.map(self.register, public_keys))
         for number in range(self.num_nodes):
-            self.start_node(number)
+            if number not in self.absent:
+                self.start_node(number)
+        self._supervisor.start()
 
     def _spawn(self, command: Sequence[str], log: Path | None) -> subprocess.Popen[bytes]:
-        """Start a process in a group of its own, which ends with us."""
+        """Start a process in a group of its own."""
         output = subprocess.PIPE if log is None else log.open("ab")
         process = subprocess.Popen(
             [_SCRIPTS / command[0], *command[1:]],
@@ -205,13 +246,7 @@ class Deployment:
         )
         if log is not None:
             output.close()  # type: ignore[union-attr]
-        self._processes.append(process)
         return process
-
-
-def _signal_group(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, what)
 
 
 def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

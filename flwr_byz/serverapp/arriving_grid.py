@@ -1,53 +1,142 @@
-"""A grid that hands out replies while others are still on their way."""
+"""A grid that hands out replies while others are still on their way, whatever nodes do."""
 
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from logging import WARNING
+from queue import Empty, SimpleQueue
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.supercore import log
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.run import Run
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from ..bounded_pull import ReplyTooLarge, at_most, room_for
+
+_LEAST_PAUSE, _MOST_PAUSE = 0.1, 2.0  # seconds between two looks at all who have not replied
+_MAX_REASON = 200
+_PATIENCE = 1.0  # seconds that one reply may hold up the others
+
+# What a reply's own bytes make Flower raise; anything else (the network, memory) is not its doing.
+_UNREADABLE = (
+    *(ReplyTooLarge, UnexpectedObjectContentError, DecodeError, ValueError, LookupError),
+    *(TypeError, AttributeError, RecursionError),
+)
+
+_Pulled = SimpleQueue[tuple[str, list[Message]]]
+
+
+class Unreadable(RecordDict):
+    """The content of a reply that cannot be read.
+
+    Attributes
+    ----------
+    reason : str
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class ArrivingGrid(Grid):
     """Another grid, whose `send_and_receive` yields every reply as soon as it can be pulled.
 
-    One reply is pulled at a time, so that no more than one is held unless the caller holds them.
+    Nodes are dealt with one by one, so that none can do harm to a round:
+
+    - A reply that cannot be read has `Unreadable` content; where it is not the reply's doing that
+      it cannot be had, or a message cannot be pushed, that is an error reply. Of Flower's own grid
+      either makes an exception that ends the run.
+    - A reply that is announced and never uploaded holds up neither the others nor the deadline.
+    - A reply may be as large as the arrays sent would be in float64, and a megabyte beside.
+
+    One reply is pulled at a time unless that takes long, so that no more than one is held unless
+    the caller holds them.
 
     Parameters
     ----------
     grid : Grid
-    poll_interval : float, default 0.5
-        Seconds to wait after no reply was found.
     """
 
-    def __init__(self, grid: Grid, poll_interval: float = 0.5) -> None:
+    def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._poll_interval = poll_interval
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Push messages now; return an iterator over the replies until all are in or time is up."""
-        waiting = deque(message_id for message_id in self.push_messages(messages) if message_id)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return self._arrivals(waiting, deadline)
+        """Push messages now; return an iterator over the replies until all are in or time is up.
 
-    def _arrivals(self, waiting: deque[str], deadline: float | None) -> Iterator[Message]:
-        while waiting:
-            found = False
-            for _ in range(len(waiting)):
-                if deadline is not None and time.monotonic() >= deadline:
-                    return
-                message_id = waiting.popleft()
-                replies = list(self.pull_messages([message_id]))
-                if not replies:
-                    waiting.append(message_id)
+        Raises
+        ------
+        Exception
+            What the other grid raises, where not one message can be pushed.
+        """
+        waiting: dict[str, Message] = {}
+        failed: list[tuple[Message, Exception]] = []
+        for message in messages:
+            try:
+                (message_id,) = self._grid.push_messages([message])
+            except Exception as error:  # the node may have brought it about
+                failed.append((message, error))
+            else:
+                if message_id:  # Flower has none for a node that has left
+                    waiting[message_id] = message
+        if failed and not waiting:
+            raise failed[0][1]
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        return self._arrivals(waiting, failed, deadline)
+
+    def _arrivals(
+        self,
+        waiting: dict[str, Message],
+        failed: list[tuple[Message, Exception]],
+        deadline: float,
+    ) -> Iterator[Message]:
+        for message, error in failed:
+            yield _error_reply(message, error)
+        pulled: _Pulled = SimpleQueue()
+        queue = deque(waiting)
+        num_under_way = num_misses = 0
+        pause = _LEAST_PAUSE
+        while (queue or num_under_way) and (left := deadline - time.monotonic()) > 0:
+            if queue:
+                message = waiting[queue.popleft()]
+                threading.Thread(
+                    target=self._pull, args=(message, left, pulled), daemon=True
+                ).start()
+                num_under_way += 1
+            try:
+                message_id, replies = pulled.get(timeout=min(left, _PATIENCE))
+            except Empty:
+                continue
+            num_under_way -= 1
+            if replies:
+                num_misses, pause = 0, _LEAST_PAUSE
                 while replies:
-                    found = True
                     yield replies.pop()
-            if not found:
-                time.sleep(self._poll_interval)
+                continue
+            queue.append(message_id)
+            num_misses += 1
+            if num_misses >= len(queue):
+                time.sleep(min(pause, max(deadline - time.monotonic(), 0.0)))
+                num_misses, pause = 0, min(1.5 * pause, _MOST_PAUSE)
+
+    def _pull(self, message: Message, seconds: float, pulled: _Pulled) -> None:
+        """Pull the reply to a message, if there is one yet."""
+        message_id = message.metadata.message_id
+        try:
+            with at_most(_room(message), seconds):
+                replies = list(self._grid.pull_messages([message_id]))
+        except _UNREADABLE as error:
+            replies = [Message(Unreadable(_described(message, error)), reply_to=message)]
+        except Exception as error:  # whatever happens, it must not stop the round
+            replies = [_error_reply(message, error)]
+        pulled.put((message_id, replies))
 
     def set_run(self, run: Run) -> None:
         """Set the run of the grid."""
@@ -80,3 +169,20 @@ class ArrivingGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull the replies to messages that have arrived."""
         return self._grid.pull_messages(message_ids)
+
+
+def _error_reply(message: Message, error: Exception) -> Message:
+    return Message(Error(ErrorCode.UNKNOWN, _described(message, error)), reply_to=message)
+
+
+def _described(message: Message, error: Exception) -> str:
+    """Describe and log why there is no reply."""
+    reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
+    log(WARNING, "no reply of node %d can be had: %s", message.metadata.dst_node_id, reason)
+    return reason
+
+
+def _room(message: Message) -> int:
+    """Return how many bytes the reply to a message may take."""
+    records = [r for r in message.content.values() if isinstance(r, ArrayRecord)]
+    return room_for(math.prod(array.shape) for record in records for array in record.values())

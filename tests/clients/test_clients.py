@@ -1,3 +1,6 @@
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,16 +19,8 @@ PROBLEMS = pytest.mark.parametrize(
     [LinearRegression(num_clients=8), Digits(num_clients=8)],
     ids=["regression", "digits"],
 )
-CONFIG = {
-    "experiment": "digits",
-    "api": "message",
-    "rule": "fedavg",
-    "attack": "sign-flip",
-    "num-byzantine": -1,
-    "num-rounds": 0,
-    "seed": 0,
-    "results": "",
-}
+DEFAULTS = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+CONFIG = DEFAULTS | {"experiment": "digits", "rule": "fedavg"}
 
 
 def fit(client, server_round=1):
@@ -157,6 +152,10 @@ def test_unflatten_undoes_flatten_and_lets_overflow_be_infinite():
         ("num-rounds", 1.5, "integer"),
         ("seed", -1, "greater than or equal to 0"),
         ("unknown", 1, "not permitted"),
+        ("num-clients", -1, "greater than or equal to 0"),
+        ("round-timeout", 0, "greater than 0"),
+        ("audit", "trail.jsonl", "only the rule geometric-median-of-means writes it"),
+        ("checkpoints", "folder", "only the rule geometric-median-of-means writes it"),
     ],
 )
 def test_a_wrong_run_config_is_one_line_naming_key_value_and_what_is_allowed(key, value, allowed):

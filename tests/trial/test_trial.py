@@ -1,8 +1,12 @@
-"""Real processes on loopback: a SuperLink with TLS, registered SuperNodes, faults, strangers."""
+"""Real processes on loopback: a SuperLink with TLS, registered nodes, faults, strangers, liars."""
 
 import itertools
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +19,8 @@ from flwr_byz import audit
 from simulations import worst_case
 from trial import certificates
 from trial.deployment import Deployment
+
+from .proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 20.0
@@ -29,57 +35,56 @@ def without_faults(num_clients, num_byzantine, rounds):
     return worst_case.train(problem, adversary, rule, rounds, setup.server_learning_rate)["error"]
 
 
-def alive(folder):
-    """Processes that were started in a deployment's environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if f"FLWR_HOME={folder}".encode() in environment:
-            found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
+def config(folder, num_nodes, num_byzantine, num_rounds, **more):
+    return {
+        "experiment": "linear-regression",
+        "attack": "sign-flip",
+        "num-byzantine": num_byzantine,
+        "num-rounds": num_rounds,
+        "num-clients": num_nodes,
+        "round-timeout": DEADLINE,
+        "audit": str(folder / "audit.jsonl"),
+    } | more
+
+
+def rounds_of(run, errors):
+    """Yield the number of each round that a run ends, and note its error."""
+    for line in run.stdout:
+        if found := re.search(rb"round (\d+): error (\S+)", line):
+            errors.append(float(found[2]))
+            yield int(found[1])
+
+
+def seconds_between(lines):
+    ends = [datetime.fromisoformat(line["time"]) for line in lines]
+    return [(b - a).total_seconds() for a, b in itertools.pairwise(ends)]
 
 
 @pytest.mark.slow
 def test_rounds_close_and_liars_are_named_whatever_nodes_do(tmp_path):
     """Ten nodes: two attack, one is killed, one freezes; a stranger and a thief are refused."""
     nodes, byzantine, rounds = 10, 2, 5
-    trail = tmp_path / "audit.jsonl"
+    errors = []
     with Deployment(tmp_path, nodes, ROOT) as deployment:
-        certificates.make_node_key(tmp_path / "stranger")
-        certificates.make_node_key(tmp_path / "thief")
-        strangers = [deployment.start_stranger(tmp_path / name) for name in ("stranger", "thief")]
-        run = deployment.run(
-            {
-                "experiment": "linear-regression",
-                "attack": "sign-flip",
-                "num-byzantine": byzantine,
-                "num-rounds": rounds,
-                "num-clients": nodes,
-                "round-timeout": DEADLINE,
-                "audit": str(trail),
-            }
+        for name in ("stranger", "thief"):
+            certificates.make_node_key(tmp_path / name)
+        (tmp_path / "thief").with_suffix(".pub").write_bytes(
+            (deployment.keys / "node-0.pub").read_bytes()
         )
-        errors = []
-        for line in run.stdout:
-            if found := re.search(rb"round (\d+): error (\S+)", line):
-                errors.append(float(found[2]))
-                if int(found[1]) == 1:
-                    deployment.signal_node(3, signal.SIGKILL)
-                    deployment.signal_node(7, signal.SIGSTOP)
+        strangers = [deployment.start_stranger(tmp_path / name) for name in ("stranger", "thief")]
+        for number in rounds_of(deployment.run(config(tmp_path, nodes, byzantine, rounds)), errors):
+            if number == 1:
+                deployment.kill_node(3)
+                deployment.signal_node(7, signal.SIGSTOP)
         assert deployment.runs()[0]["status"] == "finished:completed"
         assert all(stranger.wait(60) != 0 for stranger in strangers)
         ids = deployment.node_ids
 
     assert len(errors) == rounds + 1
     assert errors[-1] <= 1.5 * without_faults(nodes, byzantine, rounds)
-
-    lines = audit.read(trail)
+    lines = audit.read(tmp_path / "audit.jsonl")
     assert [line["round"] for line in lines] == [1, 2, 3, 4, 5]
-    ends = [datetime.fromisoformat(line["time"]) for line in lines]
-    seconds = [(b - a).total_seconds() for a, b in itertools.pairwise(ends)]
+    seconds = seconds_between(lines)
     assert max(seconds) <= DEADLINE + 5
     assert {lines[1]["clients"][str(ids[i])]["reply"] for i in (3, 7)} == {"silent"}
 
@@ -89,4 +94,115 @@ def test_rounds_close_and_liars_are_named_whatever_nodes_do(tmp_path):
     recall = len(suspected & liars) / len(liars)
     print(f"seconds {seconds}, errors {errors}, precision {precision}, recall {recall}")
     assert (precision, recall) == (1.0, 1.0)
-    assert alive(tmp_path / "flower") == []
+    assert deployment.processes() == []
+
+
+class HostileDeployment(Deployment):
+    """The first nodes are no SuperNodes, but speak Flower's protocol to do harm."""
+
+    kinds = ("hasty", "garbage", "promise", "childless", "twice", "flood", "bomb")
+
+    def start_node(self, number, port=None):
+        if number >= len(self.kinds):
+            super().start_node(number, port)
+            return
+        node = Path(__file__).with_name("hostile_node.py")
+        key = self.keys / f"node-{number}"
+        command = ["python", node, f"127.0.0.1:{self.port}", self.keys / "ca.crt", key]
+        self._spawn([*map(str, command), self.kinds[number]], self.folder / f"{key.name}.log")
+
+
+@pytest.mark.slow
+def test_a_registered_node_that_forges_flower_s_own_protocol_ends_no_round(tmp_path):
+    kinds = HostileDeployment.kinds
+    nodes, rounds = len(kinds) + 6, 2
+    errors = []
+    with HostileDeployment(tmp_path, nodes, ROOT) as deployment:
+        run = deployment.run(config(tmp_path, nodes, 6, rounds, attack="none"))
+        assert list(rounds_of(run, errors)) == [0, 1, 2]
+        assert deployment.runs()[0]["status"] == "finished:completed"
+        ids = deployment.node_ids
+    assert errors[-1] < 0.5 * errors[0]
+    lines = audit.read(tmp_path / "audit.jsonl")
+    assert max(seconds_between(lines)) <= DEADLINE + 5
+    for line in lines:
+        entries = [line["clients"][str(ids[number])] for number in range(nodes)]
+        replies = dict(zip(kinds, (entry["reply"] for entry in entries), strict=False))
+        assert replies.pop("hasty") in ("used", "error")  # as the race ends
+        expected = dict.fromkeys(kinds[1:], "rejected") | {"promise": "silent", "twice": "used"}
+        assert replies == expected
+        assert entries[kinds.index("bomb")]["reason"] == (
+            "'ReplyTooLarge: its arrays unfold to more bytes than it may take'"
+        )
+        assert [entry["reply"] for entry in entries[len(kinds) :]] == ["used"] * 6
+        assert not line["kept"]
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_whatever_fails_and_whoever_comes_and_goes(tmp_path):
+    """Clients raise, exit, flood, come late; nodes vanish, reboot, join; the server is killed."""
+    nodes, byzantine, rounds = 10, 2, 6
+    faults = {1: "raise", 2: "none,late,none", 3: "none,none,none,exit,none,none", 4: "flood"}
+    options = config(tmp_path, nodes, byzantine, rounds, checkpoints=str(tmp_path / "checkpoints"))
+    errors = []
+    with (
+        Deployment(tmp_path, nodes, ROOT, faults, absent=[5, 7]) as deployment,
+        Proxy(deployment.port) as network,
+    ):
+        deployment.start_node(5, network.port)
+        for number in rounds_of(deployment.run(options), errors):
+            if number == 1:
+                deployment.signal_node(6, signal.SIGKILL)
+                network.cut()
+                deployment.start_node(7)
+            if number == 2:
+                network.mend()
+            if number == 3:
+                break
+        for server in deployment.processes("flwr-serverapp"):
+            server.kill()
+        for number in rounds_of(deployment.run(options), errors):
+            print("after the restart: round", number)
+        assert deployment.runs()[0]["status"] == "finished:completed"
+        ids = deployment.node_ids
+
+    lines = audit.read(tmp_path / "audit.jsonl")
+    replies = {}
+    for line in lines:  # of a round that was played again, the last line holds
+        entries = [line["clients"].get(str(i), {"reply": "not asked"}) for i in ids]
+        replies[line["round"]] = [entry["reply"] for entry in entries]
+    for number, of_round in replies.items():
+        print(number, of_round)
+    print(errors, seconds_between(lines))
+    assert list(replies) == list(range(1, rounds + 1))
+    assert errors[-1] < 0.5 * errors[0]
+    by_node = list(zip(*replies.values(), strict=True))
+    assert by_node[1] == ("error",) * rounds
+    assert by_node[4] == ("rejected",) * rounds
+    assert by_node[2][:2] == ("used", "silent")
+    assert by_node[3][2:4] == ("used", "silent")
+    assert by_node[7][0] == "not asked"
+    assert by_node[5][1] == by_node[6][1] == "silent"
+    assert by_node[5][-1] == by_node[6][-1] == by_node[7][-1] == "used"
+
+
+@pytest.mark.slow
+def test_ctrl_c_tears_down_every_process_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "trial", "--nodes", "3", "--byzantine", "0"]
+    command += ["--rounds", "3", "--results", str(tmp_path)]
+    deployment = Deployment(tmp_path, 3, ROOT)  # not started: it knows its processes
+    trial = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    since = time.monotonic()
+    while not (tmp_path / "checkpoints" / "round-000001.npz").exists():
+        assert time.monotonic() - since < 120
+        assert trial.poll() is None
+        time.sleep(0.1)
+    assert deployment.processes() != []
+    os.killpg(trial.pid, signal.SIGINT)
+    assert trial.wait(30) == 130
+    assert deployment.processes() == []
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "suspicion" in again.stdout
+    assert [line["round"] for line in audit.read(tmp_path / "audit.jsonl")][-2:] == [2, 3]
+    assert deployment.processes() == []

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, cast
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast
 
 from flwr.app import MetricRecordValues
 from flwr.common import (
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from ...aggregation.median_of_means import TrimNorm
 from ...audit import AuditTrail
+from ...bounded_pull import room_for
 from ...metrics import aggregate_metrics, agreed_metrics, median_of_means
 from ...payload import (
     Layout,
@@ -46,6 +47,9 @@ from ...payload import (
 from ...progress import Progress
 from ...server_round import ServerRound
 from ...settings import Settings
+from ..guarded_client import GuardedClient
+
+Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
 
 _OK = Status(Code.OK, "")
 
@@ -186,7 +190,7 @@ class GeometricMedianOfMeans(FedAvg):
             except MalformedReply as error:
                 log(WARNING, "the parameters sent are malformed (%s); clients decide", error)
         self._round.sends(model, [client.cid for client, _ in instructions])
-        return instructions
+        return _guarded(instructions, parameters)
 
     def aggregate_fit(
         self,
@@ -240,7 +244,7 @@ class GeometricMedianOfMeans(FedAvg):
         if not instructions:
             self._finish(server_round, parameters)
         self._evaluated = parameters
-        return instructions
+        return _guarded(instructions, parameters)
 
     def aggregate_evaluate(
         self,
@@ -331,6 +335,17 @@ class _Nobody(ClientProxy):
 
     def reconnect(self, *_: object) -> DisconnectRes:
         raise NotImplementedError
+
+
+def _guarded(
+    instructions: list[tuple[ClientProxy, Instruction]], parameters: Parameters
+) -> list[tuple[ClientProxy, Instruction]]:
+    """Guard the clients, where it is known what their replies may take."""
+    try:
+        room = room_for(spec.size for spec in parameters_layout(parameters).arrays)
+    except MalformedReply:
+        return instructions
+    return [(GuardedClient(client, room), instruction) for client, instruction in instructions]
 
 
 def _numpy_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:

@@ -37,7 +37,7 @@ from ...payload import (
 from ...progress import Progress
 from ...server_round import ServerRound
 from ...settings import Settings
-from ..arriving_grid import ArrivingGrid
+from ..arriving_grid import ArrivingGrid, Unreadable
 
 _POLL_INTERVAL = 1.0
 
@@ -191,9 +191,12 @@ class GeometricMedianOfMeans(FedAvg):
         """Run rounds of training and evaluation, as ``flwr.serverapp.strategy.Strategy.start``.
 
         A round is over when all nodes asked have replied, or after `timeout` seconds; who has not
-        replied by then is silent. Where too few nodes are connected for a round, it waits for them
-        no longer than that, keeps the model, and the next round begins; only the first round waits
-        without end, as Flower does.
+        replied by then is silent. No node can end the run, hold a round up for longer, or have the
+        server read more than the model takes in float64 (see `ArrivingGrid`).
+
+        Where too few nodes are connected for a round, it waits for them no longer than that, keeps
+        the model, and the next round begins; only the first round waits without end, as Flower
+        does.
 
         Raises
         ------
@@ -223,7 +226,7 @@ class GeometricMedianOfMeans(FedAvg):
             return metrics
 
         return super().start(
-            ArrivingGrid(grid) if self.streaming else grid,
+            ArrivingGrid(grid),
             initial_arrays if progress.finished < 0 else _array_record(progress.arrays),
             num_rounds,
             timeout,
@@ -344,6 +347,8 @@ class GeometricMedianOfMeans(FedAvg):
         return read_arrays(self._arrays(content), layout), self._read_metrics(content)
 
     def _arrays(self, content: RecordDict) -> ArrayRecord:
+        if isinstance(content, Unreadable):
+            raise MalformedReply(content.reason)
         records = _records(content, ArrayRecord)
         if set(records) != {self.arrayrecord_key}:
             raise MalformedReply(
