@@ -11,6 +11,14 @@ import ray
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {"README.md": README} | {
+    page.name: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")
+}
+EXAMPLES = [
+    pytest.param(example, id=f"{name}-{number}")
+    for name, text in PAGES.items()
+    for number, example in enumerate(re.findall(r"```python\n(.*?)```", text, re.S))
+]
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
@@ -29,6 +37,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         ("flwr_byz.attacks", ["flwr", "torch", "ray", "scipy"]),
         ("flwr_byz.serverapp.strategy", ["torch", "ray", "scipy", "matplotlib"]),
         ("flwr_byz.server.strategy", ["torch", "ray", "scipy", "matplotlib"]),
+        ("clients.app", ["torch", "ray", "sklearn", "datasets", "matplotlib"]),
+        ("simulations.server_app", ["torch", "ray", "sklearn", "datasets", "matplotlib"]),
     ],
 )
 def test_a_module_needs_no_more_than_it_should(module, strangers):
@@ -37,11 +47,10 @@ def test_a_module_needs_no_more_than_it_should(module, strangers):
     assert ran.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", README))))
-def test_an_example_of_the_readme_runs(number):
-    example = re.findall(r"```python\n(.*?)```", README, re.S)[number]
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_of_the_docs_runs(example):
     try:
-        exec(compile(example, f"README example {number}", "exec"), {})
+        exec(compile(example, "example", "exec"), {})
     finally:
         ray.shutdown()
 

@@ -1,0 +1,82 @@
+"""What docs/deployment.md tells a reader to type, typed."""
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from flwr_byz import audit
+from trial.deployment import Deployment
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+LEFT_OUT = shutil.ignore_patterns(".*", "results", "tests", "docs", "benchmarks", "__pycache__")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_deployment_page_bring_up_a_deployment_and_run_the_app(tmp_path):
+    app = tmp_path / "app"
+    shutil.copytree(ROOT, app, ignore=LEFT_OUT)
+    deployment = Deployment(app, 3, app)  # not started: it knows the environment, and its processes
+    port = free_port()
+
+    def here(text):
+        text = text.replace("superlink.example.org", "127.0.0.1").replace("8000", port)
+        text = text.replace("~/.flwr", "$FLWR_HOME").replace("/path/to/keys", str(app / "keys"))
+        return re.sub(r"pip install .*\n", "", text)
+
+    keys, superlink, register, node, run = map(here, re.findall(r"```bash\n(.*?)```", TEXT, re.S))
+    (connection,) = map(here, re.findall(r"```toml\n(.*?)```", TEXT, re.S))
+    home = Path(deployment.environment["FLWR_HOME"])
+    home.mkdir()
+    (home / "config.toml").write_text(connection)
+
+    def type_in(command):
+        return subprocess.run(
+            ["bash", "-ec", command],
+            cwd=app,
+            env=deployment.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def start(command):
+        with (tmp_path / "services.log").open("ab") as log:
+            subprocess.Popen(
+                ["bash", "-ec", command],
+                cwd=app,
+                env=deployment.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    try:
+        assert type_in(keys).returncode == 0
+        start(superlink)
+        for number in range(3):
+            for _ in range(20):  # until the SuperLink is up
+                registered = type_in(register.replace("node-0", f"node-{number}"))
+                if registered.returncode == 0:
+                    break
+                time.sleep(1)
+            assert registered.returncode == 0, registered.stdout + registered.stderr
+            this_node = node.replace("node-0", f"node-{number}").replace("-id=0", f"-id={number}")
+            start(f"{this_node.strip()} --port {free_port()}")
+        ran = type_in(run)
+        assert "round 3: error" in ran.stdout + ran.stderr, ran.stdout + ran.stderr
+    finally:
+        deployment.stop()
+    assert [line["round"] for line in audit.read(app / "audit.jsonl")] == [1, 2, 3]
+    assert (app / "checkpoints" / "round-000003.npz").exists()
