@@ -5,6 +5,7 @@ batches, N samples in all, d parameters, η the step, γ the gap of the median, 
 Where a condition of the paper does not hold, `ConditionFails` says which, and by how much.
 """
 
+from .calibration import attack_strength, calibrated_contraction, calibrated_error, correction
 from .concentration import check_delta, delta_1, delta_2, xi_1, xi_2
 from .conditions import ConditionFails
 from .constants import (
@@ -25,6 +26,7 @@ from .descent import (
     step_size,
 )
 from .median import c_alpha, median_radius
+from .planner import Plan, StrategyOptions, TradeOff, plan
 from .probability import binary_divergence, exact_success_probability, success_probability
 from .rates import (
     client_computation,
@@ -42,13 +44,20 @@ __all__ = [
     "ConditionFails",
     "Constants",
     "Guarantee",
+    "Plan",
     "Statistics",
+    "StrategyOptions",
+    "TradeOff",
+    "attack_strength",
     "binary_divergence",
     "c_alpha",
+    "calibrated_contraction",
+    "calibrated_error",
     "check_delta",
     "client_computation",
     "communication",
     "contraction",
+    "correction",
     "delta_1",
     "delta_2",
     "error_bound",
@@ -61,6 +70,7 @@ __all__ = [
     "median_radius",
     "minimax_rate",
     "paper_rate",
+    "plan",
     "population_contraction",
     "rho",
     "rounds_to_floor",

@@ -50,6 +50,12 @@ def require_positive(**values: float) -> None:
             raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
+def require_count(name: str, value: int, *, least: int) -> None:
+    """Raise ValueError where a named number is no integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
 def require_nonnegative(**values: float) -> None:
     """Raise ValueError where a named number is not finite and at least 0."""
     for name, value in values.items():
