@@ -13,7 +13,9 @@ from rich.table import Table
 
 from .theory import Plan, plan
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+_ROWS_SHOWN = 12
+
+app = typer.Typer(add_completion=False)
 
 
 @app.callback()
@@ -46,14 +48,17 @@ def plan_command(
 
     Expected errors are calibrated on linear regression with Gaussian features.
     """
-    made = plan(
-        num_clients=num_clients,
-        num_byzantine=num_byzantine,
-        samples_per_client=samples_per_client,
-        dim=dim,
-        epsilon=epsilon,
-        distance=distance,
-    )
+    try:
+        made = plan(
+            num_clients=num_clients,
+            num_byzantine=num_byzantine,
+            samples_per_client=samples_per_client,
+            dim=dim,
+            epsilon=epsilon,
+            distance=distance,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if plot is not None:
         draw_trade_off(made, plot)
     if as_json:
@@ -71,7 +76,7 @@ def print_plan(made: Plan, console: Console) -> None:
     _print_rows(
         console,
         "Settings",
-        ("batches k", f"{made.num_batches}", f"smallest k ≥ 2(1+ε)q, ε = {made.epsilon:g}"),
+        ("batches k", f"{made.num_batches}", f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"),
         ("step η", _number(made.step_size), "L/(2M²)"),
         ("trim norm τ", _number(made.trim_norm), "twice an honest batch's norm at the start"),
         ("gap γ", _number(made.gamma), "1/N"),
@@ -89,7 +94,7 @@ def print_plan(made: Plan, console: Console) -> None:
     if made.guarantee is None:
         promised = [
             ("bound", f"none: {made.guarantee_fails}"),
-            ("it takes", f"{_number(made.samples_for_guarantee)} samples a client"),
+            ("it takes", f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"),
         ]
     else:
         promised = [
@@ -100,11 +105,15 @@ def print_plan(made: Plan, console: Console) -> None:
     probability = f"{_number(exact)} (by Chernoff {_number(chernoff)})"
     _print_rows(console, "Proved (Theorem 4)", *promised, ("with probability", probability))
 
-    curve = Table(title="Trade-off over k", title_justify="left")
+    console.print("\n[bold]Trade-off over k")
+    curve = Table()
     for name in ("k", "error, attacked", "in peace", "√(dk/N)", "Theorem 4"):
         curve.add_column(name, justify="right")
-    for point in made.trade_off:
+    every = -(-len(made.trade_off) // _ROWS_SHOWN)
+    for place, point in enumerate(reversed(made.trade_off)):
         chosen = point.num_batches == made.num_batches
+        if place % every and not chosen:
+            continue
         curve.add_row(
             f"{point.num_batches}",
             _number(point.expected_error),
@@ -121,14 +130,14 @@ def draw_trade_off(made: Plan, path: Path) -> None:
 
     Raises
     ------
-    ValueError
+    click.UsageError
         Where Matplotlib is not installed, or the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError("--plot needs Matplotlib: pip install 'flwr-byz[plots]'") from None
+        raise click.UsageError("--plot needs Matplotlib: pip install 'flwr-byz[plots]'") from None
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -165,12 +174,13 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     axes.legend(frameon=False)
     try:
         figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise ValueError(f"--plot {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--plot {path}: {error}") from None
 
 
 def _print_rows(console: Console, title: str, *rows: tuple[str, ...]) -> None:
-    table = Table(title=title, title_justify="left", show_header=False)
+    console.print(f"\n[bold]{title}")
+    table = Table(show_header=False)
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -189,9 +199,8 @@ def main() -> None:
         code = app(standalone_mode=False)
     except click.Abort:
         sys.exit(130)
-    except (click.ClickException, ValueError) as error:
-        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"flwr-byz: {' '.join(said.split())}", file=sys.stderr)
+    except click.ClickException as error:
+        print(f"flwr-byz: {' '.join(error.format_message().split())}", file=sys.stderr)
         sys.exit(2)
     sys.exit(code)
 

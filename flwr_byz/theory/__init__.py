@@ -5,7 +5,7 @@ batches, N samples in all, d parameters, η the step, γ the gap of the median, 
 Where a condition of the paper does not hold, `ConditionFails` says which, and by how much.
 """
 
-from .calibration import attack_strength, calibrated_contraction, calibrated_error, correction
+from .calibration import calibrated_contraction, calibrated_error
 from .concentration import check_delta, delta_1, delta_2, xi_1, xi_2
 from .conditions import ConditionFails
 from .constants import (
@@ -48,7 +48,6 @@ __all__ = [
     "Statistics",
     "StrategyOptions",
     "TradeOff",
-    "attack_strength",
     "binary_divergence",
     "c_alpha",
     "calibrated_contraction",
@@ -57,7 +56,6 @@ __all__ = [
     "client_computation",
     "communication",
     "contraction",
-    "correction",
     "delta_1",
     "delta_2",
     "error_bound",

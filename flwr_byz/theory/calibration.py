@@ -6,16 +6,19 @@ gradient with a root mean square distance of σ√(dk/N). Let q of them stand fa
 many dimensions the geometric median then moves by α/√(1 − 2α) of that distance, α = q/k: it settles
 where the pull of the honest means, (1 − α)·s/√(1 + s²) for a move of s distances, equals α. The
 other k − q means average to within σ√(d/N)·√(k/(k − q)) of the gradient. An adversary that knows
-θ* pushes where that noise points already, so the two add up to
+θ* pushes where that noise points already, so the two add up to σ·x,
 
-    σ·x,  x = c·√(d/N)·(√(k/(k − q)) + q/√(k − 2q)),
+    x = √(d/N)·√(k/(k − q)) + c·α/√(1 − 2α)·√(dk/N),
 
 at a distance e from θ* with σ² + growth²·e² in the place of σ². The model stays where the gradient,
 of length L·e at least, equals this: e = σx/√(L² − growth²x²); where growth·x ≥ L it is driven off.
-For fixed q the second term is √(dq/N) times a function of k/q: the paper's rate.
+For k = 2(1+ε)q the second term is √(dq/N) times a constant: the paper's rate. Where nobody attacks,
+x = a·√(d/N).
 
-c makes up for few dimensions. It is measured by Monte Carlo with the real rule and stored in
-``calibration.jsonl``, which ``python -m simulations.calibrate`` computes again.
+c makes up for few dimensions and for an adversary that takes the batches which it gains most from;
+a is what a median loses beside a mean. They are measured by Monte Carlo with the real rule, for
+k = 40 (see `monte_carlo.descend`), and stored in ``calibration.jsonl``, which
+``python -m simulations.calibrate`` makes. For fewer than six batches c is somewhat too large.
 """
 
 import json
@@ -30,19 +33,29 @@ from .conditions import require_batches, require_positive
 from .constants import LINEAR_REGRESSION, Statistics
 from .descent import sharp_population_contraction, step_size
 from .monte_carlo import descend, root_mean_square
-from .rates import error_rate
+from .rates import error_rate, minimax_rate
 
 TABLE = "calibration.jsonl"
 DIMS = (1, 2, 4, 8, 16, 32, 64)
-SHARES = (0.0, 0.125, 0.25, 0.375, 0.45)  # q/k
+SHARES = (0.025, 0.125, 0.25, 0.375, 0.45)  # q/k
 NUM_BATCHES = 40
-_STRENGTH = 0.15  # x at which c is measured: small enough that terms of second order are
+_STRENGTH = 0.15  # x at which c is measured, at most: what it does to σ² hardly counts
+_LEAST_SAMPLES = 20  # of a batch, for each parameter, where c is measured
 _REACH = 1e3  # norm of a Byzantine mean, in distances of honest means: as good as infinity
-_ROUNDS = 12
+_ROUNDS = 8
 
 
-def attack_strength(dim: int, num_samples: float, num_batches: int, num_byzantine: int) -> float:
-    """Return √(d/N)·(√(k/(k − q)) + q/√(k − 2q)), x before calibration.
+def error_strength(
+    dim: int, num_samples: float, num_batches: int, num_byzantine: int, *, c: float = 1.0
+) -> float:
+    """Return x = √(d/N)·(√(k/(k − q)) + c·q/√(k − 2q)), what stays for σ = L = 1 and no growth.
+
+    Parameters
+    ----------
+    dim, num_samples, num_batches, num_byzantine : int
+        d, N, k and q.
+    c : float, default 1.0
+        That of many dimensions; see `attack_factor`.
 
     Raises
     ------
@@ -52,20 +65,42 @@ def attack_strength(dim: int, num_samples: float, num_batches: int, num_byzantin
     require_positive(dim=dim, num_samples=num_samples)
     require_batches(num_batches, num_byzantine)
     k, q = num_batches, num_byzantine
-    return sqrt(dim / num_samples) * (sqrt(k / (k - q)) + q / sqrt(k - 2 * q))
+    return sqrt(dim / num_samples) * (sqrt(k / (k - q)) + c * q / sqrt(k - 2 * q))
 
 
-def correction(dim: int, num_batches: int, num_byzantine: int) -> float:
-    """Return c for d, k and q, interpolated in log d and q/k in the table, constant beyond it.
+def attack_factor(dim: int, num_batches: int, num_byzantine: int) -> float:
+    """Return c for d and q/k, interpolated in the table in log d and q/k, constant beyond it.
 
-    One and two batches are averaged, so c is 1 for them.
+    Raises
+    ------
+    ConditionFails
+        Where q/k ≥ 1/2.
     """
     require_batches(num_batches, num_byzantine)
-    if num_batches <= 2:
-        return 1.0
-    table = _table()
-    of_share = [float(np.interp(log(dim), [log(d) for d in DIMS], row)) for row in table]
+    of_share = [_at_dim(dim, share) for share in SHARES]
     return float(np.interp(num_byzantine / num_batches, SHARES, of_share))
+
+
+def median_factor(dim: int, num_batches: int) -> float:
+    """Return a for d, interpolated in the table; 1 for one or two batches, which are averaged."""
+    return 1.0 if num_batches <= 2 else _at_dim(dim, 0.0)
+
+
+def calibrated_strength(
+    dim: int, num_samples: float, num_batches: int, num_byzantine: int
+) -> float:
+    """Return x, calibrated; never less than where nobody attacks.
+
+    Raises
+    ------
+    ConditionFails
+        Where q/k ≥ 1/2.
+    """
+    in_peace = median_factor(dim, num_batches) * minimax_rate(dim, num_samples)
+    if num_byzantine == 0:
+        return in_peace
+    c = attack_factor(dim, num_batches, num_byzantine)
+    return max(in_peace, error_strength(dim, num_samples, num_batches, num_byzantine, c=c))
 
 
 def calibrated_error(
@@ -93,7 +128,7 @@ def calibrated_error(
     ConditionFails
         Where q/k ≥ 1/2.
     """
-    x = _calibrated_strength(dim, num_samples, num_batches, num_byzantine)
+    x = calibrated_strength(dim, num_samples, num_batches, num_byzantine)
     room = statistics.L**2 - (statistics.growth * x) ** 2
     return statistics.sigma * x / sqrt(room) if room > 0 else inf
 
@@ -108,70 +143,79 @@ def calibrated_contraction(
     """Return the factor by which a round of step L/(2M²) contracts far from θ*, calibrated.
 
     It is √(1 − 3L²/(4M²)) + η·growth·x. At 1 and above, the model does not come nearer.
+
+    Raises
+    ------
+    ConditionFails
+        Where q/k ≥ 1/2.
     """
     L, M = statistics.L, statistics.M
-    x = _calibrated_strength(dim, num_samples, num_batches, num_byzantine)
+    x = calibrated_strength(dim, num_samples, num_batches, num_byzantine)
     return sharp_population_contraction(L, M) + step_size(L, M) * statistics.growth * x
 
 
-def _calibrated_strength(
-    dim: int, num_samples: float, num_batches: int, num_byzantine: int
-) -> float:
-    x = attack_strength(dim, num_samples, num_batches, num_byzantine)
-    return correction(dim, num_batches, num_byzantine) * x
+def _at_dim(dim: int, share: float) -> float:
+    require_positive(dim=dim)
+    table = _table()
+    return float(np.interp(log(dim), np.log(DIMS), [table[share, of_dim] for of_dim in DIMS]))
 
 
 @lru_cache(maxsize=1)
-def _table() -> tuple[tuple[float, ...], ...]:
-    """Return c by share, then by dimension."""
+def _table() -> dict[tuple[float, int], float]:
+    """Return the factor for each q/k and d: c, and a where q is 0."""
     lines = files(__package__).joinpath(TABLE).read_text(encoding="utf-8").splitlines()
-    cells = {(cell["byzantine_share"], cell["dim"]): cell["c"] for cell in map(json.loads, lines)}
-    return tuple(tuple(cells[share, dim] for dim in DIMS) for share in SHARES)
+    cells = map(json.loads, lines)
+    return {(cell["byzantine_share"], cell["dim"]): cell["factor"] for cell in cells}
 
 
 # --- how the table is made ------------------------------------------------------------------------
 
 
-def num_seeds(dim: int) -> int:
+def num_runs(dim: int) -> int:
     """Return how many runs a cell of the table takes: more in few dimensions, where runs differ."""
-    return max(2400 // dim, 40)
+    return max(800 // dim, 32)
 
 
-def measure_correction(dim: int, share: float, seeds: Sequence[int]) -> tuple[float, float]:
-    """Measure c for d and q/k by Monte Carlo: the root mean square error of runs, over its formula.
+def measure_factor(dim: int, byzantine_share: float, seeds: Sequence[int]) -> tuple[float, float]:
+    """Measure c by Monte Carlo, or a where nobody is Byzantine.
 
     Parameters
     ----------
     dim : int
         d.
-    share : float
+    byzantine_share : float
         q/k, a multiple of 1/40.
     seeds : sequence of int
-        One run each.
+        One run each, at least two.
 
     Returns
     -------
-    c, standard_error : float
+    factor, standard_error : float
     """
-    num_byzantine = round(share * NUM_BATCHES)
-    at_one_sample = attack_strength(dim, NUM_BATCHES, NUM_BATCHES, num_byzantine)
-    batch_samples = round((at_one_sample / _STRENGTH) ** 2)
-    num_samples = batch_samples * NUM_BATCHES
-    x = attack_strength(dim, num_samples, NUM_BATCHES, num_byzantine)
+    k, q = NUM_BATCHES, round(byzantine_share * NUM_BATCHES)
+    needed = round((error_strength(dim, k, k, q) / _STRENGTH) ** 2)
+    batch_samples = max(needed, _LEAST_SAMPLES * dim)
+    num_samples = batch_samples * k
     final = [
         descend(
-            num_clients=NUM_BATCHES,
-            num_byzantine=num_byzantine,
-            num_batches=NUM_BATCHES,
+            num_clients=k,
+            num_byzantine=q,
+            num_batches=k,
             samples_per_client=batch_samples,
             dim=dim,
             rounds=_ROUNDS,
-            distance=x,
-            reach=_REACH * error_rate(dim, NUM_BATCHES, num_samples),
+            distance=_STRENGTH,
+            reach=_REACH * error_rate(dim, k, num_samples),
             seed=seed,
         )[-1]
         for seed in seeds
     ]
     error, standard_error = root_mean_square(np.array(final))
-    # e = cx/√(1 − c²x²), solved for c.
-    return error / sqrt(1 + error**2) / x, standard_error / sqrt(1 + error**2) ** 3 / x
+    # e = x/√(1 − x²), solved for x, and x for the factor.
+    noise = minimax_rate(dim, num_samples)
+    x = error / sqrt(1 + error**2)
+    standard_error /= sqrt(1 + error**2) ** 3
+    if q == 0:
+        return x / noise, standard_error / noise
+    attack = noise * q / sqrt(k - 2 * q)
+    return (x - noise * sqrt(k / (k - q))) / attack, standard_error / attack

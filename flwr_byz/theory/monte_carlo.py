@@ -27,9 +27,10 @@ def descend(
 ) -> NDArray[np.float64]:
     """Run Algorithm 2 and return ‖θt − θ*‖ before and after each round.
 
-    Data are those of the paper's section 4: y = ⟨w, θ*⟩ + ζ with w ~ N(0, I) and ζ ~ N(0, 1). One
-    client in each of q batches is Byzantine and takes the mean of its batch to where it pushes the
-    model straight away from θ*, at a norm of `reach`.
+    Data are those of the paper's section 4: y = ⟨w, θ*⟩ + ζ with w ~ N(0, I) and ζ ~ N(0, 1). In
+    each round one client is Byzantine in each of the q batches that would bring the model nearest
+    to θ*. It takes the mean of its batch to where that pushes the model straight away from θ*, at a
+    norm of `reach`.
 
     Parameters
     ----------
@@ -59,13 +60,16 @@ def descend(
         offsets[client] = features.T @ noise / samples_per_client
     from_optimum = rng.normal(size=dim)
     from_optimum *= distance / np.linalg.norm(from_optimum)
-    taken = split_into_batches(range(num_clients), num_batches)[:num_byzantine]
+    batches = [list(batch) for batch in split_into_batches(range(num_clients), num_batches)]
     errors = [distance]
     for _ in range(rounds):
         gradients = hessians @ from_optimum - offsets
-        away = -reach * from_optimum / errors[-1]
-        for batch in taken:
-            gradients[batch[0]] = len(batch) * away - gradients[list(batch[1:])].sum(axis=0)
+        away = -from_optimum / errors[-1]
+        pushes = [gradients[batch].mean(axis=0) @ away for batch in batches]
+        for taken in np.argsort(pushes)[:num_byzantine]:
+            first, *others = batches[taken]
+            target = len(batches[taken]) * reach * away
+            gradients[first] = target - gradients[others].sum(axis=0)
         aggregate = geometric_median_of_means(
             gradients, num_batches, trim_norm=trim_norm, gamma=gamma
         ).point

@@ -19,7 +19,7 @@ from .theorems import Guarantee, theorem_4
 
 _CURVE_POINTS = 40
 _MOST_SAMPLES = 10**15
-_LEAST_LOG_DELTA = -700.0  # e to it is still a float64
+_LEAST_LOG_DELTA = -500.0  # e to it, and its inverse, are float64 numbers
 
 
 class StrategyOptions(TypedDict):
@@ -83,7 +83,7 @@ class Plan:
         η = L/(2M²).
     rounds : int or None
         After which what is left of ‖θ0 − θ*‖ is a tenth of `expected_error`, at
-        `expected_contraction` a round; None where no number of rounds helps.
+        `expected_contraction` a round; None where one is infinite or the other 1 or more.
     expected_error, error_in_peace : float
         Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and where
         nobody attacks. Infinity where the attack drives the model off.
@@ -378,7 +378,9 @@ class _Setting:
 
 
 def _curve(least: int, chosen: int, most: int) -> list[int]:
-    """Return about 40 numbers of batches from the least to the most, the chosen one among them."""
+    """Return up to 41 numbers of batches from the least to the most, the chosen one among them."""
+    if most - least < _CURVE_POINTS:
+        return list(range(least, most + 1))
     spaced = np.geomspace(least, most, _CURVE_POINTS).round().astype(int)
     return sorted({*spaced.tolist(), chosen})
 
