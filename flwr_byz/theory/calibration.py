@@ -121,7 +121,8 @@ def calibrated_error(
     Returns
     -------
     float
-        e = σx/√(L² − growth²x²); infinity where growth·x ≥ L.
+        e = σx/√(L² − growth²x²); infinity where growth·x ≥ L: with so few samples the scatter
+        outgrows the gradient, and nothing draws the model to θ*.
 
     Raises
     ------

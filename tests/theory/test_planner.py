@@ -176,7 +176,7 @@ def test_the_plans_own_settings_come_to_the_expected_error(reach):
     assert 0.8 * found.expected_error < error < 1.15 * found.expected_error
 
 
-def test_too_few_samples_are_said_to_diverge():
+def test_too_few_samples_leave_no_error_to_expect():
     found = theory.plan(num_clients=10, num_byzantine=4, samples_per_client=1, dim=100)
     assert found.expected_error == inf
     assert found.rounds is None
