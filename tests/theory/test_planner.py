@@ -198,6 +198,32 @@ def test_theorem_4_is_vacuous_until_the_samples_that_the_plan_names():
     assert short.guarantee is None
 
 
+def test_a_bound_beyond_where_a_training_starts_is_none():
+    enough = EXAMPLE | {"samples_per_client": 5 * 10**7}
+    assert theory.plan(**enough).guarantee.floor > 0.5
+    found = theory.plan(**enough, distance=0.5)
+    assert found.guarantee is None
+    assert found.guarantee_fails.startswith("ηξ1/ρ ≤ ‖θ0 − θ*‖ does not hold")
+
+
+def test_a_trim_norm_that_could_reach_honest_batches_proves_nothing():
+    """Statistics that make little of the gradient, beside constants that allow for more."""
+    flat = theory.Statistics(L=0.1, M=0.1, sigma=1.0, growth=0.0)
+    found = theory.plan(
+        **EXAMPLE | {"samples_per_client": 10**10},
+        statistics=flat,
+        constants=theory.linear_regression(1e10, 20, 1e-10),
+    )
+    assert found.guarantee is None
+    assert "≤ τ does not hold" in found.guarantee_fails
+
+
+def test_an_attack_never_helps():
+    """One of ten thousand batches in one dimension, where a median loses most beside a mean."""
+    attacked, in_peace = (theory.calibrated_error(1, 10**6, 10**4, q) for q in (1, 0))
+    assert attacked == in_peace
+
+
 def test_what_is_proved_takes_the_smallest_batch():
     """Of 41 clients in 20 batches, most batches hold two."""
     samples = 10**9
