@@ -100,15 +100,21 @@ def test_the_attack_factor_is_interpolated_in_the_logarithm_of_d_and_in_q_over_k
     assert factor(8, 1000, 1) == factor(8, 40, 1)
 
 
-@pytest.mark.parametrize(("dim", "share"), [(32, 0.25), (64, 0.0)])
+@pytest.mark.parametrize(("dim", "share"), [(32, 0.25), (16, 0.45)])
 def test_a_cell_of_the_table_comes_out_again(dim, share):
     factor, standard_error = calibration.measure_factor(
-        dim, share, range(calibration.num_runs(dim))
+        dim, share, range(calibration.num_runs(dim, share))
     )
     q = round(40 * share)
     stored = calibration.attack_factor(dim, 40, q) if q else calibration.median_factor(dim, 40)
     assert stored == pytest.approx(factor, abs=2e-4)
     assert standard_error < 0.03
+
+
+@pytest.mark.parametrize(("dim", "efficiency"), [(1, 2 / np.pi), (2, np.pi / 4)])
+def test_a_median_loses_beside_a_mean_what_is_known_of_gaussian_samples(dim, efficiency):
+    """The relative efficiencies of the median, and of the spatial median in the plane."""
+    assert calibration.median_factor(dim, 40) == pytest.approx(1 / sqrt(efficiency), rel=0.05)
 
 
 def test_the_attack_factor_is_one_in_many_dimensions_and_more_in_few():
