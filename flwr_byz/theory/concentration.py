@@ -1,0 +1,109 @@
+"""How far the mean gradient of a batch strays from the true one (the paper's section 3.2).
+
+n is the number of samples of a batch, N/k.
+"""
+
+from math import log, sqrt
+
+from .conditions import require_above, require_at_most, require_positive
+from .median import c_alpha
+
+
+def _check(n: float, d: int, delta: float) -> None:
+    require_positive(n=n, d=d)
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be in (0, 1), got {delta}")
+
+
+def delta_1(n: float, d: int, delta: float, sigma: float) -> float:
+    """Return Δ1 = √2·σ·√((d log 6 + log(3/δ))/n): (22) with σ1, (25) with σ2.
+
+    A batch mean of gradients at θ* strays by more than 2Δ1 with probability at most δ/3 (Lemma 6),
+    where Δ1 ≤ σ1²/α1; see `check_delta`.
+
+    Parameters
+    ----------
+    n : float
+        Samples in a batch, N/k.
+    d : int
+        Dimension.
+    delta : float
+        0 < δ < 1.
+    sigma : float
+        σ1 of Assumption 2, or σ2 of Assumption 3 for Δ1′ (25).
+    """
+    _check(n, d, delta)
+    require_positive(sigma=sigma)
+    return sqrt(2) * sigma * sqrt((d * log(6) + log(3 / delta)) / n)
+
+
+def delta_2(
+    n: float,
+    d: int,
+    delta: float,
+    *,
+    sigma_1: float,
+    sigma_2: float,
+    alpha_2: float,
+    M: float,
+    M_prime: float,
+    r: float,
+) -> float:
+    """Return Δ2, equation (26).
+
+    It is σ2·√(2/n)·√(d log(18(M∨M′)/σ2) + d/2·log(n/d) + log(6σ2²r√n/(α2σ1δ))).
+
+    Parameters
+    ----------
+    n, d, delta
+        As for `delta_1`.
+    sigma_1, sigma_2, alpha_2 : float
+        Of Assumptions 2 and 3.
+    M, M_prime : float
+        M of Assumption 1 and M′(n, δ) of Assumption 4.
+    r : float
+        The parameters stay within r√d of θ*. The proof takes ℓ* = 2σ2²r√n/(α2σ1), a number of
+        shells, to be an integer; where it is none, take the larger r that makes it one.
+
+    Raises
+    ------
+    ConditionFails
+        Where 3(M∨M′)√(n/d) < σ2: the proof's covers would be coarser than what they cover.
+    """
+    _check(n, d, delta)
+    require_positive(sigma_1=sigma_1, sigma_2=sigma_2, alpha_2=alpha_2, M=M, M_prime=M_prime, r=r)
+    largest = max(M, M_prime)
+    require_at_most("σ2 ≤ 3(M∨M′)√(n/d)", sigma_2, 3 * largest * sqrt(n / d))
+    exponent = d * log(18 * largest / sigma_2) + d / 2 * log(n / d)
+    exponent += log(6 * sigma_2**2 * r * sqrt(n) / (alpha_2 * sigma_1 * delta))
+    require_above("r large enough that (26) has a root", exponent, 0.0)
+    return sigma_2 * sqrt(2 / n) * sqrt(exponent)
+
+
+def check_delta(name: str, value: float, sigma: float, alpha: float) -> None:
+    """Raise ConditionFails unless Δ ≤ σ²/α, the condition of Lemmas 6 and 7 and Proposition 1.
+
+    Parameters
+    ----------
+    name : str
+        "1" or "2".
+    value : float
+        Δ1 or Δ2.
+    sigma, alpha : float
+        Its sub-exponential parameters.
+    """
+    require_at_most(
+        f"Δ{name} ≤ σ{name}²/α{name}", value, sigma**2 / alpha, "more samples in a batch help"
+    )
+
+
+def xi_1(alpha: float, delta_1: float) -> float:
+    """Return ξ1 = 4C_α·Δ1(N/k) of Theorem 3."""
+    require_positive(delta_1=delta_1)
+    return 4 * c_alpha(alpha) * delta_1
+
+
+def xi_2(alpha: float, delta_2: float) -> float:
+    """Return ξ2 = 8C_α·Δ2(N/k) of Theorem 3."""
+    require_positive(delta_2=delta_2)
+    return 8 * c_alpha(alpha) * delta_2

@@ -1,0 +1,187 @@
+"""The constants of Assumptions 1 to 4: those of linear regression, and estimates from gradients."""
+
+from dataclasses import dataclass
+from math import log, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .conditions import require_at_most, require_nonnegative, require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constants:
+    """What a problem must be known to satisfy for the theorems to speak.
+
+    Attributes
+    ----------
+    L, M : float
+        F is L-strongly convex, its gradient M-Lipschitz (Assumption 1); 0 < L ≤ M.
+    sigma_1, alpha_1 : float
+        Sub-exponential parameters of ⟨∇f(X, θ*), v⟩, ‖v‖ = 1 (Assumption 2).
+    sigma_2, alpha_2 : float
+        Those of ⟨h(X, θ) − E h(X, θ), v⟩/‖θ − θ*‖, h(X, θ) = ∇f(X, θ) − ∇f(X, θ*) (Assumption 3).
+    M_prime : float
+        M′: the mean gradient of a batch is M′-Lipschitz with probability 1 − δ/3 (Assumption 4).
+        It may only fall with the size of a batch, so the one of a small batch serves larger ones.
+
+    Raises
+    ------
+    ValueError
+        Where a number is not positive and finite.
+    ConditionFails
+        Where L > M.
+    """
+
+    L: float
+    M: float
+    sigma_1: float
+    alpha_1: float
+    sigma_2: float
+    alpha_2: float
+    M_prime: float
+
+    def __post_init__(self) -> None:
+        require_positive(**vars(self))
+        require_at_most("L ≤ M", self.L, self.M)
+
+
+def linear_regression(n: float, d: int, delta: float) -> Constants:
+    """Return the constants of linear regression with w ~ N(0, I), ζ ~ N(0, 1), Lemma 8.
+
+    L = M = 1, σ1 = α1 = √2, σ2 = √8, α2 = 8, and M′ = (1 + √(d/n) + √(2 log(4/δ)/n))². This M′ is
+    that of the lemma's proof. Its statement prints d + 2√(d log(4/δ)) + 2 log(4/δ), which does not
+    depend on n: a valid bound, too (‖w‖² of one sample exceeds it with probability δ/4, and the
+    mean of n with less), but about d times as large where n is.
+
+    Parameters
+    ----------
+    n : float
+        Samples in a batch.
+    d : int
+        Dimension.
+    delta : float
+        0 < δ < 1.
+    """
+    require_positive(n=n, d=d)
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be in (0, 1), got {delta}")
+    return Constants(
+        L=1.0,
+        M=1.0,
+        sigma_1=sqrt(2),
+        alpha_1=sqrt(2),
+        sigma_2=sqrt(8),
+        alpha_2=8.0,
+        M_prime=(1 + sqrt(d / n) + sqrt(2 * log(4 / delta) / n)) ** 2,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """How gradients curve and how they scatter: enough for the calibrated error, for no theorem.
+
+    Attributes
+    ----------
+    L, M : float
+        As in `Constants`.
+    sigma : float
+        Standard deviation of a coordinate of one sample's gradient at θ*.
+    growth : float
+        How it grows: its variance at θ is about sigma² + growth²·‖θ − θ*‖².
+
+    Raises
+    ------
+    ValueError
+        Where L, M or `sigma` is not positive and finite, or `growth` not finite and at least 0.
+    ConditionFails
+        Where L > M.
+    """
+
+    L: float = 1.0
+    M: float = 1.0
+    sigma: float = 1.0
+    growth: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive(L=self.L, M=self.M, sigma=self.sigma)
+        require_nonnegative(growth=self.growth)
+        require_at_most("L ≤ M", self.L, self.M)
+
+
+LINEAR_REGRESSION = Statistics()
+"""Those of linear regression with w ~ N(0, I), ζ ~ N(0, 1): all are 1."""
+
+
+def estimate_statistics(
+    parameters: ArrayLike, gradients: ArrayLike, *, samples_per_gradient: int = 1
+) -> Statistics:
+    """Estimate L, M and the scatter of gradients from gradients at a few parameter vectors.
+
+    The curvature is the least and the greatest that shows between any two of the vectors, so it is
+    that of the directions between them: true L is at most, true M at least that. Take vectors along
+    the path of a training that was not attacked. All gradients must be honest.
+
+    Parameters
+    ----------
+    parameters : array-like (p, d)
+        p ≥ 2 parameter vectors, no two of them equal.
+    gradients : array-like (p, n, d)
+        At each of them the gradients of the same n ≥ 2 samples or clients.
+    samples_per_gradient : int, default 1
+        Samples that each gradient is the mean of: N/m for clients' gradients.
+
+    Returns
+    -------
+    Statistics
+        `sigma` is taken where the mean gradient is shortest, as the place nearest to θ*, so it is a
+        little too large; `growth` is the largest scatter of gradient differences per distance.
+
+    Raises
+    ------
+    ValueError
+        Where shapes do not fit, a number is not finite, vectors are equal, or where the gradients
+        show no strong convexity: ⟨∇F(θ) − ∇F(θ′), θ − θ′⟩ ≤ 0 for some pair.
+    """
+    theta = np.asarray(parameters, dtype=np.float64)
+    grads = np.asarray(gradients, dtype=np.float64)
+    if theta.ndim != 2 or len(theta) < 2:
+        raise ValueError(f"parameters must have shape (p, d) with p >= 2, got {theta.shape}")
+    p, d = theta.shape
+    if grads.ndim != 3 or grads.shape[::2] != (p, d) or grads.shape[1] < 2:
+        raise ValueError(f"gradients must have shape ({p}, n, {d}) with n >= 2, got {grads.shape}")
+    if not (np.isfinite(theta).all() and np.isfinite(grads).all()):
+        raise ValueError("parameters and gradients must be finite")
+    if samples_per_gradient < 1:
+        raise ValueError(f"samples_per_gradient must be at least 1, got {samples_per_gradient}")
+
+    means = grads.mean(axis=1)
+    curvatures, slopes, growths = [], [], []
+    for i in range(p):
+        for j in range(i):
+            step = theta[i] - theta[j]
+            distance = float(np.linalg.norm(step))
+            if distance == 0:
+                raise ValueError(f"parameters {j} and {i} are equal")
+            change = means[i] - means[j]
+            curvatures.append(float(change @ step) / distance**2)
+            slopes.append(float(np.linalg.norm(change)) / distance)
+            growths.append(_scatter(grads[i] - grads[j]) / distance)
+    if min(curvatures) <= 0:
+        raise ValueError(
+            f"the mean gradient shows a curvature of {min(curvatures):.4g} between two of the "
+            "parameters: not strongly convex there, so no L exists"
+        )
+    nearest = int(np.argmin(np.linalg.norm(means, axis=1)))
+    one_sample = sqrt(samples_per_gradient)
+    return Statistics(
+        L=min(curvatures),
+        M=max(slopes),
+        sigma=one_sample * _scatter(grads[nearest]),
+        growth=one_sample * max(growths),
+    )
+
+
+def _scatter(gradients: np.ndarray) -> float:
+    """Return the root mean variance (n − 1) of a coordinate over (n, d)."""
+    return float(np.sqrt(gradients.var(axis=0, ddof=1).mean()))

@@ -1,0 +1,55 @@
+"""How far Byzantine points can move a geometric median (the paper's Lemma 1)."""
+
+from .conditions import require_nonnegative
+
+
+def c_alpha(alpha: float) -> float:
+    """Return C_α = 2(1 − α)/(1 − 2α), equation (7).
+
+    Where at least a fraction 1 − α of points lies within r of a place, their geometric median lies
+    within C_α·r of it, wherever the others are (Lemma 1).
+
+    Parameters
+    ----------
+    alpha : float
+        Fraction of arbitrary points, 0 ≤ α < 1/2.
+
+    Raises
+    ------
+    ValueError
+        Where α is out of range.
+    """
+    if not 0 <= alpha < 0.5:
+        raise ValueError(f"alpha must be in [0, 1/2), got {alpha}")
+    return 2 * (1 - alpha) / (1 - 2 * alpha)
+
+
+def median_radius(
+    alpha: float, radius: float, *, gamma: float = 0.0, largest: float = 0.0
+) -> float:
+    """Return how far from a place a (1+γ)-approximate geometric median can be, Lemma 1.
+
+    It is C_α·r + γ·max‖z_i‖/(1 − 2α), distances taken from the place. (In its proof, appendix A,
+    the minimum that γ multiplies lacks its sum over i; the lemma has it.)
+
+    Parameters
+    ----------
+    alpha : float
+        Fraction of arbitrary points, 0 ≤ α < 1/2.
+    radius : float
+        r ≥ 0, within which all others lie.
+    gamma : float, default 0.0
+        γ ≥ 0.
+    largest : float, default 0.0
+        max‖z_i‖ ≥ 0 over all points, the arbitrary ones included; needed where γ > 0. Trimming
+        by norm bounds it (Remark 2).
+
+    Raises
+    ------
+    ValueError
+        Where an argument is out of range.
+    """
+    require_nonnegative(radius=radius, gamma=gamma, largest=largest)
+    if gamma > 0 and largest < radius:
+        raise ValueError(f"largest must be at least radius = {radius}, got {largest}")
+    return c_alpha(alpha) * radius + gamma * largest / (1 - 2 * alpha)
