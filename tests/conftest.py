@@ -1,7 +1,9 @@
 """Settings that all tests share."""
 
+import logging
 import os
 
+import pytest
 from hypothesis import Phase, settings
 
 os.environ["RAY_ADDRESS"] = "local"  # never the cluster of a test that runs beside this one
@@ -14,3 +16,12 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 settings.load_profile("flwr_byz")
+
+
+@pytest.fixture(autouse=True)
+def log_level_of_flower():
+    """Undo what a command that runs in this process does to Flower's logger."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    yield
+    logger.setLevel(level)

@@ -5,7 +5,6 @@ between real processes, which takes an hour. Each prints what the server's proce
 """
 
 import json
-import re
 import statistics
 import tempfile
 from pathlib import Path
@@ -25,7 +24,7 @@ from clients.byzantine import Adversary
 from clients.experiments import ATTACKS, EXPERIMENTS
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from simulations.play import BACKEND
-from trial.deployment import Deployment
+from trial.deployment import Deployment, round_of
 
 from .answering_grid import AnsweringGrid
 
@@ -138,8 +137,8 @@ def soak_deployment(
     }
     memory, descriptors, server = [], [], None
     with Deployment(results, 5, ROOT) as deployment:
-        lines = (re.search(rb"round (\d+): error", line) for line in deployment.run(config).stdout)
-        for _ in track(filter(None, lines), total=rounds + 1, console=Console(stderr=True)):
+        ended = filter(None, map(round_of, deployment.run(config).stdout))
+        for _ in track(ended, total=rounds + 1, console=Console(stderr=True)):
             if server is None:
                 *_, server = deployment.processes("flwr-serverapp")
             memory.append(server.memory_info().rss)

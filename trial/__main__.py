@@ -18,12 +18,11 @@ from clients.run_config import RunConfig
 from flwr_byz import audit
 from simulations.results import load
 
-from .deployment import Deployment
+from .deployment import Deployment, round_of
 from .picture import draw
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-_ROUND = re.compile(r"round (\d+): (\w+) (\S+)")
 _LINES_SHOWN = re.compile(r"WARNING|ERROR|Traceback|Error:")
 
 
@@ -111,11 +110,10 @@ def follow(deployment: Deployment, options: dict[str, Any], console: Console) ->
         with (deployment.folder / "logs" / "run.log").open("ab") as log:
             for line in run.stdout:
                 log.write(line)
-                text = line.decode(errors="replace").rstrip()
-                if found := _ROUND.search(text):
-                    number, measure, value = found.groups()
-                    progress.update(task, completed=int(number), description=f"{measure} {value}")
-                elif _LINES_SHOWN.search(text):
+                if found := round_of(line):
+                    number, measure, value = found
+                    progress.update(task, completed=number, description=f"{measure} {value:.4g}")
+                elif _LINES_SHOWN.search(text := line.decode(errors="replace").rstrip()):
                     progress.console.print(text, markup=False, highlight=False)
     status: str = deployment.runs()[0]["status"]
     return status

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ _SCRIPTS = Path(sys.executable).parent
 _CONNECTION = "trial"
 _GRACE = 5.0  # seconds between asking a process to end and ending it
 _RESTART_AFTER = 3.0  # seconds
+_ROUND = re.compile(r"round (\d+): (\w+) (\S+)")
 
 
 class Deployment:
@@ -247,6 +249,12 @@ class Deployment:
         if log is not None:
             output.close()  # type: ignore[union-attr]
         return process
+
+
+def round_of(line: bytes) -> tuple[int, str, float] | None:
+    """Read a line of a run's log: the round that ended with it, the measure, and its value."""
+    found = _ROUND.search(line.decode(errors="replace"))
+    return (int(found[1]), found[2], float(found[3])) if found else None
 
 
 def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,10 +16,8 @@ from clients.experiments import ATTACKS, EXPERIMENTS
 from clients.server_rule import ServerRule
 from flwr_byz import audit
 from simulations import worst_case
-from trial import certificates
-from trial.deployment import Deployment
-
-from .proxy import Proxy
+from trial import certificates, with_faults
+from trial.deployment import Deployment, round_of
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 20.0
@@ -49,10 +46,9 @@ def config(folder, num_nodes, num_byzantine, num_rounds, **more):
 
 def rounds_of(run, errors):
     """Yield the number of each round that a run ends, and note its error."""
-    for line in run.stdout:
-        if found := re.search(rb"round (\d+): error (\S+)", line):
-            errors.append(float(found[2]))
-            yield int(found[1])
+    for number, _, error in filter(None, map(round_of, run.stdout)):
+        errors.append(error)
+        yield number
 
 
 def seconds_between(lines):
@@ -140,40 +136,14 @@ def test_a_registered_node_that_forges_flower_s_own_protocol_ends_no_round(tmp_p
 
 @pytest.mark.slow
 def test_a_training_goes_on_whatever_fails_and_whoever_comes_and_goes(tmp_path):
-    """Clients raise, exit, flood, come late; nodes vanish, reboot, join; the server is killed."""
-    nodes, byzantine, rounds = 10, 2, 6
-    faults = {1: "raise", 2: "none,late,none", 3: "none,none,none,exit,none,none", 4: "flood"}
-    options = config(tmp_path, nodes, byzantine, rounds, checkpoints=str(tmp_path / "checkpoints"))
-    errors = []
-    with (
-        Deployment(tmp_path, nodes, ROOT, faults, absent=[5, 7]) as deployment,
-        Proxy(deployment.port) as network,
-    ):
-        deployment.start_node(5, network.port)
-        for number in rounds_of(deployment.run(options), errors):
-            if number == 1:
-                deployment.signal_node(6, signal.SIGKILL)
-                network.cut()
-                deployment.start_node(7)
-            if number == 2:
-                network.mend()
-            if number == 3:
-                break
-        for server in deployment.processes("flwr-serverapp"):
-            server.kill()
-        for number in rounds_of(deployment.run(options), errors):
-            print("after the restart: round", number)
-        assert deployment.runs()[0]["status"] == "finished:completed"
-        ids = deployment.node_ids
-
+    ids, errors = with_faults.run(tmp_path)
     lines = audit.read(tmp_path / "audit.jsonl")
     replies = {}
     for line in lines:  # of a round that was played again, the last line holds
         entries = [line["clients"].get(str(i), {"reply": "not asked"}) for i in ids]
         replies[line["round"]] = [entry["reply"] for entry in entries]
-    for number, of_round in replies.items():
-        print(number, of_round)
-    print(errors, seconds_between(lines))
+    print(*replies.items(), errors, seconds_between(lines), sep="\n")
+    rounds = with_faults.NUM_ROUNDS
     assert list(replies) == list(range(1, rounds + 1))
     assert errors[-1] < 0.5 * errors[0]
     by_node = list(zip(*replies.values(), strict=True))
