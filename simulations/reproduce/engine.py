@@ -38,6 +38,7 @@ Placement = Literal["one per batch", "packed", "fresh each round", "rotating"]
 
 NOBODY = "nobody"
 AWAY = "AwayFromTruth()"
+AWAY_AMONG_SHORT = "AwayAmongShort()"
 _MORE_ATTACKS = (
     attacks.BatchTakeover(10.0),
     attacks.BatchTakeover(100.0),
@@ -70,11 +71,33 @@ class AwayFromTruth(Attack):
         self.check_known(knowledge)
         assert knowledge.model is not None
         towards = np.asarray(self.optimum) - knowledge.model
-        length = float(np.linalg.norm(towards))
-        return _FAR * towards / length if length > 0 else towards
+        distance = float(np.linalg.norm(towards))
+        return self.length(knowledge) / distance * towards if distance > 0 else towards
+
+    def length(self, knowledge: Knowledge) -> float:
+        """Return the norm of what is sent."""
+        return _FAR
+
+
+@dataclass(frozen=True)
+class AwayAmongShort(AwayFromTruth):
+    """The same, as short as the longest honest reply that is among the m − q shortest of all.
+
+    A selection of the m − q shortest takes every one of these lies.
+    """
+
+    knows: ClassVar[frozenset[str]] = frozenset({"model", "honest"})
+
+    def length(self, knowledge: Knowledge) -> float:
+        """Return the norm of the honest reply that is the (m − 2q)th by norm."""
+        assert knowledge.honest is not None
+        norms = np.sort(np.linalg.norm(knowledge.honest, axis=1))
+        return float(norms[knowledge.num_clients - 2 * knowledge.num_byzantine - 1])
 
 
 _FAR = 1e6
+RegressionProblem = LinearRegression | SummarisedRegression | LogisticRegression
+
 _LOST = 1e30  # a model further off is not trained on
 
 
@@ -112,7 +135,7 @@ class Cell:
     through: Literal["engine", "flower"] = "engine"
 
     def __post_init__(self) -> None:
-        if self.attack not in (NOBODY, AWAY, *ATTACKS):
+        if self.attack not in (NOBODY, AWAY, AWAY_AMONG_SHORT, *ATTACKS):
             raise ValueError(f"attack is not known: {self.attack!r}")
         for name, allowed in (("problem", ProblemName), ("rule", RuleName)):
             if getattr(self, name) not in get_args(allowed):
@@ -158,7 +181,7 @@ class KnownRule:
         return geometric_median_of_means(vectors, cell.k, trim_norm=trim_norm, gamma=1e-6).point
 
 
-def problem_of(cell: Cell, seed: int) -> Problem:
+def problem_of(cell: Cell, seed: int) -> RegressionProblem:
     """Make the problem of a run."""
     size = (cell.m, cell.n, cell.d, seed)
     match cell.problem:
@@ -179,19 +202,20 @@ def step_of(cell: Cell) -> float:
     return step_size(1.0, 1.0)
 
 
-def adversary_of(cell: Cell, seed: int) -> Adversary | None:
+def adversary_of(cell: Cell, problem: RegressionProblem) -> Adversary | None:
     """Return who attacks in a run, and how."""
     if cell.attack == NOBODY or cell.q == 0:
         return None
     schedules: dict[Placement, Callable[[], Schedule]] = {
         "one per batch": lambda: attacks.one_per_batch(cell.m, cell.q, cell.k),
         "packed": lambda: attacks.packed(cell.m, cell.q),
-        "fresh each round": lambda: FreshEachRound(cell.m, cell.q, seed),
+        "fresh each round": lambda: FreshEachRound(cell.m, cell.q, problem.seed),
         "rotating": lambda: Rotating(cell.m, cell.q),
     }
     attack: Attack
-    if cell.attack == AWAY:
-        attack = AwayFromTruth(tuple(problem_of(cell, seed).optimum().tolist()))
+    if cell.attack in (AWAY, AWAY_AMONG_SHORT):
+        away = AwayFromTruth if cell.attack == AWAY else AwayAmongShort
+        attack = away(tuple(problem.optimum().tolist()))
     else:
         attack = ATTACKS[cell.attack]
     return Adversary(attack, schedules[cell.placement](), cell.q, KnownRule(cell))
@@ -199,7 +223,8 @@ def adversary_of(cell: Cell, seed: int) -> Adversary | None:
 
 def play(cell: Cell, seed: int) -> list[float]:
     """Train, and return the error ‖θ − θ*‖ from round 0 on; infinity once the model is lost."""
-    problem, adversary = problem_of(cell, seed), adversary_of(cell, seed)
+    problem = problem_of(cell, seed)
+    adversary = adversary_of(cell, problem)
     step = _server(cell, seed)
     arrays = problem.initial_arrays()
     errors = [problem.evaluate(arrays)["error"]]
