@@ -59,7 +59,7 @@ class SummarisedRegression:
         self, client: int, arrays: Arrays, server_round: int
     ) -> tuple[Arrays, int, dict[str, float]]:
         """Return the gradient of the client's empirical risk at θ."""
-        sizes, covariances, noises = _summaries(replace(self, labels="true"))
+        sizes, covariances, noises = summaries(replace(self, labels="true"))
         sign = -1.0 if self.labels == "flipped" else 1.0
         offset = arrays[0].astype(np.float64) - sign * self.optimum()
         gradient = summarised_gradient(covariances[client], sign * noises[client], offset)
@@ -88,7 +88,7 @@ def summarised_gradient(covariance: Array, noise: Array, offset: Array) -> Array
 
 
 @lru_cache(maxsize=4)
-def _summaries(problem: SummarisedRegression) -> tuple[NDArray[np.int64], Array, Array]:
+def summaries(problem: SummarisedRegression) -> tuple[NDArray[np.int64], Array, Array]:
     """Draw the sizes (m,), Σ (m, d, d) and s (m, d) of all clients."""
     m, n, d = problem.num_clients, problem.samples_per_client, problem.dim
     rng = np.random.default_rng([problem.seed, m, n, d])

@@ -57,8 +57,8 @@ def slope(along: ArrayLike) -> Callable[[Array], Array]:
 
 
 def determination(along: ArrayLike) -> Callable[[Array], Array]:
-    """Return the statistic: R² of the means against log `along`, as a straight line."""
-    x = np.log(np.asarray(along, np.float64))
+    """Return the statistic: R² of the means as a straight line in `along`."""
+    x = np.asarray(along, np.float64)
     x = x - x.mean()
 
     def squared_correlation(means: Array) -> Array:
