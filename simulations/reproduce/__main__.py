@@ -74,8 +74,8 @@ def _table(findings: Sequence[Finding]) -> Table:
     for column in ("claim", "measured", "should be", "verdict"):
         table.add_column(column)
     for finding in findings:
-        verdict = "[green]holds[/]" if finding.holds else "[red]does not hold[/]"
-        table.add_row(f"[bold]{finding.claim.title}[/]", "", "", verdict)
+        colour = "green" if finding.holds else "red"
+        table.add_row(f"[bold]{finding.claim.title}[/]", "", "", f"[{colour}]{finding.verdict}[/]")
         for number in finding.numbers:
             table.add_row(f"  {number.label}", number.value.replace("[", r"\["), number.wanted, "")
     return table

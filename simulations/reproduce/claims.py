@@ -5,6 +5,7 @@ Nothing here is judged by eye: a verdict follows from the numbers, these from th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -77,6 +78,8 @@ class Claim:
         Returns the number of runs of each cell.
     judge : callable
         Draws into the figure and returns the numbers.
+    is_question : bool, default False
+        Whether the paper leaves it open, so that each number is an answer of its own.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Claim:
     setting: str
     plan: Callable[[], Plan]
     judge: Callable[[Runs, Figure], list[Number]]
+    is_question: bool = False
 
 
 BASE = Cell("linear regression", m=32, k=16, q=4, n=200, d=20, attack=AWAY, rounds=20)
@@ -344,6 +348,7 @@ def guarantee() -> Guarantee:
     )
 
 
+@lru_cache(maxsize=1)
 def measured_precision() -> tuple[float, float]:
     """Return ξ1 and ξ2 that a batch keeps with probability 1 − δ, from drawn batches.
 
@@ -469,13 +474,15 @@ def judge_choice_of_k(runs: Runs, figure: Figure) -> list[Number]:
     points(axes, along, ends(runs, K_CALM), "nobody attacks", 1)
     dashed(axes, along, [c_alpha(c.q / c.k) * c.rate for c in K_SWEEP], "C_α √(dk/N), α = q/k")
     against(axes, "batches k", along)
+    axes.get_legend().remove()
+    legend_above(figure, axes)
     best = min(K_SWEEP, key=lambda cell: runs[cell][:, -1].mean())
     fitted = estimate(ends(runs, K_SWEEP), slope(along))
     last = estimate(ends(runs, [K_SWEEP[-1], best]), ratio)
     below = all(runs[cell][:, -1].max() <= c_alpha(cell.q / cell.k) * cell.rate for cell in K_SWEEP)
     return [
         Number(
-            f"slope of the floor in k, q = 4, {fitted.num_runs} runs",
+            f"slope of the floor in k, {fitted.num_runs} runs",
             str(fitted),
             "at most 0.5",
             fitted.high <= 0.5,
@@ -951,7 +958,7 @@ CLAIMS = (
         "floor-n",
         "Floor against N",
         "Corollary 1",
-        "The error that stays falls as N^(−½).",
+        "The error that stays falls as 1/√N.",
         f"{REAL} m = 32, k = 16, q = 4, d = 20.",
         lambda: per_cell(N_SWEEP, 208),
         judge_floor_in_n,
@@ -960,7 +967,7 @@ CLAIMS = (
         "floor-d",
         "Floor against d",
         "Corollary 1",
-        "The error that stays grows as d^½.",
+        "The error that stays grows as √d.",
         f"{REAL} m = 32, k = 8, q = 2, N/m = 1000.",
         lambda: per_cell(D_SWEEP, 150),
         judge_floor_in_d,
@@ -969,7 +976,7 @@ CLAIMS = (
         "floor-q",
         "Floor against q",
         "Remark 1",
-        "The error that stays grows no faster than q^½.",
+        "The error that stays grows no faster than √q.",
         f"{REAL} m = 64, k = 4q, N/m = 400, d = 20.",
         lambda: per_cell(Q_SWEEP, 208),
         judge_floor_in_q,
@@ -978,7 +985,7 @@ CLAIMS = (
         "choice-of-k",
         "The choice of k",
         "Remark 1",
-        "More batches cost accuracy, by k^½ at most; the paper suspects its proof, not the rule.",
+        "More batches cost accuracy, by √k at most; the paper suspects its proof, not the rule.",
         f"{REAL} m = 64, q = 4, N/m = 200, d = 20.",
         lambda: per_cell(K_SWEEP, 150) | per_cell(K_CALM, 30),
         judge_choice_of_k,
@@ -1041,10 +1048,11 @@ CLAIMS = (
         "selection",
         "Selecting replies instead",
         "section 6",
-        "Open question: can a mean over selected replies take the geometric median's place?",
+        "Open question: is the mean of selected replies as good as the geometric median?",
         f"{REAL} m = 32, q = 4 (k = 16), N/m = 200, d = 20; m − q replies are selected.",
         plan_selection,
         judge_selection,
+        is_question=True,
     ),
     Claim(
         "logistic",

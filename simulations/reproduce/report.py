@@ -36,13 +36,25 @@ class Finding:
     @property
     def holds(self) -> bool:
         """Whether every number is what it should be."""
-        return all(number.holds for number in self.numbers if number.holds is not None)
+        return all(number.holds for number in self._judged)
+
+    @property
+    def verdict(self) -> str:
+        """Say in words what the numbers come to."""
+        if self.claim.is_question:
+            answers = ((n.label.split(":")[0], "yes" if n.holds else "no") for n in self._judged)
+            return ", ".join(f"{subject}: {answer}" for subject, answer in answers)
+        return "holds" if self.holds else "does not hold"
+
+    @property
+    def _judged(self) -> list[Number]:
+        return [number for number in self.numbers if number.holds is not None]
 
 
 def find(claim: Claim, runs: Runs, folder: Path) -> Finding:
     """Judge a claim by its runs; write its figure as PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure = plt.figure(figsize=(5.6, 4.0), layout="constrained")
+    figure = plt.figure(figsize=(5.0, 3.8), layout="constrained")
     numbers = claim.judge(runs, figure)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
@@ -58,10 +70,12 @@ def find(claim: Claim, runs: Runs, folder: Path) -> Finding:
 
 def write(findings: Sequence[Finding], path: Path) -> None:
     """Write the report."""
-    held = sum(finding.holds for finding in findings)
+    claims = [finding for finding in findings if not finding.claim.is_question]
+    held = sum(finding.holds for finding in claims)
+    num_runs = f"{sum(finding.num_runs for finding in findings):,}".replace(",", " ")
     rows = "".join(
-        f'<tr><td><a href="#{f.claim.name}">{escape(f.claim.title)}</a></td>'
-        f"<td>{escape(f.claim.says)}</td><td>{_verdict(f)}</td></tr>"
+        f'<tr><td><a href="#{f.claim.name}">{escape(f.claim.title)}</a><br>'
+        f"{escape(f.claim.says)}</td><td>{_verdict(f)}</td></tr>"
         for f in findings
     )
     path.write_text(
@@ -72,11 +86,11 @@ def write(findings: Sequence[Finding], path: Path) -> None:
 <style>{_STYLE}</style></head><body>
 <header><h1>Byzantine gradient descent, reproduced</h1>
 <p>Chen, Su and Xu (2017) prove bounds and show no experiments. Here they are:
-{held} of {len(findings)} claims hold in
-{sum(f.num_runs for f in findings):,} training runs. Every number below is computed from
+{held} of {len(claims)} claims hold,
+in {num_runs} training runs. Every number below is computed from
 <code>runs.jsonl</code> beside this page; brackets are 95 % intervals. A verdict is “holds” where
 each number with a bound lies within it, interval and all.</p></header>
-<table class="summary"><thead><tr><th></th><th>claim</th><th>verdict</th></tr></thead>
+<table class="summary"><thead><tr><th>claim</th><th>verdict</th></tr></thead>
 <tbody>{rows}</tbody></table>
 {"".join(_section(finding) for finding in findings)}
 </body></html>
@@ -105,11 +119,10 @@ def _section(finding: Finding) -> str:
 
 
 def _verdict(finding: Finding) -> str:
-    return (
-        '<span class="verdict holds">holds</span>'
-        if finding.holds
-        else '<span class="verdict fails">does not hold</span>'
-    )
+    kind = "holds" if finding.holds else "fails"
+    if finding.claim.is_question:
+        kind = "answers"
+    return f'<span class="verdict {kind}">{escape(finding.verdict)}</span>'
 
 
 def _mark(holds: bool | None) -> str:
@@ -137,6 +150,9 @@ td.value { font-variant-numeric: tabular-nums; }
 .verdict { font-size: .85rem; font-weight: 600; white-space: nowrap; padding: .1rem .5rem;
   border-radius: 1rem; color: #fff; vertical-align: middle; }
 .verdict.holds { background: var(--good); } .verdict.fails { background: var(--bad); }
+.verdict.answers { background: var(--soft); white-space: normal; border-radius: .6rem; }
 b.holds { color: var(--good); } b.fails { color: var(--bad); }
-a { color: inherit; }
+a { color: inherit; font-weight: 600; }
+.verdict.answers { display: inline-block; }
+.summary td:last-child { width: 9rem; }
 """
