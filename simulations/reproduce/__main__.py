@@ -12,10 +12,11 @@ from rich.table import Table
 
 from .claims import CLAIMS, Claim, Plan
 from .records import as_arrays, load
-from .report import Finding, find, write
+from .report import Finding, draw_overview, find, write, write_tables
 from .sweep import carry_out
 
 _QUICK = 3  # runs of each cell
+_OVERVIEW = ("floor-n", "floor-d", "floor-q", "rounds", "mean", "breakdown")
 
 
 def planned(claims: Sequence[Claim], quick: bool) -> Plan:
@@ -50,11 +51,16 @@ def main(
     plan, done = planned(claims, quick), load(path)
     since = time.monotonic()
     carry_out(plan, done, path, console)
-    findings = []
-    for claim in claims:
-        cells = {cell: plan[cell] if quick else number for cell, number in claim.plan().items()}
-        findings.append(find(claim, as_arrays(cells, done), results))
+    runs = as_arrays(plan, done)
+    findings = [
+        find(claim, {cell: runs[cell][:number] for cell, number in claim.plan().items()}, results)
+        for claim in claims
+    ]
     write(findings, results / "report.html")
+    write_tables(findings, runs, results)
+    if len(claims) == len(CLAIMS):
+        shown = [claim for claim in CLAIMS if claim.name in _OVERVIEW]
+        draw_overview(shown, runs, results / "overview.png")
     console.print(_table(findings))
     console.print(
         f"{time.monotonic() - since:.0f} s, {_processor_seconds():.0f} s of processor time",

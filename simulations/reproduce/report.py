@@ -1,18 +1,21 @@
 """One self-contained HTML page: claim, figure, numbers and verdict side by side."""
 
 import base64
+import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from html import escape
 from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from .claims import Claim, Number, Runs
+from .engine import Cell
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,40 @@ def find(claim: Claim, runs: Runs, folder: Path) -> Finding:
     (folder / f"{claim.name}.svg").write_bytes(drawn.getvalue())
     num_runs = sum(len(runs[cell]) for cell in claim.plan())
     return Finding(claim, numbers, num_runs, drawn.getvalue().decode())
+
+
+def draw_overview(claims: Sequence[Claim], runs: Runs, path: Path) -> None:
+    """Draw the figures of a few claims into one picture, two rows of three."""
+    figure = plt.figure(figsize=(13.5, 7.6), layout="constrained")
+    panels = figure.subfigures(2, 3, hspace=0.04, wspace=0.02).flat
+    for claim, panel in zip(claims, panels, strict=True):
+        claim.judge(runs, panel)
+        panel.suptitle(claim.title, fontsize=11)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write_tables(findings: Sequence[Finding], runs: Runs, folder: Path) -> None:
+    """Write every number as numbers.csv, and the final errors of every cell as cells.csv."""
+    with (folder / "numbers.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["claim", "verdict", "measured", "value", "should be", "holds"])
+        for finding in findings:
+            for n in finding.numbers:
+                holds = "" if n.holds is None else n.holds
+                rows.writerow(
+                    [finding.claim.name, finding.verdict, n.label, n.value, n.wanted, holds]
+                )
+    with (folder / "cells.csv").open("w", newline="", encoding="utf-8") as file:
+        columns = [field.name for field in fields(Cell)]
+        rows = csv.writer(file)
+        rows.writerow([*columns, "runs", "least", "median", "mean", "most"])
+        for cell, errors in runs.items():
+            ends = errors[:, -1]
+            told = (ends.min(), np.median(ends), ends.mean(), ends.max())
+            rows.writerow([*astuple(cell), len(ends), *(f"{value:.6g}" for value in told)])
 
 
 def write(findings: Sequence[Finding], path: Path) -> None:

@@ -1,5 +1,6 @@
 """The paper's experiments: engine, problems, numbers, verdicts, resuming, report."""
 
+import csv
 import json
 import math
 import re
@@ -32,7 +33,7 @@ from simulations.reproduce.problems import (
     summarised_gradient,
 )
 from simulations.reproduce.records import append, as_arrays, load, missing
-from simulations.reproduce.report import find
+from simulations.reproduce.report import draw_overview, find
 from simulations.reproduce.statistics import (
     contractions,
     determination,
@@ -379,6 +380,11 @@ def test_the_command_goes_on_where_it_stopped_and_draws_from_the_lines_alone(
     assert ran.exit_code == 0
     assert (tmp_path / "breakdown.svg").read_bytes() == figure
     assert (tmp_path / "breakdown.png").stat().st_size > 10_000
+    with (tmp_path / "numbers.csv").open() as file:
+        assert {row["verdict"] for row in csv.DictReader(file)} == {"holds"}
+    with (tmp_path / "cells.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    assert [row["q"] for row in cells] == [str(q) for q in range(13)]
     page = (tmp_path / "report.html").read_text()
     assert "1 of 1 claims hold" in page
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", page)
@@ -428,6 +434,15 @@ def test_a_finding_says_that_its_claim_does_not_hold(tmp_path):
     question = CLAIMS["selection"]
     answered = find(question, floors(question.plan(), lambda c: 0.01), tmp_path)
     assert answered.verdict.count(": ") == 2
+
+
+def test_the_overview_draws_several_claims_into_one_picture(tmp_path):
+    shown = [CLAIMS[name] for name in command._OVERVIEW]
+    runs = {}
+    for claim in shown:
+        runs |= floors(claim.plan(), lambda c: c.n**-0.5)
+    draw_overview(shown, runs, tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").stat().st_size > 50_000
 
 
 def test_all_attacks_of_the_sweeps_have_a_short_title():
