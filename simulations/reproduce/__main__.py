@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .claims import CLAIMS, Claim, Plan
+from .claims import CLAIMS
+from .claims.claim import Claim, Plan
 from .records import as_arrays, load
 from .report import Finding, draw_overview, find, write, write_tables
 from .sweep import carry_out

@@ -7,7 +7,7 @@ only the network between them is left out. Replies are float32 arrays as the cli
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ from flwr_byz.aggregation import (
     mean_of_random_subset,
     mean_of_smallest_norms,
 )
-from flwr_byz.attacks import Attack, FreshEachRound, Knowledge, Rotating, Schedule
+from flwr_byz.attacks import Attack, FreshEachRound, Rotating, Schedule
 from flwr_byz.payload import ArraySpec, Layout, Model
 from flwr_byz.server_round import ServerRound
 from flwr_byz.settings import Settings
 from flwr_byz.theory import step_size
 
 from ..worst_case import candidates
+from .away import AwayAmongShort, AwayFromTruth
 from .problems import LogisticRegression, SummarisedRegression, logistic_curvature
 
 ProblemName = Literal[
@@ -49,53 +50,6 @@ _MORE_ATTACKS = (
 ATTACKS = {repr(attack): attack for attack in (*candidates(), *_MORE_ATTACKS)}
 
 
-@dataclass(frozen=True)
-class AwayFromTruth(Attack):
-    """Pull away from θ* with all the weight that a batch has: far off, along θ* − θ.
-
-    The paper's adversary knows all data; this one also knows what nobody does, the true parameters.
-    A bound on ‖θ − θ*‖ that holds whatever is sent has to hold against it, too.
-
-    Parameters
-    ----------
-    optimum : tuple of float
-        θ*.
-    """
-
-    knows: ClassVar[frozenset[str]] = frozenset({"model"})
-    common: ClassVar[bool] = True
-    optimum: tuple[float, ...]
-
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
-        """Return a gradient whose descent leads straight away from θ*."""
-        self.check_known(knowledge)
-        assert knowledge.model is not None
-        towards = np.asarray(self.optimum) - knowledge.model
-        distance = float(np.linalg.norm(towards))
-        return self.length(knowledge) / distance * towards if distance > 0 else towards
-
-    def length(self, knowledge: Knowledge) -> float:
-        """Return the norm of what is sent."""
-        return _FAR
-
-
-@dataclass(frozen=True)
-class AwayAmongShort(AwayFromTruth):
-    """The same, as short as the longest honest reply that is among the m − q shortest of all.
-
-    A selection of the m − q shortest takes every one of these lies.
-    """
-
-    knows: ClassVar[frozenset[str]] = frozenset({"model", "honest"})
-
-    def length(self, knowledge: Knowledge) -> float:
-        """Return the norm of the honest reply that is the (m − 2q)th by norm."""
-        assert knowledge.honest is not None
-        norms = np.sort(np.linalg.norm(knowledge.honest, axis=1))
-        return float(norms[knowledge.num_clients - 2 * knowledge.num_byzantine - 1])
-
-
-_FAR = 1e6
 RegressionProblem = LinearRegression | SummarisedRegression | LogisticRegression
 
 _LOST = 1e30  # a model further off is not trained on

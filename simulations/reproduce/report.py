@@ -14,7 +14,7 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-from .claims import Claim, Number, Runs
+from .claims.claim import Claim, Number, Runs
 from .engine import Cell
 
 

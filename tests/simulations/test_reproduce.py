@@ -23,8 +23,12 @@ from flwr_byz import attacks
 from flwr_byz.aggregation import mean_of_smallest_norms
 from flwr_byz.attacks import Knowledge
 from simulations.reproduce import __main__ as command
-from simulations.reproduce import claims, engine, sweep
-from simulations.reproduce.engine import AWAY, NOBODY, AwayAmongShort, AwayFromTruth, Cell, play
+from simulations.reproduce import engine, sweep
+from simulations.reproduce.away import AwayAmongShort, AwayFromTruth
+from simulations.reproduce.claims import CLAIMS as ALL_CLAIMS
+from simulations.reproduce.claims.drawing import title
+from simulations.reproduce.claims.fidelity import DRAWN, FLOWER
+from simulations.reproduce.engine import AWAY, NOBODY, Cell, play
 from simulations.reproduce.problems import (
     LogisticRegression,
     SummarisedRegression,
@@ -47,7 +51,7 @@ from simulations.reproduce.through_flower import play_through_flower
 
 ROOT = Path(__file__).parents[2]
 SMALL = Cell("linear regression", m=8, k=4, q=1, n=50, d=20, attack=NOBODY, rounds=4)
-CLAIMS = {claim.name: claim for claim in claims.CLAIMS}
+CLAIMS = {claim.name: claim for claim in ALL_CLAIMS}
 
 
 # The engine ------------------------------------------------------------------------------------
@@ -320,12 +324,12 @@ def test_runs_that_leave_the_bound_more_often_than_stated_fail_the_theorem():
 
 def test_one_digit_between_flower_and_the_engine_is_seen():
     runs = floors(CLAIMS["engine"].plan(), lambda c: 0.01)
-    for cell in claims.FLOWER:
+    for cell in FLOWER:
         runs[cell] = runs[replace(cell, through="engine")].copy()
-    for cell in claims.DRAWN:
+    for cell in DRAWN:
         runs[cell] = runs[replace(cell, problem="linear regression")].copy()
     assert verdict("engine", runs)
-    runs[claims.FLOWER[2]][0, 3] *= 1 + 1e-15
+    runs[FLOWER[2]][0, 3] *= 1 + 1e-15
     assert not verdict("engine", runs)
 
 
@@ -418,7 +422,7 @@ def test_an_unknown_claim_is_refused(reproduce, tmp_path):
 
 
 def test_every_interval_has_a_thousand_runs_behind_it_and_every_claim_a_name_of_its_own():
-    assert len(CLAIMS) == len(claims.CLAIMS)
+    assert len(CLAIMS) == len(ALL_CLAIMS)
     for name in ("floor-n", "floor-d", "floor-q", "rounds", "uneven", "logistic", "theorem"):
         assert sum(CLAIMS[name].plan().values()) >= 1000
     for name in ("convergence", "mean", "moving", "corrupted-data", "breakdown", "selection"):
@@ -446,4 +450,4 @@ def test_the_overview_draws_several_claims_into_one_picture(tmp_path):
 
 
 def test_all_attacks_of_the_sweeps_have_a_short_title():
-    assert max(len(claims.title(name)) for name in (AWAY, NOBODY, *engine.ATTACKS)) < 60
+    assert max(len(title(name)) for name in (AWAY, NOBODY, *engine.ATTACKS)) < 60
