@@ -5,6 +5,7 @@ batches, N samples in all, d parameters, η the step, γ the gap of the median, 
 Where a condition of the paper does not hold, `ConditionFails` says which, and by how much.
 """
 
+from .calibration import calibrated_contraction, calibrated_error
 from .concentration import check_delta, delta_1, delta_2, xi_1, xi_2
 from .conditions import ConditionFails
 from .constants import (
@@ -25,6 +26,7 @@ from .descent import (
     step_size,
 )
 from .median import c_alpha, median_radius
+from .planner import Plan, StrategyOptions, TradeOff, plan
 from .probability import binary_divergence, exact_success_probability, success_probability
 from .rates import (
     client_computation,
@@ -42,9 +44,14 @@ __all__ = [
     "ConditionFails",
     "Constants",
     "Guarantee",
+    "Plan",
     "Statistics",
+    "StrategyOptions",
+    "TradeOff",
     "binary_divergence",
     "c_alpha",
+    "calibrated_contraction",
+    "calibrated_error",
     "check_delta",
     "client_computation",
     "communication",
@@ -61,6 +68,7 @@ __all__ = [
     "median_radius",
     "minimax_rate",
     "paper_rate",
+    "plan",
     "population_contraction",
     "rho",
     "rounds_to_floor",

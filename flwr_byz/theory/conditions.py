@@ -15,10 +15,10 @@ class ConditionFails(ValueError):
     """
 
     def __init__(self, condition: str, value: float, limit: float, hint: str = "") -> None:
-        factor = f", {value / limit:.3g} times it" if limit > 0 and isfinite(value) else ""
+        factor = f", {value / limit:.3g} times as much" if value > limit > 0 else ""
+        hint = f"; {hint}" if hint else ""
         super().__init__(
-            f"{condition} does not hold: the left side is {value:.4g}, the right side {limit:.4g}"
-            f"{factor}{'; ' if hint else ''}{hint}"
+            f"{condition} does not hold: {value:.4g} against {limit:.4g}{factor}{hint}"
         )
         self.condition = condition
         self.value = value
@@ -48,6 +48,12 @@ def require_positive(**values: float) -> None:
     for name, value in values.items():
         if not (value > 0 and isfinite(value)):
             raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def require_count(name: str, value: int, *, least: int) -> None:
+    """Raise ValueError where a named number is no integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def require_nonnegative(**values: float) -> None:

@@ -6,7 +6,7 @@ from math import log, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .conditions import require_at_most, require_positive
+from .conditions import require_at_most, require_nonnegative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Statistics:
     Raises
     ------
     ValueError
-        Where `sigma` or `growth` is negative, or L or M is not positive.
+        Where L, M or `sigma` is not positive and finite, or `growth` not finite and at least 0.
     ConditionFails
         Where L > M.
     """
@@ -104,11 +104,9 @@ class Statistics:
     growth: float = 1.0
 
     def __post_init__(self) -> None:
-        require_positive(L=self.L, M=self.M)
+        require_positive(L=self.L, M=self.M, sigma=self.sigma)
+        require_nonnegative(growth=self.growth)
         require_at_most("L ≤ M", self.L, self.M)
-        for name, value in (("sigma", self.sigma), ("growth", self.growth)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and at least 0, got {value}")
 
 
 LINEAR_REGRESSION = Statistics()

@@ -1,5 +1,6 @@
 """The probability that enough batches are good (the paper's Lemma 5)."""
 
+from collections.abc import Iterable
 from fractions import Fraction
 from math import exp, expm1, floor, fsum, inf, lgamma, log, log1p
 
@@ -88,15 +89,18 @@ def exact_success_probability(
     k = num_batches
     # At most kα − q bad ones, in exact arithmetic on the decimal the caller wrote.
     most_bad = floor(Fraction(repr(float(alpha))) * k) - num_byzantine
-    fewer = range(most_bad + 1)
-    more = range(most_bad + 1, k + 1)
-    # The smaller tail is summed: the other is near 1.
+    # The tail that falls from its first term on is summed.
     if most_bad < k * delta:
-        return min(fsum(_binomial(k, j, delta) for j in fewer), 1.0)
-    return 1.0 - min(fsum(_binomial(k, j, delta) for j in more), 1.0)
+        return min(_tail(k, delta, range(most_bad, -1, -1)), 1.0)
+    return max(1.0 - _tail(k, delta, range(most_bad + 1, k + 1)), 0.0)
 
 
-def _binomial(k: int, j: int, delta: float) -> float:
-    """Return the probability of exactly j successes in k, in logarithms: no overflow."""
-    ways = lgamma(k + 1) - lgamma(j + 1) - lgamma(k - j + 1)
-    return exp(ways + j * log(delta) + (k - j) * log1p(-delta))
+def _tail(k: int, delta: float, counts: Iterable[int]) -> float:
+    """Return the probability of any of these numbers of successes in k, the likeliest first."""
+    terms: list[float] = []
+    for j in counts:
+        ways = lgamma(k + 1) - lgamma(j + 1) - lgamma(k - j + 1)
+        terms.append(exp(ways + j * log(delta) + (k - j) * log1p(-delta)))
+        if terms[-1] < 1e-20 * terms[0]:
+            break
+    return fsum(terms)

@@ -5,25 +5,25 @@ from math import ceil, log, sqrt
 from .conditions import require_nonnegative, require_positive
 
 
-def error_rate(dim: int, num_batches: int, num_samples: int) -> float:
+def error_rate(dim: int, num_batches: int, num_samples: float) -> float:
     """Return √(dk/N), the order of the estimation error (Theorem 5).
 
     Parameters
     ----------
-    dim, num_batches, num_samples : int
+    dim, num_batches, num_samples
         d, k and N = number of samples of all clients together.
     """
     require_positive(dim=dim, num_batches=num_batches, num_samples=num_samples)
     return sqrt(dim * num_batches / num_samples)
 
 
-def paper_rate(dim: int, num_byzantine: int, num_samples: int) -> float:
+def paper_rate(dim: int, num_byzantine: int, num_samples: float) -> float:
     """Return max{√(dq/N), √(d/N)}, the order of the error for k = 2(1+ε)q (abstract)."""
     require_nonnegative(num_byzantine=num_byzantine)
     return error_rate(dim, max(num_byzantine, 1), num_samples)
 
 
-def minimax_rate(dim: int, num_samples: int) -> float:
+def minimax_rate(dim: int, num_samples: float) -> float:
     """Return √(d/N): no method does better, even where nobody is Byzantine (footnote 4)."""
     return error_rate(dim, 1, num_samples)
 
@@ -69,13 +69,13 @@ def communication(num_clients: int, dim: int, rounds: float) -> float:
     return num_clients * dim * rounds
 
 
-def client_computation(dim: int, num_clients: int, num_samples: int) -> float:
+def client_computation(dim: int, num_clients: int, num_samples: float) -> float:
     """Return (N/m)·d, the order of a client's steps in a round."""
     require_positive(dim=dim, num_clients=num_clients, num_samples=num_samples)
     return num_samples / num_clients * dim
 
 
-def server_computation(dim: int, num_clients: int, num_batches: int, num_samples: int) -> float:
+def server_computation(dim: int, num_clients: int, num_batches: int, num_samples: float) -> float:
     """Return md + kd log³N, the order of the server's steps in a round, with γ = 1/N.
 
     The abstract writes it with k; section 1.4 and Remark 2 with q, which is the same for

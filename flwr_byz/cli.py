@@ -1,0 +1,209 @@
+"""The command ``flwr-byz``."""
+
+import json
+import sys
+from math import inf
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .theory import Plan, plan
+
+_ROWS_SHOWN = 12
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback()
+def flwr_byz() -> None:
+    """Federated learning with Flower when you cannot trust every client."""
+
+
+@app.command("plan")
+def plan_command(
+    num_clients: Annotated[int, typer.Option("--clients", "-m", help="Clients m.")],
+    num_byzantine: Annotated[
+        int, typer.Option("--byzantine", "-q", help="The most Byzantine clients in a round, q.")
+    ],
+    samples_per_client: Annotated[
+        int, typer.Option("--samples", "-n", help="Samples of each client, N/m.")
+    ],
+    dim: Annotated[int, typer.Option("--dim", "-d", help="Parameters of the model, d.")],
+    epsilon: Annotated[
+        float, typer.Option(help="ε: the number of batches is the smallest k ≥ 2(1+ε)q.")
+    ] = 1.0,
+    distance: Annotated[
+        float | None, typer.Option(help="‖θ0 − θ*‖ at the start; √d by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the trade-off over k to this PNG, SVG or PDF.")
+    ] = None,
+) -> None:
+    """Say which settings a training needs, what is proved of them, and what to expect.
+
+    Expected errors are calibrated on linear regression with Gaussian features.
+    """
+    try:
+        made = plan(
+            num_clients=num_clients,
+            num_byzantine=num_byzantine,
+            samples_per_client=samples_per_client,
+            dim=dim,
+            epsilon=epsilon,
+            distance=distance,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if plot is not None:
+        draw_trade_off(made, plot)
+    if as_json:
+        print(json.dumps(made.to_dict(), indent=2))
+    else:
+        print_plan(made, Console())
+
+
+def print_plan(made: Plan, console: Console) -> None:
+    """Print a plan as tables."""
+    console.print(
+        f"m = {made.num_clients} clients with {made.samples_per_client} samples each, "
+        f"q = {made.num_byzantine} of them Byzantine, d = {made.dim} parameters"
+    )
+    _print_rows(
+        console,
+        "Settings",
+        ("batches k", f"{made.num_batches}", f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"),
+        ("step η", _number(made.step_size), "L/(2M²)"),
+        ("trim norm τ", _number(made.trim_norm), "twice an honest batch's norm at the start"),
+        ("gap γ", _number(made.gamma), "1/N"),
+        ("rounds", _number(made.rounds), "until the start counts a tenth of the error"),
+    )
+    _print_rows(
+        console,
+        "Expected on linear regression with Gaussian features (calibrated, no proof)",
+        ("error under the strongest attack", _number(made.expected_error)),
+        ("error where nobody attacks", _number(made.error_in_peace)),
+        ("factor of a round", _number(made.expected_contraction)),
+        ("the paper's order √(dk/N)", _number(made.error_rate)),
+        ("no method beats √(d/N)", _number(made.minimax_rate)),
+    )
+    if made.guarantee is None:
+        promised = [
+            ("bound", f"none: {made.guarantee_fails}"),
+            ("it takes", f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"),
+        ]
+    else:
+        promised = [
+            ("error that may stay", _number(made.guarantee.floor)),
+            ("factor of a round", _number(made.guarantee.contraction)),
+        ]
+    exact, chernoff = made.exact_success_probability, made.success_probability
+    probability = f"{_number(exact)} (by Chernoff {_number(chernoff)})"
+    _print_rows(console, "Proved (Theorem 4)", *promised, ("with probability", probability))
+
+    console.print("\n[bold]Trade-off over k")
+    curve = Table()
+    for name in ("k", "error, attacked", "in peace", "√(dk/N)", "Theorem 4"):
+        curve.add_column(name, justify="right")
+    every = -(-len(made.trade_off) // _ROWS_SHOWN)
+    for place, point in enumerate(reversed(made.trade_off)):
+        chosen = point.num_batches == made.num_batches
+        if place % every and not chosen:
+            continue
+        curve.add_row(
+            f"{point.num_batches}",
+            _number(point.expected_error),
+            _number(point.error_in_peace),
+            _number(point.error_rate),
+            _number(point.floor),
+            style="bold" if chosen else None,
+        )
+    console.print(curve)
+
+
+def draw_trade_off(made: Plan, path: Path) -> None:
+    """Draw error over k to a file; its ending says which kind.
+
+    Raises
+    ------
+    click.UsageError
+        Where Matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise click.UsageError("--plot needs Matplotlib: pip install 'flwr-byz[plots]'") from None
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    points = made.trade_off
+    for label, values, colour, style in (
+        ("expected, strongest attack", [p.expected_error for p in points], "#D55E00", "-"),
+        ("expected, nobody attacks", [p.error_in_peace for p in points], "#0072B2", "-"),
+        ("the paper's order √(dk/N)", [p.error_rate for p in points], "#666666", "--"),
+        (
+            "proved, Theorem 4",
+            [inf if p.floor is None else p.floor for p in points],
+            "#009E73",
+            "-",
+        ),
+    ):
+        drawn = [(p.num_batches, v) for p, v in zip(points, values, strict=True) if v < inf]
+        if drawn:
+            axes.plot(*zip(*drawn, strict=True), style, color=colour, label=label, linewidth=2.2)
+    axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0)
+    axes.annotate(
+        f"k = {made.num_batches}",
+        (made.num_batches, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -12),
+        textcoords="offset points",
+    )
+    axes.set_yscale("log")
+    axes.set_xlabel("number of batches k")
+    axes.set_ylabel("error  ‖θ − θ*‖  (log scale)")
+    axes.set_title(
+        f"m = {made.num_clients}, q = {made.num_byzantine}, N/m = {made.samples_per_client}, "
+        f"d = {made.dim}"
+    )
+    axes.legend(frameon=False)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--plot {path}: {error}") from None
+
+
+def _print_rows(console: Console, title: str, *rows: tuple[str, ...]) -> None:
+    console.print(f"\n[bold]{title}")
+    table = Table(show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    """Write a number with three digits, infinity as what it means, None as a dash."""
+    if value is None:
+        return "–"
+    return "diverges" if value == inf else f"{value:.3g}"
+
+
+def main() -> None:
+    """Run the command; bad input gets one line on stderr and the exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        print(f"flwr-byz: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
