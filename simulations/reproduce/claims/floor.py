@@ -11,6 +11,7 @@ from flwr_byz.theory import (
 
 from ..engine import AWAY, NOBODY, Cell
 from ..statistics import (
+    Estimate,
     contractions,
     determination,
     estimate,
@@ -144,6 +145,7 @@ def judge_choice_of_k(runs: Runs, figure: Figure) -> list[Number]:
             fitted.high <= 0.5,
         ),
         Number("every run below C_α √(dk/N)", "yes" if below else "no", "yes", below),
+        Number("does the floor grow with k?", _grows(fitted)),
         Number("k of the smallest floor", str(best.k)),
         Number("floor at k = m beside the smallest", str(last)),
         Number(
@@ -153,11 +155,17 @@ def judge_choice_of_k(runs: Runs, figure: Figure) -> list[Number]:
     ]
 
 
+def _grows(fitted: Estimate) -> str:
+    if fitted.low <= 0 <= fitted.high:
+        return "cannot be told"
+    return "yes" if fitted.low > 0 else "no, it falls"
+
+
 CHOICE_OF_K = Claim(
     "choice-of-k",
     "The choice of k",
     "Remark 1",
-    "More batches cost accuracy, by √k at most; the paper suspects its proof, not the rule.",
+    "At fixed q the error grows no faster than √k. Whether it grows at all, the paper leaves open.",
     f"{REAL} m = 64, q = 4, N/m = 200, d = 20.",
     lambda: per_cell(K_SWEEP, 150) | per_cell(K_CALM, 30),
     judge_choice_of_k,
