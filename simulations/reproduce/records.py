@@ -17,11 +17,10 @@ Errors = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Block:
-    """Runs of one cell, of the seeds `first` … `first + number − 1`: what a worker does at once."""
+    """Runs of one cell, by their seeds: what a worker does at once."""
 
     cell: Cell
-    first: int
-    number: int
+    seeds: tuple[int, ...]
 
 
 def append(path: Path, cell: Cell, runs: Mapping[int, list[float]]) -> None:
@@ -34,8 +33,11 @@ def append(path: Path, cell: Cell, runs: Mapping[int, list[float]]) -> None:
         )
         for seed, errors in runs.items()
     ]
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    with path.open("a+b") as file:
+        file.seek(max(file.tell() - 1, 0))
+        if file.read(1) not in (b"\n", b""):  # a line was cut short
+            file.write(b"\n")
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def load(path: Path) -> dict[Cell, dict[int, list[float]]]:
@@ -50,12 +52,11 @@ def load(path: Path) -> dict[Cell, dict[int, list[float]]]:
 def missing(
     planned: Mapping[Cell, int], done: Mapping[Cell, Mapping[int, object]], at_once: int
 ) -> Iterator[Block]:
-    """Yield the blocks of seeds of which some run is not done yet."""
+    """Yield the runs that are not done yet, at most so many at once."""
     for cell, number in planned.items():
-        for first in range(0, number, at_once):
-            block = Block(cell, first, min(at_once, number - first))
-            if any(first + i not in done.get(cell, {}) for i in range(block.number)):
-                yield block
+        seeds = [seed for seed in range(number) if seed not in done.get(cell, {})]
+        for first in range(0, len(seeds), at_once):
+            yield Block(cell, tuple(seeds[first : first + at_once]))
 
 
 def as_arrays(

@@ -38,7 +38,7 @@ def carry_out(plan: Mapping[Cell, int], done: Done, path: Path, console: Console
         speed_estimate_period=120,
     ) as progress:
         task = progress.add_task("training", total=sum(plan.values()))
-        to_do = sum(block.number for block in blocks)
+        to_do = sum(len(block.seeds) for block in blocks)
         progress.advance(task, sum(plan.values()) - to_do)
 
         def save(cell: Cell, runs: dict[int, list[float]]) -> None:
@@ -56,8 +56,7 @@ def carry_out(plan: Mapping[Cell, int], done: Done, path: Path, console: Console
 
 def play_block(block: Block) -> tuple[Cell, dict[int, list[float]]]:
     """Carry out the runs of a block."""
-    seeds = range(block.first, block.first + block.number)
-    return block.cell, {seed: play(block.cell, seed) for seed in seeds}
+    return block.cell, {seed: play(block.cell, seed) for seed in block.seeds}
 
 
 def _in_workers(blocks: Sequence[Block], save: Save) -> None:

@@ -6,29 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from flwr_byz import attacks
-from flwr_byz.theory import (
-    c_alpha,
-    contraction,
-)
+from flwr_byz.theory import c_alpha, contraction
 
 from ..engine import ATTACKS, AWAY, AWAY_AMONG_SHORT, NOBODY, Cell, Placement, RuleName
-from ..statistics import (
-    contractions,
-    estimate,
-    ratio,
-    share,
-)
-from .claim import (
-    BASE,
-    PLACEMENTS,
-    REAL,
-    Claim,
-    Number,
-    Plan,
-    Runs,
-    ends,
-    per_cell,
-)
+from ..statistics import contractions, estimate, ratio, share
+from .claim import BASE, PLACEMENTS, REAL, Claim, Number, Plan, Runs, ends, per_cell
 from .drawing import (
     BLUE,
     COLOURS,

@@ -20,34 +20,9 @@ from flwr_byz.theory import (
 
 from ..engine import AWAY, NOBODY, Cell
 from ..problems import SummarisedRegression, summaries
-from ..statistics import (
-    contractions,
-    determination,
-    estimate,
-    rounds_until,
-    share,
-)
-from .claim import (
-    BASE,
-    REAL,
-    SUMMARISED,
-    Claim,
-    Number,
-    Plan,
-    Runs,
-    per_cell,
-    slope_number,
-)
-from .drawing import (
-    BLUE,
-    COLOURS,
-    GREY,
-    SKY,
-    by_round,
-    dashed,
-    points,
-    title,
-)
+from ..statistics import contractions, determination, estimate, rounds_until, share
+from .claim import BASE, REAL, SUMMARISED, Claim, Number, Plan, Runs, per_cell, slope_number
+from .drawing import BLUE, COLOURS, GREY, SKY, by_round, dashed, points, title
 
 CONVERGENCE_ATTACKS = (
     AWAY,

@@ -1,32 +1,16 @@
 """Whether runs in this process are those of Flower's simulation."""
 
 from dataclasses import replace
+from importlib.metadata import version
 
 from matplotlib.figure import Figure
 
 from flwr_byz import attacks
 
 from ..engine import NOBODY, Cell
-from ..statistics import (
-    estimate,
-    ratio,
-)
-from .claim import (
-    BASE,
-    Claim,
-    Number,
-    Plan,
-    Runs,
-    ends,
-    per_cell,
-)
-from .drawing import (
-    COLOURS,
-    GREY,
-    MARKERS,
-    by_round,
-    title,
-)
+from ..statistics import estimate, ratio
+from .claim import BASE, Claim, Number, Plan, Runs, ends, per_cell
+from .drawing import COLOURS, GREY, MARKERS, by_round, title
 
 FLOWER = [
     Cell(
@@ -102,7 +86,8 @@ ENGINE = Claim(
     "The engine",
     "this repository",
     "Runs in process are those of Flower's simulation, to the last bit.",
-    "m = 40, k = 20, q = 5, N/m = 50, d = 20, through Flower 1.41 and Ray, and without.",
+    "m = 40, k = 20, q = 5, N/m = 50, d = 20, "
+    f"through Flower {version('flwr')} and Ray, and without.",
     plan_engine,
     judge_engine,
 )

@@ -5,37 +5,12 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from flwr_byz.theory import (
-    c_alpha,
-)
+from flwr_byz.theory import c_alpha
 
 from ..engine import AWAY, NOBODY, Cell
-from ..statistics import (
-    Estimate,
-    contractions,
-    determination,
-    estimate,
-    ratio,
-    slope,
-)
-from .claim import (
-    BASE,
-    REAL,
-    SUMMARISED,
-    Claim,
-    Number,
-    Runs,
-    ends,
-    per_cell,
-    slope_number,
-)
-from .drawing import (
-    against,
-    dashed,
-    fitted_line,
-    legend_above,
-    points,
-)
+from ..statistics import Estimate, contractions, determination, estimate, ratio, slope
+from .claim import BASE, REAL, SUMMARISED, Claim, Number, Runs, ends, per_cell, slope_number
+from .drawing import against, dashed, fitted_line, legend_above, points
 
 N_SWEEP = [replace(BASE, n=n) for n in (200, 400, 800, 1600, 3200)]
 
