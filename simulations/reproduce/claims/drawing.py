@@ -131,5 +131,5 @@ def by_round(figure: Figure, axes: Axes) -> None:
 def legend_above(figure: Figure, axes: Axes) -> None:
     """Put the legend where it covers nothing."""
     handles = axes.get_legend_handles_labels()
-    ncols = 2 if max(map(len, handles[1])) > 20 else 3
+    ncols = 2 if max(map(len, handles[1])) > 19 else 3
     figure.legend(*handles, loc="outside upper center", ncols=ncols, fontsize=9, frameon=False)
