@@ -43,15 +43,16 @@ class AwayFromTruth(Attack):
 
 @dataclass(frozen=True)
 class AwayAmongShort(AwayFromTruth):
-    """The same, as short as the longest honest reply that is among the m − q shortest of all.
+    """The same, but as long only as a selection of the m − q shortest replies still takes.
 
-    A selection of the m − q shortest takes every one of these lies.
+    That is, just shorter than the first honest reply that it then leaves out.
     """
 
     knows: ClassVar[frozenset[str]] = frozenset({"model", "honest"})
 
     def length(self, knowledge: Knowledge) -> float:
-        """Return the norm of the honest reply that is the (m − 2q)th by norm."""
+        """Return a little less than the norm of the honest reply that is the (m − 2q + 1)th."""
         assert knowledge.honest is not None
         norms = np.sort(np.linalg.norm(knowledge.honest, axis=1))
-        return float(norms[knowledge.num_clients - 2 * knowledge.num_byzantine - 1])
+        left_out = knowledge.num_clients - 2 * knowledge.num_byzantine
+        return float(norms[left_out]) * (1 - 1e-5)

@@ -111,20 +111,20 @@ def test_away_from_truth_is_sent_far_off_along_the_way_back():
     assert sent[1] == 0.0
 
 
-def test_the_short_lie_is_selected_among_the_shortest_and_no_longer_one_would_be():
+def test_the_short_lie_is_as_long_as_a_selection_of_the_shortest_takes():
     honest = np.diag([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     knowledge = Knowledge(
         np.zeros(6), 8, 2, np.random.default_rng(0), model=np.ones(6), honest=honest
     )
     sent = AwayAmongShort((0.0,) * 6)(knowledge)
-    everyone = np.vstack([sent, sent, honest])
-    assert mean_of_smallest_norms(everyone, 6) == pytest.approx(
-        (2 * sent + honest[:4].sum(axis=0)) / 6
-    )
-    longer = np.vstack([1.3 * sent, 1.3 * sent, honest])
-    assert mean_of_smallest_norms(longer, 6) != pytest.approx(
-        (2.6 * sent + honest[:4].sum(axis=0)) / 6
-    )
+
+    def selects(lie):
+        everyone = np.vstack([honest, lie, lie])
+        both = (2 * lie + honest[:4].sum(axis=0)) / 6
+        return mean_of_smallest_norms(everyone, 6) == pytest.approx(both)
+
+    assert selects(sent)
+    assert not selects(1.0001 * sent)
 
 
 @pytest.mark.parametrize("wrong", [{"attack": "magic"}, {"problem": "poetry"}, {"rule": "krum"}])
