@@ -183,6 +183,7 @@ th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .35rem .5rem .35rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 td.value { font-variant-numeric: tabular-nums; }
+@media (min-width: 761px) { td.value, .numbers th { white-space: nowrap; } }
 .says { margin: 0 0 .8rem; } .source, .setting { color: var(--soft); font-size: .9rem; }
 .verdict { font-size: .85rem; font-weight: 600; white-space: nowrap; padding: .1rem .5rem;
   border-radius: 1rem; color: #fff; vertical-align: middle; }
