@@ -2,7 +2,8 @@
 
 import json
 import sys
-from math import inf
+from itertools import count
+from math import inf, nan
 from pathlib import Path
 from typing import Annotated
 
@@ -103,16 +104,16 @@ def print_plan(made: Plan, console: Console) -> None:
         ]
     exact, chernoff = made.exact_success_probability, made.success_probability
     probability = f"{_number(exact)} (by Chernoff {_number(chernoff)})"
-    _print_rows(console, "Proved (Theorem 4)", *promised, ("with probability", probability))
+    _print_rows(console, "Proved (Theorem 4)", *promised, ("Lemma 5's probability", probability))
 
     console.print("\n[bold]Trade-off over k")
     curve = Table()
     for name in ("k", "error, attacked", "in peace", "√(dk/N)", "Theorem 4"):
         curve.add_column(name, justify="right")
     every = -(-len(made.trade_off) // _ROWS_SHOWN)
-    for place, point in enumerate(reversed(made.trade_off)):
+    for to_last, point in zip(count(len(made.trade_off) - 1, -1), made.trade_off, strict=False):
         chosen = point.num_batches == made.num_batches
-        if place % every and not chosen:
+        if to_last % every and not chosen:
             continue
         curve.add_row(
             f"{point.num_batches}",
@@ -142,20 +143,16 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     points = made.trade_off
+    batches = [point.num_batches for point in points]
     for label, values, colour, style in (
         ("expected, strongest attack", [p.expected_error for p in points], "#D55E00", "-"),
         ("expected, nobody attacks", [p.error_in_peace for p in points], "#0072B2", "-"),
         ("the paper's order √(dk/N)", [p.error_rate for p in points], "#666666", "--"),
-        (
-            "proved, Theorem 4",
-            [inf if p.floor is None else p.floor for p in points],
-            "#009E73",
-            "-",
-        ),
+        ("proved, Theorem 4", [p.floor or inf for p in points], "#009E73", ".-"),
     ):
-        drawn = [(p.num_batches, v) for p, v in zip(points, values, strict=True) if v < inf]
-        if drawn:
-            axes.plot(*zip(*drawn, strict=True), style, color=colour, label=label, linewidth=2.2)
+        if min(values) < inf:
+            drawn = [value if value < inf else nan for value in values]
+            axes.plot(batches, drawn, style, color=colour, label=label, linewidth=2.2)
     axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0)
     axes.annotate(
         f"k = {made.num_batches}",
@@ -187,10 +184,10 @@ def _print_rows(console: Console, title: str, *rows: tuple[str, ...]) -> None:
 
 
 def _number(value: float | None) -> str:
-    """Write a number with three digits, infinity as what it means, None as a dash."""
+    """Write a number with three digits, infinity as no bound, None as a dash."""
     if value is None:
         return "–"
-    return "diverges" if value == inf else f"{value:.3g}"
+    return "no bound" if value == inf else f"{value:.3g}"
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def main(
         done = sum(1 for _ in file)
         console = Console()
         for share, dim in track(cells[done:], description="cells", console=console):
-            runs = num_runs(dim)
+            runs = num_runs(dim, share)
             factor, standard_error = measure_factor(dim, share, range(runs))
             cell = {
                 "byzantine_share": share,

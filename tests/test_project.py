@@ -19,7 +19,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"flwr_byz", "flwr_byz-0.1.0.dist-info"}
-    assert "flwr_byz/py.typed" in names
+    assert {"flwr_byz/py.typed", "flwr_byz/theory/calibration.jsonl"} <= set(names)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     [
         ("flwr_byz.aggregation", ["flwr", "torch", "ray", "scipy"]),
         ("flwr_byz.attacks", ["flwr", "torch", "ray", "scipy"]),
+        ("flwr_byz.theory", ["flwr", "torch", "ray", "scipy", "matplotlib"]),
+        ("flwr_byz.cli", ["flwr", "torch", "ray", "scipy", "matplotlib"]),
         ("flwr_byz.serverapp.strategy", ["torch", "ray", "scipy", "matplotlib"]),
         ("flwr_byz.server.strategy", ["torch", "ray", "scipy", "matplotlib"]),
     ],

@@ -43,7 +43,7 @@ class TradeOff:
     error_rate : float
         √(dk/N), the order in which the paper's bound grows.
     expected_error : float
-        Calibrated, under the strongest attack; infinity where the model is driven off.
+        Calibrated, under the strongest attack; infinity where samples are too few.
     error_in_peace : float
         Calibrated, where nobody attacks.
     floor : float or None
@@ -86,7 +86,7 @@ class Plan:
         `expected_contraction` a round; None where one is infinite or the other 1 or more.
     expected_error, error_in_peace : float
         Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and where
-        nobody attacks. Infinity where the attack drives the model off.
+        nobody attacks. Infinity where samples are too few to draw the model to θ*.
     expected_contraction : float
         Calibrated factor of a round, far from θ* and under attack.
     error_rate, minimax_rate : float

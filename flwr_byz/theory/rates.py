@@ -1,6 +1,6 @@
 """The paper's orders of magnitude, without their constants (abstract, Theorem 1, Remarks 1, 2)."""
 
-from math import ceil, log, sqrt
+from math import log, sqrt
 
 from .conditions import require_nonnegative, require_positive
 
@@ -53,10 +53,8 @@ def rounds_to_floor(contraction: float, distance: float, floor: float) -> int:
         return 0
     if contraction == 0:
         return 1
-    rounds = max(ceil(log(distance / floor) / -log(contraction)), 1)
-    # The logarithms round: the definition decides.
-    while rounds > 1 and contraction ** (rounds - 1) * distance <= floor:
-        rounds -= 1
+    # Logarithms round, so they only say where to begin.
+    rounds = max(int(log(distance / floor) / -log(contraction)) - 1, 1)
     while contraction**rounds * distance > floor:
         rounds += 1
     return rounds

@@ -100,15 +100,21 @@ def test_the_attack_factor_is_interpolated_in_the_logarithm_of_d_and_in_q_over_k
     assert factor(8, 1000, 1) == factor(8, 40, 1)
 
 
-@pytest.mark.parametrize(("dim", "share"), [(32, 0.25), (64, 0.0)])
+@pytest.mark.parametrize(("dim", "share"), [(32, 0.25), (16, 0.45)])
 def test_a_cell_of_the_table_comes_out_again(dim, share):
     factor, standard_error = calibration.measure_factor(
-        dim, share, range(calibration.num_runs(dim))
+        dim, share, range(calibration.num_runs(dim, share))
     )
     q = round(40 * share)
     stored = calibration.attack_factor(dim, 40, q) if q else calibration.median_factor(dim, 40)
     assert stored == pytest.approx(factor, abs=2e-4)
     assert standard_error < 0.03
+
+
+@pytest.mark.parametrize(("dim", "efficiency"), [(1, 2 / np.pi), (2, np.pi / 4)])
+def test_a_median_loses_beside_a_mean_what_is_known_of_gaussian_samples(dim, efficiency):
+    """The relative efficiencies of the median, and of the spatial median in the plane."""
+    assert calibration.median_factor(dim, 40) == pytest.approx(1 / sqrt(efficiency), rel=0.05)
 
 
 def test_the_attack_factor_is_one_in_many_dimensions_and_more_in_few():
@@ -176,7 +182,7 @@ def test_the_plans_own_settings_come_to_the_expected_error(reach):
     assert 0.8 * found.expected_error < error < 1.15 * found.expected_error
 
 
-def test_too_few_samples_are_said_to_diverge():
+def test_too_few_samples_leave_no_error_to_expect():
     found = theory.plan(num_clients=10, num_byzantine=4, samples_per_client=1, dim=100)
     assert found.expected_error == inf
     assert found.rounds is None
@@ -196,6 +202,32 @@ def test_theorem_4_is_vacuous_until_the_samples_that_the_plan_names():
     assert enough.trade_off[-1].floor is None  # smaller batches do not get there yet
     short = theory.plan(**EXAMPLE | {"samples_per_client": found.samples_for_guarantee - 1})
     assert short.guarantee is None
+
+
+def test_a_bound_beyond_where_a_training_starts_is_none():
+    enough = EXAMPLE | {"samples_per_client": 5 * 10**7}
+    assert theory.plan(**enough).guarantee.floor > 0.5
+    found = theory.plan(**enough, distance=0.5)
+    assert found.guarantee is None
+    assert found.guarantee_fails.startswith("ηξ1/ρ ≤ ‖θ0 − θ*‖ does not hold")
+
+
+def test_a_trim_norm_that_could_reach_honest_batches_proves_nothing():
+    """Statistics that make little of the gradient, beside constants that allow for more."""
+    flat = theory.Statistics(L=0.1, M=0.1, sigma=1.0, growth=0.0)
+    found = theory.plan(
+        **EXAMPLE | {"samples_per_client": 10**10},
+        statistics=flat,
+        constants=theory.linear_regression(1e10, 20, 1e-10),
+    )
+    assert found.guarantee is None
+    assert "≤ τ does not hold" in found.guarantee_fails
+
+
+def test_an_attack_never_helps():
+    """One of ten thousand batches in one dimension, where a median loses most beside a mean."""
+    attacked, in_peace = (theory.calibrated_error(1, 10**6, 10**4, q) for q in (1, 0))
+    assert attacked == in_peace
 
 
 def test_what_is_proved_takes_the_smallest_batch():

@@ -16,6 +16,17 @@ def test_the_statistics_of_a_quadratic_are_found_along_its_axes():
     assert found.growth == pytest.approx(0.0)
 
 
+def test_the_growth_is_the_fastest_that_shows():
+    """Two samples at ±1 of the mean in 0 and 1, at ±3 in 2: differences of 0, ±2 and ±2."""
+    parameters = np.array([[0.0], [1.0], [2.0]])
+    gradients = parameters[:, None, :] + np.array(
+        [[[1.0], [-1.0]], [[1.0], [-1.0]], [[3.0], [-3.0]]]
+    )
+    found = estimate_statistics(parameters, gradients)
+    assert found.growth == pytest.approx(2 * np.sqrt(2))  # over a distance of 1, n − 1 = 1
+    assert found.sigma == pytest.approx(np.sqrt(2))  # at 0, where the mean gradient is 0
+
+
 def test_the_statistics_of_linear_regression_are_found_in_clients_gradients():
     rng = np.random.default_rng(0)
     clients, samples, dim = 400, 50, 10

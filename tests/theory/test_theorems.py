@@ -72,6 +72,14 @@ def test_the_approximate_median_with_trimming_costs_what_lemma_1_says():
         theory.theorem_4(**example(gamma=1e-4))
 
 
+def test_a_radius_is_rounded_up_to_a_whole_number_of_shells():
+    """With r such that ℓ* = 2σ2²r√n/(α2σ1) is 1.5, and 2."""
+    shell = 8 * sqrt(2) / (16 * sqrt(1e9))
+    between, whole = (theory.theorem_4(**example(r=n * shell)) for n in (1.5, 2 - 1e-12))
+    assert between.delta_2 == pytest.approx(whole.delta_2, rel=1e-12)
+    assert between.delta_2 < theory.theorem_4(**example(r=2.5 * shell)).delta_2
+
+
 @pytest.mark.parametrize(
     ("changes", "condition"),
     [
@@ -114,6 +122,18 @@ def test_the_exact_probability_is_at_least_chernoffs(k, data):
 def test_c_alpha_grows(first, second):
     smaller, larger = sorted((first, second))
     assert theory.c_alpha(smaller) <= theory.c_alpha(larger)
+
+
+@given(st.floats(0.01, 0.999), st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
+def test_the_rounds_to_the_floor_are_the_fewest(contraction, distance, floor):
+    rounds = theory.rounds_to_floor(contraction, distance, floor)
+    assert contraction**rounds * distance <= floor
+    assert rounds == 0 or contraction ** (rounds - 1) * distance > floor
+
+
+@pytest.mark.parametrize("power", range(1, 40))
+def test_rounds_that_are_a_whole_number_are_not_rounded_up(power):
+    assert theory.rounds_to_floor(0.3, 7.0, 0.3**power * 7.0) == power
 
 
 @given(st.floats(1e-3, 1e3), st.floats(0.01, 1), st.floats(0, 0.99))
