@@ -1,9 +1,10 @@
-# make demo    runs both experiments and leaves pictures in results/
-# make test    runs every test
-# make lint    style, format and types
-# make attacks plays every attack against every rule, tables and pictures in results/
-# make trial   brings up a SuperLink and SuperNodes with TLS and keys, and runs the app among them
-# make bench   times the aggregation beside its peers', results in benchmarks/results/
+# make demo      runs both experiments and leaves pictures in results/
+# make test      runs every test
+# make lint      style, format and types
+# make attacks   plays every attack against every rule, tables and pictures in results/
+# make reproduce runs the paper's experiments, figures and a report in results/reproduce/
+# make trial     brings up a SuperLink and SuperNodes with TLS and keys, and runs the app among them
+# make bench     times the aggregation beside its peers', results in benchmarks/results/
 # Each makes its own virtual environment first; nothing but Python 3.11+ and make is needed.
 
 PYTHON ?= python3
@@ -15,16 +16,10 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
-.PHONY: demo attacks trial test lint bench clean
+.PHONY: demo test lint attacks reproduce trial bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
-
-attacks: $(VENV)/demo
-	$(BIN)/python -m simulations.attack_table
-
-trial: $(VENV)/trial
-	$(BIN)/python -m trial
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
@@ -34,6 +29,18 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+attacks: $(VENV)/demo
+	$(BIN)/python -m simulations.attack_table
+
+reproduce: $(VENV)/reproduce
+	$(BIN)/python -m simulations.reproduce
+
+trial: $(VENV)/trial
+	$(BIN)/python -m trial
+
+bench: $(VENV)/benchmarks
+	$(BIN)/python -m benchmarks
+
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
@@ -42,19 +49,8 @@ $(VENV)/demo: pyproject.toml constraints.txt
 	$(install) ".[simulation,plots]"
 	touch $@
 
-$(VENV)/dev: $(VENV)/demo
-	$(install) ".[dev]"
-	touch $@
-
-$(VENV)/trial: $(VENV)/demo
-	$(install) ".[trial]"
-	touch $@
-
-bench: $(VENV)/bench
-	$(BIN)/python -m benchmarks
-
-$(VENV)/bench: $(VENV)/demo
-	$(install) ".[benchmarks]"
+$(VENV)/%: $(VENV)/demo  # an extra
+	$(install) ".[$*]"
 	touch $@
 
 clean:

@@ -1,0 +1,1 @@
+"""The experiments that the paper does not have, from raw runs to a report a person reads."""
