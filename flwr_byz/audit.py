@@ -13,9 +13,7 @@ that there are none of are null. Where a round was played again after a restart,
 holds. Nothing of a model is written down.
 """
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 from flwr.supercore import log
+
+from . import json_lines
 
 ClientId = int | str
 
@@ -132,15 +132,9 @@ class AuditTrail:
             },
         }
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
                 self.path.replace(_rotated(self.path))
-            with self.path.open("ab+") as file:
-                if file.tell() > 0:
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # the last line is cut off
-                        file.write(b"\n")
-                file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            json_lines.append(self.path, [line])
         except OSError as error:
             log(WARNING, "round %d is missing in the audit trail: %s", server_round, error)
 
@@ -167,15 +161,7 @@ class AuditTrail:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Read the rounds of a trail, in the order written; lines that are cut off are skipped."""
-    lines = []
-    if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for text in file:
-                try:
-                    lines.append(json.loads(text))
-                except json.JSONDecodeError:
-                    continue
-    return lines
+    return list(json_lines.read(path))
 
 
 def _excess(distance: float, typical: float) -> float:

@@ -1,6 +1,5 @@
 """Results as JSON lines: one line for each round of each run."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
+
+from flwr_byz import json_lines
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,11 @@ def append(path: Path, result: RunResult) -> None:
 
     JSON has no infinity and no NaN: a value that is not finite is written as null.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
-        json.dumps(
-            asdict(result.run) | {"round": number, "value": value if math.isfinite(value) else None}
-        )
+        asdict(result.run) | {"round": number, "value": value if math.isfinite(value) else None}
         for number, value in enumerate(result.values)
     ]
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    json_lines.append(path, lines)
 
 
 def load(path: Path) -> dict[Run, RunResult]:
@@ -75,13 +72,10 @@ def load(path: Path) -> dict[Run, RunResult]:
 
 
 def _lines(path: Path) -> Iterator[tuple[Run, int, float | None]]:
-    if not path.exists():
-        return
     check = TypeAdapter(Run)
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for entry in json_lines.read(path):
         try:
-            entry = json.loads(line)
             number, value = int(entry.pop("round")), entry.pop("value")
             yield check.validate_python(entry), number, value
-        except (ValueError, KeyError, AttributeError, TypeError, ValidationError):
+        except (ValueError, KeyError, TypeError, ValidationError):
             continue

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from flwr_byz import json_lines
+
 from .engine import Cell
 
 Errors = NDArray[np.float64]
@@ -25,19 +27,11 @@ class Block:
 
 def append(path: Path, cell: Cell, runs: Mapping[int, list[float]]) -> None:
     """Append runs, by their seed; an error that is not finite is written as null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
-        json.dumps(
-            asdict(cell)
-            | {"seed": seed, "errors": [e if math.isfinite(e) else None for e in errors]}
-        )
+        asdict(cell) | {"seed": seed, "errors": [e if math.isfinite(e) else None for e in errors]}
         for seed, errors in runs.items()
     ]
-    with path.open("a+b") as file:
-        file.seek(max(file.tell() - 1, 0))
-        if file.read(1) not in (b"\n", b""):  # a line was cut short
-            file.write(b"\n")
-        file.write(("\n".join(lines) + "\n").encode())
+    json_lines.append(path, lines)
 
 
 def load(path: Path) -> dict[Cell, dict[int, list[float]]]:
@@ -70,18 +64,14 @@ def as_arrays(
 
 
 def _lines(path: Path) -> Iterable[tuple[Cell, int, list[float | None]]]:
-    if not path.exists():
-        return
     check = TypeAdapter(Cell)
     cells: dict[str, Cell] = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-                seed, errors = int(entry.pop("seed")), list(entry.pop("errors"))
-                key = json.dumps(entry)
-                if key not in cells:
-                    cells[key] = check.validate_python(entry)
-                yield cells[key], seed, errors
-            except (ValueError, KeyError, AttributeError, TypeError, ValidationError):
-                continue
+    for entry in json_lines.read(path):
+        try:
+            seed, errors = int(entry.pop("seed")), list(entry.pop("errors"))
+            key = json.dumps(entry)
+            if key not in cells:
+                cells[key] = check.validate_python(entry)
+            yield cells[key], seed, errors
+        except (ValueError, KeyError, TypeError, ValidationError):
+            continue

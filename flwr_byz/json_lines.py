@@ -1,0 +1,41 @@
+"""Files of JSON, an object a line, that survive a writer that is killed."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def append(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a file; where its last line was cut off, they begin on a new one.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written to.
+    ValueError
+        Where a number is not finite, which JSON has no form for.
+    """
+    text = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(text.encode())
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a file, if there is one; what is no whole object is skipped."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                yield entry
