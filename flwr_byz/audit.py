@@ -105,14 +105,19 @@ class AuditTrail:
 
     def resume(self, server_round: int) -> None:
         """Take up the scores as they stood after a round."""
-        for path in (self.path, _rotated(self.path)):
-            found = [line for line in read(path) if line["round"] == server_round]
-            if found:
-                for client, entry in found[-1]["clients"].items():
-                    self._rounds[client] = entry["rounds"]
-                    self._evidence[client] = entry["rounds"] * (entry["suspicion"] or 0.0)
-                return
-        log(WARNING, "%s does not hold round %d: suspicion starts anew", self.path, server_round)
+        lines: list[dict[str, Any]] = []
+        for path in (_rotated(self.path), self.path):
+            for line in json_lines.read(path):
+                while lines and lines[-1]["round"] >= line["round"]:
+                    lines.pop()  # that round was lost, and played again
+                lines.append(line)
+        lines = [line for line in lines if line["round"] <= server_round]
+        if not lines or lines[-1]["round"] < server_round:
+            log(WARNING, "%s does not hold round %d", self.path, server_round)
+        for line in lines:
+            for client, entry in line["clients"].items():
+                self._rounds[client] = entry["rounds"]
+                self._evidence[client] = entry["rounds"] * (entry["suspicion"] or 0.0)
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""

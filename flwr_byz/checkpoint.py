@@ -44,14 +44,13 @@ class Checkpoint:
     def save(self, folder: Path) -> Path:
         """Write ``round-000012.npz``: whole or not at all, even where power fails.
 
-        The newest two checkpoints are kept.
+        The newest two checkpoints are kept. What JSON has no form for is null in the history, and
+        named in the log.
 
         Raises
         ------
         OSError
             Where the folder cannot be written to.
-        TypeError
-            Where the history holds what JSON has no form for.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"round-{self.server_round:06}.npz"
@@ -63,12 +62,16 @@ class Checkpoint:
         }
         columns = {f"array-{i}": array for i, array in enumerate(self.arrays.values())}
         unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
-            text = json.dumps(head, default=_plain)
-            np.savez(file, head=np.array(text), **columns)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        try:
+            with unfinished.open("wb") as file:
+                text = json.dumps(head, default=_plain)
+                np.savez(file, head=np.array(text), **columns)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            for rest in folder.glob("*.unfinished"):
+                rest.unlink(missing_ok=True)
         _sync_folder(folder)
         for old in _by_age(folder)[_KEPT:]:
             old.unlink(missing_ok=True)
@@ -124,7 +127,8 @@ class Checkpoint:
 def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"a checkpoint holds numbers and text of metrics, not {type(value).__name__}")
+    log(WARNING, "a checkpoint holds numbers and text, not the metric %.60r", value)
+    return None
 
 
 def _by_age(folder: Path) -> list[Path]:

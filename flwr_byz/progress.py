@@ -1,5 +1,6 @@
 """How far a training has come: what a strategy of either API plays over after a restart."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from logging import ERROR, INFO
@@ -18,6 +19,9 @@ Arrays = Mapping[str, NDArray[Any]]
 class Progress:
     """The rounds of a training so far, kept in a folder so that another process can go on.
 
+    Beside the model and the metrics that is the state of Python's `random`, with which Flower draws
+    the clients of a round.
+
     Attributes
     ----------
     folder : Path or None
@@ -28,7 +32,7 @@ class Progress:
         The model after that round.
     train, evaluate, server : dict
         Metrics by round: of the training, of the evaluation by clients, and of the one at the
-        server.
+        server. What JSON has no form for is null in a checkpoint.
     """
 
     folder: Path | None = None
@@ -51,9 +55,11 @@ class Progress:
         if checkpoint is None:
             return cls(folder)
         log(INFO, "going on after round %d of %s", checkpoint.server_round, folder)
+        version, numbers, gauss = checkpoint.history["random"]
+        random.setstate((version, tuple(numbers), gauss))
         history = {
             name: {int(number): metrics for number, metrics in rounds.items()}
-            for name, rounds in checkpoint.history.items()
+            for name, rounds in checkpoint.history["rounds"].items()
         }
         return cls(folder, checkpoint.server_round, checkpoint.arrays, **history)
 
@@ -82,7 +88,8 @@ class Progress:
         """
         if self.folder is None:
             return
-        history = {"train": self.train, "evaluate": self.evaluate, "server": self.server}
+        rounds = {"train": self.train, "evaluate": self.evaluate, "server": self.server}
+        history = {"rounds": rounds, "random": random.getstate()}
         try:
             Checkpoint(server_round, arrays, history).save(self.folder)
         except OSError as error:

@@ -1,9 +1,11 @@
 """The options that both strategies add to those of FedAvg's."""
 
 from dataclasses import dataclass
+from logging import WARNING
 from typing import Literal
 
 import numpy as np
+from flwr.supercore import log
 
 from .aggregation import num_batches
 from .aggregation.geometric_median import check_gamma
@@ -56,6 +58,18 @@ class Settings:
             return num_batches(num_clients, self.num_byzantine)
         assert self.num_batches is not None
         return self.num_batches
+
+    def outvotes(self, num_replies: int) -> bool:
+        """Tell whether so many replies can outvote q; say in the log where they cannot."""
+        if self.num_byzantine is not None and 0 < num_replies <= 2 * self.num_byzantine:
+            log(
+                WARNING,
+                "%d clients evaluated, which cannot outvote %d: no metrics of theirs are reported",
+                num_replies,
+                self.num_byzantine,
+            )
+            return False
+        return num_replies > 0
 
     @property
     def step_size(self) -> float:

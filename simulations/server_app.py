@@ -87,7 +87,7 @@ def values_before(config: RunConfig) -> list[float]:
     checkpoint = Checkpoint.latest(Path(config.checkpoints)) if config.checkpoints else None
     if checkpoint is None:
         return []
-    told = checkpoint.history["server"].values()
+    told = checkpoint.history["rounds"]["server"].values()
     measures = [entry[1] if config.api == "classic" else entry for entry in told]
     return [each[config.the_experiment().measure] for each in measures]
 

@@ -129,6 +129,19 @@ def test_a_trail_goes_on_after_the_round_that_was_finished_last(tmp_path):
     assert lines[-1]["clients"]["c"]["suspicion"] == 0.5
 
 
+def test_a_trail_remembers_clients_that_the_last_round_did_not_ask(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    trail = AuditTrail(path)
+    trail.write(1, record(a=Verdict("rejected"), b=used(1.0), c=used(1.0)))
+    trail.write(2, record(b=used(1.0), c=used(1.0)))
+    trail.write(3, record(a=used(1.0), b=used(1.0)))  # lost
+    again = AuditTrail(path)
+    again.resume(2)
+    again.write(3, record(a=used(1.0), b=used(1.0), c=used(1.0)))
+    clients = audit.read(path)[-1]["clients"]
+    assert (clients["a"]["rounds"], clients["a"]["suspicion"]) == (2, 0.5)
+
+
 def test_a_trail_is_of_bounded_size(tmp_path):
     trail = AuditTrail(tmp_path / "audit.jsonl", max_bytes=2000)
     for server_round in range(1, 50):

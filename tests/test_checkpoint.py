@@ -1,5 +1,6 @@
 """A training that is stopped goes on where it was: checkpoints, and the strategy that uses them."""
 
+import contextlib
 import json
 import random
 import subprocess
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 
 from flwr_byz import audit
 from flwr_byz.checkpoint import Checkpoint, DamagedCheckpoint
+from flwr_byz.progress import Progress
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 
@@ -167,14 +169,14 @@ def test_a_resumed_training_can_be_longer_but_not_shorter(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = {name: array.numpy() for name, array in model().items()} | {"a1": np.zeros(6)}
-    Checkpoint(2, other, {}).save(tmp_path / "checkpoints")
+    Progress(tmp_path / "checkpoints").finish(2, other)
     with pytest.raises(ValueError, match="is of another model"):
         train(tmp_path, 3)
 
 
 def test_an_array_s_name_counts(tmp_path):
     record = ArrayRecord({"x": Array(np.zeros((3, 4), "f4")), "a1": Array(np.zeros(5))})
-    Checkpoint(2, {n: a.numpy() for n, a in record.items()}, {}).save(tmp_path / "checkpoints")
+    Progress(tmp_path / "checkpoints").finish(2, {n: a.numpy() for n, a in record.items()})
     with pytest.raises(ValueError, match="is of another model"):
         train(tmp_path, 3)
 
@@ -273,15 +275,59 @@ def test_a_classic_checkpoint_of_another_model_is_refused(tmp_path):
         classic_train(tmp_path, 2, arrays=[np.zeros(3)])
 
 
-def test_a_metric_that_no_checkpoint_can_hold_is_refused_at_once(tmp_path):
-    strategy = ClassicStrategy(
-        num_batches=3,
-        checkpoints=tmp_path / "classic",
-        evaluate_fn=lambda r, arrays, config: (0.0, {"bytes": b"1"}),
-    )
-    strategy.initialize_parameters(SimpleClientManager())
-    with pytest.raises(TypeError, match="not bytes"):
-        strategy.evaluate(0, ndarrays_to_parameters([np.zeros(3)]))
+def test_a_metric_that_no_checkpoint_can_hold_is_null_there_and_named(tmp_path, caplog):
+    progress = Progress(tmp_path)
+    progress.train[1] = {"blob": b"1", "loss": 0.5}
+    progress.finish(1, ARRAYS)
+    assert Progress.resume(tmp_path).train == {1: {"blob": None, "loss": 0.5}}
+    assert "not the metric b'1'" in caplog.text
+
+
+def test_what_a_failed_write_leaves_behind_is_removed(tmp_path, monkeypatch):
+    (tmp_path / "round-000001.unfinished").write_bytes(b"of a process that was killed")
+
+    def full(file, **columns):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space left"):
+        Checkpoint(2, ARRAYS).save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_clients_that_are_drawn_are_those_of_a_training_that_is_not_stopped(tmp_path):
+    def asked(folder, *, stop_after):
+        drawn = {}
+
+        def reply(node, server_round, arrays):
+            if server_round > stop_after:
+                raise Stop
+            drawn.setdefault(server_round, set()).add(node)
+            return drift(3 + node, server_round, arrays)
+
+        with contextlib.suppress(Stop):
+            train(folder, 6, reply, 20, fraction_train=0.3)
+        return drawn
+
+    random.seed(7)
+    whole = asked(tmp_path / "whole", stop_after=6)
+    random.seed(7)
+    halves = asked(tmp_path / "halves", stop_after=3)
+    random.seed(7)  # as a new process of the same app does
+    halves |= asked(tmp_path / "halves", stop_after=6)
+    assert halves == whole
+    assert len({frozenset(nodes) for nodes in whole.values()}) > 1
+    trails = [audit.read(tmp_path / name / "audit.jsonl")[-1] for name in ("whole", "halves")]
+    of_client = [{c: e["rounds"] for c, e in line["clients"].items()} for line in trails]
+    assert of_client[0] == of_client[1]
+    assert max(of_client[0].values()) > 1
+
+
+def test_a_training_of_which_nothing_is_left_says_so(tmp_path, caplog):
+    train(tmp_path, 2)
+    train(tmp_path, 2)
+    assert "nothing is left to train" in caplog.text
 
 
 def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch, caplog):

@@ -9,10 +9,11 @@ import tracemalloc
 import httpx
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common import Code, EvaluateIns, FitIns, FitRes, Parameters, Status
 from flwr.server.client_proxy import ClientProxy
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 from flwr.superlink.grid import http_grid
 
 from flwr_byz.bounded_pull import ReplyTooLarge, at_most, room_for
@@ -23,8 +24,21 @@ from . import malformed
 from .answering_grid import AnsweringGrid, train
 
 
+def reply(message_id):
+    """Make a reply that knows by its content alone what it answers."""
+    content = RecordDict({"which": ConfigRecord({"id": message_id})})
+    made = Message(content, dst_node_id=99, message_type="train")
+    made.metadata.__dict__["_src_node_id"] = 77
+    made.metadata.__dict__["_reply_to_message_id"] = "of somebody else"
+    return made
+
+
+def told(replies):
+    return [r.content["which"]["id"] for r in replies if "which" in r.content]
+
+
 class SlowGrid:
-    """Hands out each reply some time after the request was pushed, and one of them twice."""
+    """Hands out each reply some time after the request was pushed."""
 
     def __init__(self, delays):
         self.delays, self.pulled = delays, []
@@ -39,7 +53,7 @@ class SlowGrid:
         if time.monotonic() - self.pushed < self.delays[message_id]:
             return []
         self.pulled.append(message_id)
-        return [message_id]
+        return [reply(message_id)]
 
 
 def messages(*names, size=0):
@@ -55,9 +69,9 @@ def test_replies_are_handed_out_one_by_one_as_they_arrive():
     grid = SlowGrid({"late": 0.3, "never": 1e9, "early": 0.0})
     replies = ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=0.9)
     start = time.monotonic()
-    assert next(replies) == "early"
+    assert told([next(replies)]) == ["early"]
     assert grid.pulled == ["early"]
-    assert next(replies) == "late"
+    assert told([next(replies)]) == ["late"]
     assert list(replies) == []
     assert 0.6 <= time.monotonic() - start < 2.0
 
@@ -71,7 +85,15 @@ class HostileGrid(SlowGrid):
             raise what
         if what == "for ever":
             threading.Event().wait()
-        return list(message_ids)
+        if what == "announced":
+            http_grid.pull_objects(["0"], unavailable)
+        if what == "twice":
+            return [reply(message_ids[0])] * 2
+        return [reply(i) for i in message_ids]
+
+
+def unavailable(object_id):
+    raise ObjectUnavailableError(object_id)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +112,7 @@ class HostileGrid(SlowGrid):
 def test_a_reply_that_cannot_be_read_is_told_from_one_that_cannot_be_had(error, is_unreadable):
     grid = HostileGrid({"bad": error, "good": None})
     first, second = ArrivingGrid(grid).send_and_receive(messages("bad", "good"), timeout=5)
-    assert second == "good"
+    assert told([second]) == ["good"]
     assert first.metadata.reply_to_message_id == "bad"
     assert first.has_error() != is_unreadable
     if is_unreadable:
@@ -102,7 +124,7 @@ def test_a_reply_that_is_never_complete_holds_up_neither_the_others_nor_the_dead
     grid = HostileGrid({"a": "for ever", "b": None, "c": "for ever", "d": None})
     start = time.monotonic()
     replies = ArrivingGrid(grid).send_and_receive(messages("a", "b", "c", "d"), timeout=4)
-    assert list(replies) == ["b", "d"]
+    assert told(replies) == ["b", "d"]
     assert 3.9 < time.monotonic() - start < 5
 
 
@@ -119,7 +141,30 @@ def test_a_message_that_cannot_be_pushed_fails_its_own_node_only():
     first, second = replies
     assert first.has_error()
     assert first.metadata.src_node_id == 0
-    assert second == "b"
+    assert told([second]) == ["b"]
+
+
+def test_a_reply_is_that_of_the_node_that_was_asked_whatever_it_says_of_itself():
+    grid = HostileGrid({"a": None, "b": None})
+    for number, made in enumerate(ArrivingGrid(grid).send_and_receive(messages("a", "b"))):
+        assert made.metadata.src_node_id == number
+        assert made.metadata.reply_to_message_id == "ab"[number]
+
+
+def test_two_replies_to_one_message_count_as_none():
+    grid = HostileGrid({"a": "twice", "b": None})
+    first, second = ArrivingGrid(grid).send_and_receive(messages("a", "b"))
+    assert isinstance(first.content, Unreadable)
+    assert told([second]) == ["b"]
+
+
+def test_many_replies_that_are_only_announced_hold_up_nobody():
+    names = [f"never {i}" for i in range(30)] + ["a", "b"]
+    grid = HostileGrid(dict.fromkeys(names, "announced") | {"a": None, "b": None})
+    start = time.monotonic()
+    replies = ArrivingGrid(grid).send_and_receive(messages(*names), timeout=10)
+    assert told([next(replies), next(replies)]) == ["a", "b"]
+    assert time.monotonic() - start < 3
 
 
 def test_where_no_message_can_be_pushed_the_run_ends():
@@ -192,6 +237,32 @@ def test_there_is_no_limit_for_anybody_else():
         thread.join()
     assert len(other[0].data) == len(Array.inflate(content, children).data) == 2000 * 1024
     assert http_grid.pull_objects(["a"], lambda object_id: bytes(2 << 20))["a"] == bytes(2 << 20)
+
+
+@pytest.mark.parametrize("kind", [MetricRecord, ConfigRecord])
+def test_metrics_have_a_limit_of_their_own(kind):
+    content = kind({"numbers": list(range(30_000))}).deflate()
+    with at_most(1 << 30, 10):
+        assert kind.inflate(kind({"loss": 0.5}).deflate()) == {"loss": 0.5}
+        with pytest.raises(ReplyTooLarge):
+            kind.inflate(content)
+    assert len(kind.inflate(content)["numbers"]) == 30_000
+
+
+def test_a_response_that_says_it_is_too_large_is_not_read():
+    def served(request):
+        return httpx.Response(200, content=bytes(2 << 20))
+
+    with httpx.Client(transport=httpx.MockTransport(served)) as client:
+        assert len(client.get("http://superlink").content) == 2 << 20
+        with at_most(1 << 20, 10):
+            with pytest.raises(ReplyTooLarge):
+                client.get("http://superlink")
+            with pytest.raises(ReplyTooLarge):  # in a thread of Flower's
+                http_grid.pull_objects(["a"], lambda _: client.get("http://superlink").content)
+        with at_most(3 << 20, 10):
+            pulled = http_grid.pull_objects(["a"], lambda _: client.get("http://superlink").content)
+        assert len(pulled["a"]) == 2 << 20
 
 
 def test_a_download_stops_at_the_limit():

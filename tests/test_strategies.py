@@ -526,3 +526,21 @@ def test_summary_lists_the_settings(strategy, caplog):
     strategy(num_byzantine=3, trim_norm="auto").summary()
     assert "at most 3" in caplog.text
     assert "auto" in caplog.text
+
+
+def test_an_evaluation_that_cannot_outvote_the_byzantine_clients_is_not_reported(caplog):
+    def evaluated(loss):
+        return EvaluateRes(Status(Code.OK, ""), loss, 5, {"accuracy": 0.5})
+
+    strategy = ClassicStrategy(num_byzantine=2)
+    few = [(Proxy(str(cid)), evaluated(1e30 if cid < 2 else 0.5)) for cid in range(4)]
+    assert strategy.aggregate_evaluate(1, few, []) == (None, {})
+    assert "4 clients evaluated, which cannot outvote 2" in caplog.text
+    loss, _ = strategy.aggregate_evaluate(1, [*few, (Proxy("4"), evaluated(0.5))], [])
+    assert loss == pytest.approx(0.5)
+
+
+def test_no_fewer_clients_evaluate_than_can_outvote_the_byzantine_ones():
+    assert ClassicStrategy(num_byzantine=3).min_evaluate_clients == 7
+    assert MessageStrategy(num_byzantine=3, min_available_nodes=9).min_evaluate_nodes == 7
+    assert MessageStrategy(num_batches=5, min_evaluate_nodes=3).min_evaluate_nodes == 3

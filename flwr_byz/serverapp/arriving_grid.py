@@ -28,7 +28,7 @@ _UNREADABLE = (
     *(TypeError, AttributeError, RecursionError),
 )
 
-_Pulled = SimpleQueue[tuple[str, list[Message]]]
+_Pulled = SimpleQueue[tuple[str, list[Message]] | None]  # None: a pull is waiting for its node
 
 
 class Unreadable(RecordDict):
@@ -52,6 +52,8 @@ class ArrivingGrid(Grid):
     - A reply that cannot be read has `Unreadable` content; where it is not the reply's doing that
       it cannot be had, or a message cannot be pushed, that is an error reply. Of Flower's own grid
       either makes an exception that ends the run.
+    - A reply counts as that of the node that was asked for it, whatever it says of itself, and two
+      replies to one message as none.
     - A reply that is announced and never uploaded holds up neither the others nor the deadline.
     - A reply may be as large as the arrays sent would be in float64, and a megabyte beside.
 
@@ -107,13 +109,16 @@ class ArrivingGrid(Grid):
             if queue:
                 message = waiting[queue.popleft()]
                 threading.Thread(
-                    target=self._pull, args=(message, left, pulled), daemon=True
+                    target=self._pull, args=(message, deadline, pulled), daemon=True
                 ).start()
                 num_under_way += 1
             try:
-                message_id, replies = pulled.get(timeout=min(left, _PATIENCE))
+                arrived = pulled.get(timeout=min(left, _PATIENCE))
             except Empty:
                 continue
+            if arrived is None:
+                continue
+            message_id, replies = arrived
             num_under_way -= 1
             if replies:
                 num_misses, pause = 0, _LEAST_PAUSE
@@ -126,15 +131,23 @@ class ArrivingGrid(Grid):
                 time.sleep(min(pause, max(deadline - time.monotonic(), 0.0)))
                 num_misses, pause = 0, min(1.5 * pause, _MOST_PAUSE)
 
-    def _pull(self, message: Message, seconds: float, pulled: _Pulled) -> None:
+    def _pull(self, message: Message, deadline: float, pulled: _Pulled) -> None:
         """Pull the reply to a message, if there is one yet."""
         message_id = message.metadata.message_id
+        seconds = deadline - time.monotonic()
         try:
-            with at_most(_room(message), seconds):
+            with at_most(_room(message), seconds, stalled=lambda: pulled.put(None)):
                 replies = list(self._grid.pull_messages([message_id]))
+            if len(replies) > 1:
+                raise ValueError(f"{len(replies)} replies to one message")
+            for reply in replies:  # what stands there, the node may have written
+                reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+                reply.metadata.__dict__["_reply_to_message_id"] = message_id
         except _UNREADABLE as error:
             replies = [Message(Unreadable(_described(message, error)), reply_to=message)]
         except Exception as error:  # whatever happens, it must not stop the round
+            if time.monotonic() >= deadline:
+                return  # nobody waits for it any more
             replies = [_error_reply(message, error)]
         pulled.put((message_id, replies))
 

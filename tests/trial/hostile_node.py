@@ -63,8 +63,12 @@ def answer(connection, message, kind):
         RecordDict({"arrays": ArrayRecord({"0": array}), "metrics": metrics}), reply_to=message
     )
     change = {"garbage": garbage, "bomb": bomb}.get(kind, lambda content: content)
+    claims, honest = reply.metadata.__dict__, dict(reply.metadata.__dict__)
+    if kind == "impostor":  # inside, where Flower reads it again; the envelope is as it should be
+        claims.update(_src_node_id=1, _reply_to_message_id="0" * 64)
     tree = get_object_tree(reply)
     renamed, contents = forge(reply, change)
+    claims.update(honest)
     tree = tree_of(tree, renamed)
     reply.metadata.__dict__["_message_id"] = tree.object_id
     if kind == "childless":

@@ -96,7 +96,7 @@ def test_rounds_close_and_liars_are_named_whatever_nodes_do(tmp_path):
 class HostileDeployment(Deployment):
     """The first nodes are no SuperNodes, but speak Flower's protocol to do harm."""
 
-    kinds = ("hasty", "garbage", "promise", "childless", "twice", "flood", "bomb")
+    kinds = ("hasty", "garbage", "promise", "childless", "impostor", "flood", "bomb")
 
     def start_node(self, number, port=None):
         if number >= len(self.kinds):
@@ -125,7 +125,7 @@ def test_a_registered_node_that_forges_flower_s_own_protocol_ends_no_round(tmp_p
         entries = [line["clients"][str(ids[number])] for number in range(nodes)]
         replies = dict(zip(kinds, (entry["reply"] for entry in entries), strict=False))
         assert replies.pop("hasty") in ("used", "error")  # as the race ends
-        expected = dict.fromkeys(kinds[1:], "rejected") | {"promise": "silent", "twice": "used"}
+        expected = dict.fromkeys(kinds[1:], "rejected") | {"promise": "silent", "impostor": "used"}
         assert replies == expected
         assert entries[kinds.index("bomb")]["reason"] == (
             "'ReplyTooLarge: its arrays unfold to more bytes than it may take'"

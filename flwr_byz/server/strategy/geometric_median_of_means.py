@@ -88,9 +88,9 @@ class GeometricMedianOfMeans(FedAvg):
         The same; the rounds before a restart are played over from the file by Flower's `Server`.
     **options
         The options of Flower's ``FedAvg``. Without `initial_parameters` Flower takes them from one
-        client drawn at random, which may be Byzantine: give them. The minimum numbers of fit and
-        available clients are 2q + 1 (or k) by default. `accept_failures=False` gives every client
-        the power to veto a round. `inplace` changes nothing.
+        client drawn at random, which may be Byzantine: give them. The minimum numbers of fit,
+        evaluate and available clients are 2q + 1 (or k) by default. `accept_failures=False` gives
+        every client the power to veto a round. `inplace` changes nothing.
 
     Raises
     ------
@@ -124,6 +124,7 @@ class GeometricMedianOfMeans(FedAvg):
         )
         defaults: FedAvgOptions = {
             "min_fit_clients": max(2, self.settings.min_clients),
+            "min_evaluate_clients": max(2, self.settings.min_clients),
             "min_available_clients": max(2, self.settings.min_clients),
         }
         super().__init__(**(defaults | options))
@@ -276,7 +277,7 @@ class GeometricMedianOfMeans(FedAvg):
         valid = self._round.open_metrics(
             [(client.cid, result) for client, result in results], _read_loss
         )
-        if not valid:
+        if not self.settings.outvotes(len(valid)):
             return None, {}
         losses = [float(result.loss) for result, _ in valid]
         loss = float(median_of_means(losses, self.settings.batches_for(len(losses))))

@@ -99,8 +99,8 @@ class GeometricMedianOfMeans(FedAvg):
     audit : path, optional
         A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     **options
-        The options of Flower's ``FedAvg``. The minimum numbers of train and available nodes are
-        2q + 1 (or k) by default: fewer cannot outvote q. Metrics aggregation functions
+        The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
+        nodes are 2q + 1 (or k) by default: fewer cannot outvote q. Metrics aggregation functions
         see only metrics that most clients report as finite numbers; the default ones take the
         median of batch means. `weighted_by_key` names a claim of the client's: it has to be a
         positive finite number, and weighs nothing.
@@ -158,6 +158,7 @@ class GeometricMedianOfMeans(FedAvg):
         self.audit = None if audit is None else AuditTrail(Path(audit))
         defaults: FedAvgOptions = {
             "min_train_nodes": max(2, self.settings.min_clients),
+            "min_evaluate_nodes": max(2, self.settings.min_clients),
             "min_available_nodes": max(2, self.settings.min_clients),
         }
         super().__init__(**(defaults | options))
@@ -212,6 +213,8 @@ class GeometricMedianOfMeans(FedAvg):
                 f"the checkpoint in {self.checkpoints} is of round {progress.finished}, after "
                 f"num_rounds={num_rounds}"
             )
+        if progress.finished == num_rounds:
+            log(WARNING, "all rounds are in %s: nothing is left to train", self.checkpoints)
         if self.audit is not None and progress.finished > 0:
             self.audit.resume(progress.finished)
 
@@ -314,14 +317,17 @@ class GeometricMedianOfMeans(FedAvg):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Aggregate the evaluation metrics that most clients report; None where there are none."""
+        """Aggregate the evaluation metrics that most clients report.
+
+        None where no more than 2q clients report any.
+        """
         if server_round <= self._progress.finished:
             return _record(self._progress.evaluate.get(server_round))
         payloads: list[tuple[ClientId, RecordDict]] = [
             (m.metadata.src_node_id, m.content) for m in replies if not m.has_error()
         ]
         valid = self._round.open_metrics(payloads, self._read_metrics)
-        if not valid:
+        if not self.settings.outvotes(len(valid)):
             return None
         metrics, _ = self._metrics(self.evaluate_metrics_aggr_fn, valid)
         self._progress.evaluate[server_round] = dict(metrics)
