@@ -40,7 +40,7 @@ def mean_cell(attack: str, k: int) -> Cell:
 
 def plan_mean() -> Plan:
     """Plan the mean and the median under one Byzantine client."""
-    return per_cell([mean_cell(a, k) for a in MEAN_ATTACKS for k in (1, 4)], 130)
+    return per_cell([mean_cell(a, k) for a in MEAN_ATTACKS for k in (1, 4)], 250)
 
 
 def judge_mean(runs: Runs, figure: Figure) -> list[Number]:
@@ -103,7 +103,7 @@ MOVING: tuple[Placement, ...] = ("one per batch", "fresh each round", "rotating"
 
 def plan_moving() -> Plan:
     """Plan fixed and moving Byzantine sets."""
-    return per_cell([replace(BASE, placement=placement) for placement in MOVING], 340)
+    return per_cell([replace(BASE, placement=placement) for placement in MOVING], 500)
 
 
 def judge_moving(runs: Runs, figure: Figure) -> list[Number]:
@@ -162,7 +162,7 @@ CORRUPTED = (NOBODY, repr(attacks.LabelFlip()), AWAY)
 
 def plan_corrupted() -> Plan:
     """Plan runs with corrupted data, and what they stand beside."""
-    return per_cell([replace(BASE, attack=attack) for attack in CORRUPTED], 340)
+    return per_cell([replace(BASE, attack=attack) for attack in CORRUPTED], 500)
 
 
 def judge_corrupted(runs: Runs, figure: Figure) -> list[Number]:
@@ -259,7 +259,7 @@ BREAKDOWN = Claim(
     "Lemma 1",
     "It holds while 2q < k, and nothing holds from there on.",
     f"{REAL} m = 32, k = 16, N/m = 200, d = 20.",
-    lambda: per_cell(BREAKDOWN_SWEEP, 80),
+    lambda: per_cell(BREAKDOWN_SWEEP, 200),
     judge_breakdown,
 )
 

@@ -43,7 +43,7 @@ def plan_engine() -> Plan:
     """Plan runs through Flower and the same ones without; drawn summaries beside real data."""
     alone = [replace(cell, through="engine") for cell in FLOWER]
     real = [replace(cell, problem="linear regression") for cell in DRAWN]
-    return per_cell([*FLOWER, *alone], 1) | per_cell([*DRAWN, *real], 208)
+    return per_cell([*FLOWER, *alone], 1) | per_cell([*DRAWN, *real], 500)
 
 
 def judge_engine(runs: Runs, figure: Figure) -> list[Number]:

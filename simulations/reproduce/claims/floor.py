@@ -177,7 +177,7 @@ UNEVEN_DATA = Claim(
     "section 1.2",
     "The results extend to clients with amounts of data of the same order.",
     f"{SUMMARISED} Client sizes from n/2 to 3n/2; m = 32, k = 16, q = 4, d = 20.",
-    lambda: per_cell(UNEVEN_SWEEP, 208) | per_cell([EVEN], 208),
+    lambda: per_cell(UNEVEN_SWEEP, 208) | per_cell([UNEVEN_SWEEP[2], EVEN], 500),
     judge_uneven,
 )
 
