@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..bounded_pull import ReplyTooLarge, at_most, room_for
 
-_LEAST_PAUSE, _MOST_PAUSE = 0.1, 2.0  # seconds between two looks at all who have not replied
+_LEAST_PAUSE, _MOST_PAUSE = 0.02, 2.0  # seconds between two looks at all who have not replied
 _MAX_REASON = 200
 _PATIENCE = 1.0  # seconds that one reply may hold up the others
 
