@@ -73,11 +73,14 @@ class ArrivingGrid(Grid):
     ) -> Iterable[Message]:
         """Push messages now; return an iterator over the replies until all are in or time is up.
 
+        The time runs from the first push.
+
         Raises
         ------
         Exception
             What the other grid raises, where not one message can be pushed.
         """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         waiting: dict[str, Message] = {}
         failed: list[tuple[Message, Exception]] = []
         for message in messages:
@@ -90,7 +93,6 @@ class ArrivingGrid(Grid):
                     waiting[message_id] = message
         if failed and not waiting:
             raise failed[0][1]
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
         return self._arrivals(waiting, failed, deadline)
 
     def _arrivals(

@@ -20,7 +20,7 @@ from trial import certificates, with_faults
 from trial.deployment import Deployment, round_of
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 20.0
+DEADLINE = 30.0
 
 
 def without_faults(num_clients, num_byzantine, rounds):
