@@ -329,13 +329,14 @@ class _Nobody(ClientProxy):
         return EvaluateRes(_OK, 0.0, 0, {})
 
     def get_properties(self, *_: object) -> GetPropertiesRes:
-        raise NotImplementedError
+        return GetPropertiesRes(Status(Code.GET_PROPERTIES_NOT_IMPLEMENTED, ""), {})
 
     def get_parameters(self, *_: object) -> GetParametersRes:
-        raise NotImplementedError
+        status = Status(Code.GET_PARAMETERS_NOT_IMPLEMENTED, "")
+        return GetParametersRes(status, Parameters([], ""))
 
     def reconnect(self, *_: object) -> DisconnectRes:
-        raise NotImplementedError
+        return DisconnectRes("")
 
 
 def _guarded(
