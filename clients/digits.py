@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from flwr_datasets.partitioner import DirichletPartitioner
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import nn
 
+from .pools import pool
 from .problem import Arrays
 
 Data = tuple[torch.Tensor, torch.Tensor]
@@ -106,24 +105,9 @@ class Digits:
 
 
 @lru_cache(maxsize=1)
-def _images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    images, labels = load_digits(return_X_y=True)
-    split = train_test_split(
-        (images / 16).astype(np.float32), labels, test_size=0.25, random_state=0, stratify=labels
-    )
-    return tuple(split)
-
-
-@lru_cache(maxsize=1)
-def _held_out() -> Data:
-    _, images, _, labels = _images()
-    return torch.from_numpy(images), torch.from_numpy(labels)
-
-
-@lru_cache(maxsize=1)
 def _partitions(problem: Digits) -> list[np.ndarray]:
     """Split the training images: for each client, the indices of its own."""
-    _, _, labels, _ = _images()
+    labels = pool("digits").labels
     partitioner = DirichletPartitioner(
         num_partitions=problem.num_clients,
         partition_by="label",
@@ -138,7 +122,14 @@ def _partitions(problem: Digits) -> list[np.ndarray]:
 
 @lru_cache(maxsize=1024)
 def _partition(problem: Digits, client: int) -> Data:
-    images, _, labels, _ = _images()
+    data = pool("digits")
     own = _partitions(replace(problem, labels="true"))[client]
-    seen = 9 - labels[own] if problem.labels == "flipped" else labels[own]
-    return torch.from_numpy(images[own]), torch.from_numpy(seen)
+    labels = data.labels[own]
+    seen = 9 - labels if problem.labels == "flipped" else labels
+    return torch.from_numpy(data.images[own]), torch.from_numpy(seen)
+
+
+@lru_cache(maxsize=1)
+def _held_out() -> Data:
+    data = pool("digits")
+    return torch.from_numpy(data.held_out), torch.from_numpy(data.held_out_labels)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from .problem import Arrays
 
+Data = tuple[NDArray[np.float64], NDArray[np.float64]]
+
 
 @dataclass(frozen=True)
 class LinearRegression:
@@ -46,7 +48,7 @@ class LinearRegression:
     ) -> tuple[Arrays, int, dict[str, float]]:
         """Return the gradient of the client's empirical risk at θ, over all its data."""
         (theta,) = arrays
-        features, _ = _client_data(self, client)
+        features, _ = self.data(client)
         residuals = self._residuals(client, theta)
         gradient = features.T @ residuals / len(residuals)
         loss = float(residuals @ residuals / (2 * len(residuals)))
@@ -70,15 +72,17 @@ class LinearRegression:
         """Return θ*, drawn from N(0, I)."""
         return np.random.default_rng([self.seed, self.num_clients]).normal(size=self.dim)
 
+    def data(self, client: int) -> Data:
+        """Return a client's features (n, d) and targets (n,)."""
+        return _client_data(self, client)
+
     def _residuals(self, client: int, theta: NDArray[np.floating]) -> NDArray[np.float64]:
-        features, targets = _client_data(self, client)
+        features, targets = self.data(client)
         return features @ theta.astype(np.float64) - targets
 
 
 @lru_cache(maxsize=1024)
-def _client_data(
-    problem: LinearRegression, client: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _client_data(problem: LinearRegression, client: int) -> Data:
     """Draw a client's data; its seed is its own, so that any process can."""
     rng = np.random.default_rng([problem.seed, client])
     features = rng.normal(size=(problem.samples_per_client, problem.dim))
