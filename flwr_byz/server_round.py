@@ -14,7 +14,13 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .aggregation import BatchSums, aggregate_batches, aggregate_rows, split_into_batches
+from .aggregation import (
+    BatchSums,
+    aggregate_batches,
+    aggregate_rows,
+    permute_clients,
+    split_into_batches,
+)
 from .aggregation._batch_means import Block, Vector
 from .aggregation.median_of_means import Aggregation, AllBatchesTrimmed, NotFinite
 from .audit import BatchRecord, ClientId, RoundRecord, Verdict
@@ -108,12 +114,17 @@ class ServerRound(Generic[Payload]):
         self._asked = None if clients is None else frozenset(clients)
 
     def finish(
-        self, payloads: Sequence[tuple[ClientId, Payload]], failed: Sequence[ClientId | None]
+        self,
+        server_round: int,
+        payloads: Sequence[tuple[ClientId, Payload]],
+        failed: Sequence[ClientId | None],
     ) -> Outcome[Payload]:
         """Aggregate what came back, in any order.
 
         Parameters
         ----------
+        server_round : int
+            Its number, from 1 on; batches that are drawn afresh in each round depend on it.
         payloads : sequence of (client, payload)
         failed : sequence of client or None
             Those that answered with an error; None where Flower does not say who.
@@ -129,7 +140,7 @@ class ServerRound(Generic[Payload]):
         num_silent = max(len(asked - answered) - failed.count(None), 0)
         while True:
             try:
-                return self._settle(asked, replies, rejections, num_silent)
+                return self._settle(server_round, asked, replies, rejections, num_silent)
             except _NotFiniteReplies as error:
                 for client, reason in error.clients.items():
                     rejections.add(client, reason)
@@ -137,6 +148,7 @@ class ServerRound(Generic[Payload]):
 
     def _settle(
         self,
+        server_round: int,
         asked: frozenset[ClientId],
         replies: list[_Opened[Payload]],
         rejections: "_Rejections",
@@ -149,7 +161,7 @@ class ServerRound(Generic[Payload]):
         _NotFiniteReplies
             Where replies turn out not to be finite, which is seen when they are added up.
         """
-        batches = self._batches(asked, replies)
+        batches = self._batches(server_round, asked, replies)
         if len(batches) <= 2 * self._num_hidden(asked, rejections, replies):
             _reject_if_not_finite(replies)
         members = [[reply.client for reply in batch] for batch in batches]
@@ -222,6 +234,7 @@ class ServerRound(Generic[Payload]):
 
     def fold(
         self,
+        server_round: int,
         arrivals: Iterable[tuple[ClientId, Payload | None]],
         drop_arrays: Callable[[Payload], None],
     ) -> Outcome[Payload]:
@@ -234,6 +247,8 @@ class ServerRound(Generic[Payload]):
 
         Parameters
         ----------
+        server_round : int
+            As in `finish`.
         arrivals : iterable of (client, payload)
             Without a payload where the client answered with an error. Of two replies of one client,
             the first one counts.
@@ -243,7 +258,7 @@ class ServerRound(Generic[Payload]):
         if self._sent is None or self._asked is None:
             raise RuntimeError("call configure_train before aggregating replies as they arrive")
         asked, layout = self._asked, self._sent.layout
-        batches = split_into_batches(*self._grouping(asked)) if asked else []
+        batches = self._grouping(server_round, asked)
         batch_of = {client: number for number, batch in enumerate(batches) for client in batch}
         sums = BatchSums(
             self._memory_of(len(batches), layout),
@@ -382,19 +397,25 @@ class ServerRound(Generic[Payload]):
         return self._groups.get(client, float("inf")), _identity_order(client)
 
     def _batches(
-        self, asked: frozenset[ClientId], replies: Sequence[_Opened[Payload]]
+        self, server_round: int, asked: frozenset[ClientId], replies: Sequence[_Opened[Payload]]
     ) -> list[list[_Opened[Payload]]]:
         """Group the replies by their clients' batches; batches of which nobody answered are out."""
         if not replies:
             return []
         answered = {reply.client: reply for reply in replies}
-        batches = split_into_batches(*self._grouping(asked))
+        batches = self._grouping(server_round, asked)
         present = ([answered[c] for c in batch if c in answered] for batch in batches)
         return [batch for batch in present if batch]
 
-    def _grouping(self, asked: frozenset[ClientId]) -> tuple[list[ClientId], int]:
-        """Return the clients in their order, and into how many batches they are cut."""
-        return sorted(asked, key=self._order), self.settings.batches_for(len(asked))
+    def _grouping(self, server_round: int, asked: frozenset[ClientId]) -> list[Sequence[ClientId]]:
+        """Return the clients of each of the k batches: fixed, or those drawn for the round."""
+        if not asked:
+            return []
+        clients = sorted(asked, key=self._order)
+        seed = self.settings.bucketing_seed
+        if seed is not None:
+            clients = permute_clients(clients, seed, server_round)
+        return split_into_batches(clients, self.settings.batches_for(len(clients)))
 
     def _announce(self, num_clients: int, num_unusable: int) -> None:
         """Say what rounds of m clients promise, and loudly where this one promises nothing."""

@@ -24,6 +24,7 @@ class Settings:
     trim_norm: TrimNorm = None
     gamma: float = 1e-9
     group_by_key: str | None = None
+    bucketing_seed: int | None = None
 
     def __post_init__(self) -> None:
         if (self.num_byzantine is None) == (self.num_batches is None):
@@ -33,6 +34,7 @@ class Settings:
             )
         _check_count("num_byzantine", self.num_byzantine, least=0)
         _check_count("num_batches", self.num_batches, least=1)
+        _check_count("bucketing_seed", self.bucketing_seed, least=0)
         if self.reply not in ("weights", "gradients"):
             raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
         if not 0 < self.server_learning_rate < float("inf"):
@@ -83,10 +85,12 @@ class Settings:
             robustness = f"Byzantine clients: at most {self.num_byzantine} (k batches follow)"
         else:
             robustness = f"Batches: {self.num_batches}"
+        bucketing = "fixed" if self.bucketing_seed is None else "drawn afresh in each round"
         trim = "none" if self.trim_norm is None else self.trim_norm
         return [
             "\t├──> GeometricMedianOfMeans settings:",
             f"\t│\t├── {robustness}",
+            f"\t│\t├── Members of a batch: {bucketing}",
             f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
             f"\t│\t├── Norm trimming: {trim}",
             f"\t│\t└── Gap of the geometric median: at most {self.gamma}",

@@ -1,7 +1,7 @@
 """Robust aggregation of float vectors. NumPy only; nothing here knows Flower."""
 
 from .batch_sums import BatchSums
-from .batches import num_batches, split_into_batches
+from .batches import num_batches, permute_clients, split_into_batches
 from .geometric_median import GeometricMedian, geometric_median
 from .median_of_means import (
     GeometricMedianOfMeans,
@@ -24,5 +24,6 @@ __all__ = [
     "mean_of_random_subset",
     "mean_of_smallest_norms",
     "num_batches",
+    "permute_clients",
     "split_into_batches",
 ]

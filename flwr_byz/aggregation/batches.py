@@ -5,6 +5,8 @@ from fractions import Fraction
 from math import ceil
 from typing import TypeVar
 
+import numpy as np
+
 Item = TypeVar("Item")
 
 
@@ -79,3 +81,35 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
     size, larger = divmod(len(clients), num_batches)
     ends = [size * (batch + 1) + min(batch + 1, larger) for batch in range(num_batches)]
     return [clients[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> list[Item]:
+    """Put clients into the random order that a seed gives for a round, to be split into batches.
+
+    Whoever sits in whose batch then changes from round to round, and with it which honest clients
+    average their differences away among themselves (Karimireddy, He, Jaggi 2022, "Byzantine-Robust
+    Learning on Heterogeneous Datasets via Bucketing", Algorithm 1).
+
+    Parameters
+    ----------
+    clients : sequence of length m
+        In an order that does not depend on when they answer.
+    seed, server_round : int
+        At least 0. Each pair has a permutation of its own, which no other round has to be known
+        for.
+
+    Returns
+    -------
+    list
+        Each client once.
+
+    Raises
+    ------
+    ValueError
+        Where `seed` or `server_round` is negative.
+    """
+    for name, value in (("seed", seed), ("server_round", server_round)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    order = np.random.default_rng([seed, server_round]).permutation(len(clients))
+    return [clients[place] for place in order]

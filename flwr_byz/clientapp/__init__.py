@@ -1,1 +1,1 @@
-"""What turns a Flower ClientApp Byzantine."""
+"""Mods for the ClientApps of others."""

@@ -243,7 +243,7 @@ def _median_server(
 
     def step(server_round: int, arrays: Arrays, replies: Sequence[tuple[int, Arrays]]) -> Arrays:
         server.sends(Model(layout, tuple(arrays)), range(cell.m))
-        model = server.finish(replies, []).model
+        model = server.finish(server_round, replies, []).model
         return arrays if model is None else list(model.values)
 
     return step

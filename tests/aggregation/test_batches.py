@@ -1,8 +1,10 @@
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_byz.aggregation import num_batches, split_into_batches
+from flwr_byz.aggregation import num_batches, permute_clients, split_into_batches
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,38 @@ def test_batches_are_runs_of_neighbours_whose_sizes_differ_by_at_most_one(m, dat
 def test_a_number_of_batches_out_of_range_is_refused(k):
     with pytest.raises(ValueError, match="num_batches"):
         split_into_batches(range(5), k)
+
+
+@given(st.integers(1, 60), st.integers(0, 2**70), st.integers(0, 10**6), st.data())
+def test_permuted_clients_lie_in_one_batch_each_and_sizes_differ_by_at_most_one(
+    m, seed, server_round, data
+):
+    clients = [f"client {number}" for number in range(m)]
+    permuted = permute_clients(clients, seed, server_round)
+    assert permuted == permute_clients(tuple(clients), seed, server_round)
+    batches = split_into_batches(permuted, data.draw(st.integers(1, m)))
+    assert Counter(c for batch in batches for c in batch) == Counter(clients)
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_every_round_and_every_seed_has_a_permutation_of_its_own():
+    seeds = [0, 1, 2**32, 2**32 + 1, 2**64 - 1]
+    drawn = {tuple(permute_clients(range(20), seed, r)) for seed in seeds for r in range(1, 101)}
+    assert len(drawn) == 500
+
+
+def test_over_the_rounds_every_pair_of_clients_meets_alike_often():
+    """Of 9 others one shares the batch: 1/9 of 4000 rounds, within six standard deviations."""
+    met = Counter()
+    for server_round in range(4000):
+        for batch in split_into_batches(permute_clients(range(10), 7, server_round), 5):
+            met[frozenset(batch)] += 1
+    assert len(met) == 45
+    assert all(abs(times - 4000 / 9) < 6 * (4000 * 8 / 81) ** 0.5 for times in met.values())
+
+
+@pytest.mark.parametrize(("seed", "server_round"), [(-1, 1), (1, -1)])
+def test_a_negative_seed_or_round_is_refused(seed, server_round):
+    with pytest.raises(ValueError, match=r"must be at least 0, got -1"):
+        permute_clients(range(5), seed, server_round)

@@ -2,22 +2,28 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from logging import WARNING
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, MessageType
+from flwr.app import Array, Context, Message
 from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ... import attacks
 from ...attacks import Attack, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
-
-ClientAppCallable = Callable[[Message, Context], Message]
+from ._messages import (
+    ClientAppCallable,
+    ReplyKind,
+    asks_to_train,
+    check_reply_kind,
+    only_array_record,
+    server_round,
+)
 
 _POLL_INTERVAL = 0.02
 
@@ -72,7 +78,7 @@ class ByzantineMod:
         attack: Attack | None = None,
         *,
         when: Schedule | None = None,
-        reply: Literal["weights", "gradients"] = "weights",
+        reply: ReplyKind = "weights",
         num_clients: int | None = None,
         num_byzantine: int | None = None,
         colluders: str | os.PathLike[str] | None = None,
@@ -80,8 +86,7 @@ class ByzantineMod:
         timeout: float = 60.0,
         seed: int = 0,
     ) -> None:
-        if reply not in ("weights", "gradients"):
-            raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
+        check_reply_kind(reply)
         self.attack = attack
         self.when = when
         self.reply = reply
@@ -98,18 +103,18 @@ class ByzantineMod:
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app reply, and replace its arrays where it is Byzantine in this round."""
-        if message.metadata.message_type.split(".")[0] != MessageType.TRAIN:
+        if not asks_to_train(message):
             return call_next(message, context)
         trial = _Trial.of(message, context)
         attack = self.attack or _configured_attack(trial.config)
         if attack is None or not self._is_byzantine(trial):
             return call_next(message, context)
         self._check_possible(attack)
-        sent = _only_record(message).to_numpy_ndarrays()
+        sent = only_array_record(message).to_numpy_ndarrays()
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        record = _only_record(reply)
+        record = only_array_record(reply)
         honest = record.to_numpy_ndarrays()
         rng = np.random.default_rng([self.seed, trial.client, trial.server_round])
         model = flatten(sent)
@@ -205,14 +210,11 @@ class _Trial:
 
     @classmethod
     def of(cls, message: Message, context: Context) -> "_Trial":
-        configs = list(message.content.config_records.values())
-        named = [record["server-round"] for record in configs if "server-round" in record]
-        server_round = named[0] if named else message.metadata.group_id or 0
         return cls(
             client=int(context.node_config.get("partition-id", context.node_id)),
             node_id=context.node_id,
             run_id=context.run_id,
-            server_round=int(str(server_round)),
+            server_round=server_round(message),
             config={**context.run_config, **context.node_config},
         )
 
@@ -232,10 +234,3 @@ def _configured_attack(config: Mapping[str, Any]) -> Attack | None:
     }
     attack: Attack = kind(**given)
     return attack
-
-
-def _only_record(message: Message) -> ArrayRecord:
-    records = list(message.content.array_records.values())
-    if len(records) != 1:
-        raise ValueError(f"ByzantineMod needs one ArrayRecord in a message, got {len(records)}")
-    return records[0]

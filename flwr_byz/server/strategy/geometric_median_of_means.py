@@ -82,8 +82,10 @@ class GeometricMedianOfMeans(FedAvg):
 
     Parameters
     ----------
-    num_byzantine, num_batches, reply, server_learning_rate, trim_norm, gamma, group_by_key
+    num_byzantine, num_batches, reply, server_learning_rate, trim_norm, gamma
         As in the Message API's strategy.
+    group_by_key, bucketing_seed
+        As there.
     checkpoints, audit
         The same; the rounds before a restart are played over from the file by Flower's `Server`.
     **options
@@ -109,6 +111,7 @@ class GeometricMedianOfMeans(FedAvg):
         trim_norm: TrimNorm = None,
         gamma: float = 1e-9,
         group_by_key: str | None = None,
+        bucketing_seed: int | None = None,
         checkpoints: str | os.PathLike[str] | None = None,
         audit: str | os.PathLike[str] | None = None,
         **options: Unpack[FedAvgOptions],
@@ -121,6 +124,7 @@ class GeometricMedianOfMeans(FedAvg):
             trim_norm=trim_norm,
             gamma=gamma,
             group_by_key=group_by_key,
+            bucketing_seed=bucketing_seed,
         )
         defaults: FedAvgOptions = {
             "min_fit_clients": max(2, self.settings.min_clients),
@@ -206,6 +210,7 @@ class GeometricMedianOfMeans(FedAvg):
         if server_round <= self._progress.finished:
             return None, self._progress.train.get(server_round, {})
         outcome = self._round.finish(
+            server_round,
             [(client.cid, result) for client, result in results],
             [None if isinstance(f, BaseException) else f[0].cid for f in failures],
         )

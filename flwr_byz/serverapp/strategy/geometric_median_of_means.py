@@ -87,6 +87,13 @@ class GeometricMedianOfMeans(FedAvg):
     group_by_key : str, optional
         Simulation only: the metric under which clients report the id to be ordered by (such as
         "partition-id"), since Flower draws node ids anew in each run. A client can lie about it.
+    bucketing_seed : int, optional
+        Draws the members of the k batches afresh in each round, from the seed and the round's
+        number alone, for clients whose data differ (Karimireddy, He, Jaggi 2022). By default
+        batches are fixed, as in the paper. Clients should not know it (``secrets.randbits(64)``
+        draws one; give the same again to go on from a checkpoint): who knows the permutation
+        beforehand can choose, among colluders, who lies in which batch. Lemma 1 holds all the same:
+        q clients spoil at most q batches in any order.
     streaming : bool, default False
         Whether `start` adds up replies as they arrive and lets them go, so that the server holds k
         vectors however many clients there are. The result then depends on the order of arrival in
@@ -134,6 +141,7 @@ class GeometricMedianOfMeans(FedAvg):
         trim_norm: TrimNorm = None,
         gamma: float = 1e-9,
         group_by_key: str | None = None,
+        bucketing_seed: int | None = None,
         streaming: bool = False,
         checkpoints: str | os.PathLike[str] | None = None,
         audit: str | os.PathLike[str] | None = None,
@@ -147,6 +155,7 @@ class GeometricMedianOfMeans(FedAvg):
             trim_norm=trim_norm,
             gamma=gamma,
             group_by_key=group_by_key,
+            bucketing_seed=bucketing_seed,
         )
         if streaming and group_by_key is not None:
             raise ValueError(
@@ -285,12 +294,14 @@ class GeometricMedianOfMeans(FedAvg):
 
         if self.streaming:
             outcome = self._round.fold(
+                server_round,
                 ((client_of(m), None if m.has_error() else m.content) for m in replies),
                 _drop_arrays,
             )
         else:
             replies = list(replies)
             outcome = self._round.finish(
+                server_round,
                 [(client_of(m), m.content) for m in replies if not m.has_error()],
                 [client_of(m) for m in replies if m.has_error()],
             )

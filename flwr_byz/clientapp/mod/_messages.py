@@ -1,0 +1,41 @@
+"""What a mod reads in the messages of a ClientApp, of either API."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from flwr.app import ArrayRecord, Context, Message, MessageType
+
+ClientAppCallable = Callable[[Message, Context], Message]
+ReplyKind = Literal["weights", "gradients"]
+
+
+def check_reply_kind(reply: str) -> None:
+    """Raise ValueError where an app can return no such thing."""
+    if reply not in ("weights", "gradients"):
+        raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
+
+
+def asks_to_train(message: Message) -> bool:
+    """Tell whether a message asks for training, by whatever function of the app."""
+    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
+
+
+def server_round(message: Message) -> int:
+    """Return the number of the round that a message belongs to; 0 where nothing tells."""
+    configs = list(message.content.config_records.values())
+    named = [record["server-round"] for record in configs if "server-round" in record]
+    return int(str(named[0] if named else message.metadata.group_id or 0))
+
+
+def only_array_record(message: Message) -> ArrayRecord:
+    """Return the model of a message, or of a reply.
+
+    Raises
+    ------
+    ValueError
+        Where the message holds another number of ArrayRecords than one.
+    """
+    records = list(message.content.array_records.values())
+    if len(records) != 1:
+        raise ValueError(f"a mod needs one ArrayRecord in a message, got {len(records)}")
+    return records[0]
