@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 import typer
+from flwr.supercore.logger import FLOWER_LOGGER
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -61,7 +62,7 @@ def in_workers(
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    FLOWER_LOGGER.setLevel(logging.CRITICAL)
 
 
 @contextmanager

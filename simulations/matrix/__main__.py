@@ -1,27 +1,16 @@
 """Every rule under every attack, resumably: ``python -m simulations.matrix``."""
 
 import os
-import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ..workers import in_workers, progress_of_runs
 from .declaration import load as load_declaration
-from .engine import Cell, Outcome, play
-from .records import Failure, append, load
+from .sweep import carry_out
 
 _FULL = Path(__file__).parent / "full.toml"
-
-
-def carry_out(cell: Cell) -> tuple[Cell, Outcome | Failure]:
-    """Carry out a run; what keeps it from ending is a failure, which is told and not lost."""
-    try:
-        return cell, play(cell)
-    except Exception:
-        return cell, Failure(traceback.format_exc())
 
 
 def main(
@@ -42,17 +31,7 @@ def main(
         raise typer.BadParameter(str(error)) from None
     console = Console()
     path = results / "runs.jsonl"
-    done, failed = load(path)
-    missing = [cell for cell in cells if cell not in done]
-    with progress_of_runs(console) as progress:
-        task = progress.add_task("training", total=len(cells), completed=len(cells) - len(missing))
-
-        def save(played: tuple[Cell, Outcome | Failure]) -> None:
-            append(path, *played)
-            progress.advance(task)
-
-        in_workers(carry_out, missing, save, workers)
-    done, failed = load(path)
+    carry_out(cells, path, workers, console)
     console.print(f"raw runs: {path.resolve()}", soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -183,6 +184,7 @@ def _record(arrays: Sequence[np.ndarray[Any, Any]]) -> ArrayRecord:
     return ArrayRecord({f"{place}": Array(array) for place, array in enumerate(arrays)})
 
 
+@cache
 def _begin_run() -> None:
     """Let messages be made in this process, as within a run of Flower.
 

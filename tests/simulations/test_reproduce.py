@@ -23,7 +23,8 @@ from flwr_byz import attacks
 from flwr_byz.aggregation import mean_of_smallest_norms
 from flwr_byz.attacks import Knowledge
 from simulations.reproduce import __main__ as command
-from simulations.reproduce import engine, sweep
+from simulations import workers
+from simulations.reproduce import engine
 from simulations.reproduce.away import AwayAmongShort, AwayFromTruth
 from simulations.reproduce.claims import CLAIMS as ALL_CLAIMS
 from simulations.reproduce.claims.drawing import title
@@ -384,7 +385,7 @@ def test_the_command_goes_on_where_it_stopped_and_draws_from_the_lines_alone(
     def never(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr(sweep, "ProcessPoolExecutor", never)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", never)
     figure = (tmp_path / "breakdown.svg").read_bytes()
     ran = reproduce(*arguments)
     assert ran.exit_code == 0
