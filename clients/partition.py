@@ -44,7 +44,8 @@ def partition(
     split : str
         "iid": clients draw alike. "dirichlet-α", such as "dirichlet-0.3": of each label, clients
         get shares drawn from a Dirichlet distribution; the smaller α, the less alike (Hsu, Qi,
-        Brown 2019). "sorted": samples are sorted by label and cut into m pieces.
+        Brown 2019). "sorted": samples are sorted by label and cut into m equal pieces; what is
+        left over, fewer than m samples, is not used.
     seed : int
 
     Returns

@@ -174,8 +174,8 @@ def _replies(
             made = problem.reply(client, arrays, server_round)
         if made is not None:
             reply, num_examples, metrics = made
-            record = MetricRecord({"num-examples": num_examples, **metrics})
-            content = RecordDict({"arrays": _record(reply), "metrics": record})
+            told = {"num-examples": num_examples, "partition-id": client, **metrics}
+            content = RecordDict({"arrays": _record(reply), "metrics": MetricRecord(told)})
             replies.append(Message(content, reply_to=message))
     return replies
 

@@ -116,9 +116,8 @@ def strategy_of(
         )
     ours: dict[str, Any] = {}
     if name in OWN:
-        ours = {"group_by_key": None}
         if k := _batches(name, m, num_byzantine):
-            ours |= {"num_byzantine": None, "num_batches": k}
+            ours = {"num_byzantine": None, "num_batches": k}
         if name == "geometric-median":
             ours["trim_norm"] = None
         if name == "ours-rebucketed":

@@ -69,6 +69,9 @@ class Selection(FedAvg):
         layout = arrays_layout(self._sent)
         for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
             try:
-                yield flatten(read_arrays(message.content[self.arrayrecord_key], layout).values)
+                model = read_arrays(message.content[self.arrayrecord_key], layout)
+                model.check_finite()
             except MalformedReply as error:
                 log(WARNING, "node %d: %s", message.metadata.src_node_id, error)
+                continue
+            yield flatten(model.values)
