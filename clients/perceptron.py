@@ -47,7 +47,7 @@ class Perceptron:
     hidden: int = 32
     local_steps: int = 5
     batch_size: int = 32
-    learning_rate: float = 0.1
+    learning_rate: float = 0.5
     seed: int = 0
     labels: Literal["true", "flipped"] = "true"
 

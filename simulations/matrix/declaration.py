@@ -27,10 +27,11 @@ class _Part(BaseModel):
 
 
 class ProblemPart(_Part):
-    """A problem, and for how many rounds it is trained."""
+    """A problem, for how many rounds it is trained, and with how many seeds, from 0 on."""
 
     name: Annotated[str, AfterValidator(_check_problem)]
     rounds: int = Field(ge=1)
+    seeds: int = Field(ge=1)
 
 
 class RulePart(_Part):
@@ -53,8 +54,6 @@ class Declaration(_Part):
         How data are spread, as in `clients.partition`.
     attacks : sequence of str
         All by default.
-    seeds : int
-        How many seeds, from 0 on.
     problems : sequence of ProblemPart
     rules : sequence of RulePart
     """
@@ -63,7 +62,6 @@ class Declaration(_Part):
     byzantine: tuple[Annotated[float, Field(ge=0, lt=0.5)], ...] = Field(min_length=1)
     splits: tuple[Annotated[str, AfterValidator(check_split)], ...] = Field(min_length=1)
     attacks: tuple[AttackName, ...] = ATTACKS
-    seeds: int = Field(ge=1)
     problems: tuple[ProblemPart, ...] = Field(min_length=1)
     rules: tuple[RulePart, ...] = Field(min_length=1)
 
@@ -89,7 +87,7 @@ class Declaration(_Part):
                 seed=seed,
             )
             for problem in self.problems
-            for seed in range(self.seeds)
+            for seed in range(problem.seeds)
             for split in self.splits
             for q in (round(share * self.clients) for share in self.byzantine)
             for attack in (NOBODY, *(self.attacks if q else ()))

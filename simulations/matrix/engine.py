@@ -79,7 +79,7 @@ class Outcome:
     values : list of float
         The measure from round 0 on; what a lost model has, from where the run stopped.
     seconds : float
-        That the server took for a round, on average.
+        Of processor time that the server took for a round, on average.
     stopped : str
         The error that ended the run at the server; empty where none did.
     """
@@ -136,17 +136,17 @@ def play(cell: Cell) -> Outcome:
     _begin_run()
     for server_round in range(1, cell.rounds + 1):
         with np.errstate(all="ignore"):  # what diverges is a result, not a warning
-            since = time.perf_counter()
+            since = time.process_time()
             sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), nodes))
-            seconds += time.perf_counter() - since
+            seconds += time.process_time() - since
             replies = _replies(problem, adversary, arrays.to_numpy_ndarrays(), server_round, sent)
-            since = time.perf_counter()
+            since = time.process_time()
             try:
                 aggregate, _ = strategy.aggregate_train(server_round, replies)
             except Exception as error:
                 stopped = f"round {server_round}: {type(error).__name__}: {error}"
                 break
-            seconds += time.perf_counter() - since
+            seconds += time.process_time() - since
             arrays = arrays if aggregate is None else aggregate
             value = problem.evaluate(arrays.to_numpy_ndarrays())[cell.measure]
         if not value < _LOST:

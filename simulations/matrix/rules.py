@@ -43,7 +43,7 @@ TITLES: Mapping[RuleName, str] = {
     "bulyan": "Bulyan",
     "random-subset": "random subset",
     "small-norms": "smallest norms",
-    "geometric-median": "geometric median, k = m",
+    "geometric-median": "ours, k = m",
     "ours": "ours",
     "ours-rebucketed": "ours, re-bucketed",
 }

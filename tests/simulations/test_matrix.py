@@ -160,8 +160,7 @@ clients = 8
 byzantine = [0.0, 0.25]
 splits = ["iid", "dirichlet-0.3"]
 attacks = ["sign-flip", "malformed"]
-seeds = 2
-problems = [{ name = "regression", rounds = 2 }]
+problems = [{ name = "regression", rounds = 2, seeds = 2 }]
 rules = [{ name = "fedavg" }, { name = "ours", momentum = 0.9 }]
 """
 
@@ -205,7 +204,7 @@ def test_the_declarations_that_come_with_it_are_right(name):
         ('"fedavg"', '"fedsgd"', "rules.0.name = 'fedsgd'"),
         ('"regression"', '"imagenet"', "problems.0.name = 'imagenet'"),
         ("momentum = 0.9", "momentum = 1", "rules.1.momentum = 1"),
-        ("seeds = 2", "seed = 2", "seed = 2"),
+        ("seeds = 2", "seed = 2", "problems.0.seed = 2"),
         ("seeds = 2", "seeds =", "Invalid value"),
     ],
 )
