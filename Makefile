@@ -3,6 +3,8 @@
 # make lint      style, format and types
 # make attacks   plays every attack against every rule, tables and pictures in results/
 # make reproduce runs the paper's experiments, figures and a report in results/reproduce/
+# make matrix    plays every rule under every attack on data more and less alike, with a report;
+#                make matrix-quick a part of it in minutes
 # make trial     brings up a SuperLink and SuperNodes with TLS and keys, and runs the app among them
 # make bench     times the aggregation beside its peers', results in benchmarks/results/
 # Each makes its own virtual environment first; nothing but Python 3.11+ and make is needed.
@@ -16,7 +18,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
-.PHONY: demo test lint attacks reproduce trial bench clean
+.PHONY: demo test lint attacks reproduce matrix matrix-quick trial bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
@@ -34,6 +36,12 @@ attacks: $(VENV)/demo
 
 reproduce: $(VENV)/reproduce
 	$(BIN)/python -m simulations.reproduce
+
+matrix: $(VENV)/demo
+	$(BIN)/python -m simulations.matrix
+
+matrix-quick: $(VENV)/demo
+	$(BIN)/python -m simulations.matrix simulations/matrix/quick.toml --results results/matrix-quick
 
 trial: $(VENV)/trial
 	$(BIN)/python -m trial
