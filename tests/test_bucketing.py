@@ -53,9 +53,10 @@ HOW = pytest.mark.parametrize(
 
 
 @HOW
-def test_the_model_is_the_geometric_median_of_the_means_of_the_drawn_batches(api, streaming):
-    model, metrics = play(api, num_batches=5, bucketing_seed=3, shuffle=5, **streaming)
-    permuted = [VECTORS[i] for i in permute_clients(range(13), 3, 1)]
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_model_is_the_geometric_median_of_the_means_of_the_drawn_batches(api, streaming, seed):
+    model, metrics = play(api, num_batches=5, bucketing_seed=seed, shuffle=5, **streaming)
+    permuted = [VECTORS[i] for i in permute_clients(range(13), seed, 1)]
     expected = geometric_median_of_means(permuted, 5).point
     assert np.allclose(model, expected, rtol=1e-9, atol=1e-12)
     assert metrics["byz-batches"] == 5

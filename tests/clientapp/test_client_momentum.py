@@ -195,6 +195,8 @@ def test_the_model_that_was_sent_plus_the_momentum_comes_back(api, beta):
 def test_of_gradients_the_momentum_itself_comes_back(api):
     node = Node(api, ClientMomentum(0.9, reply="gradients"), gradients=True)
     assert np.allclose(node.plays(UPDATES), by_hand(UPDATES), rtol=1e-6)
+    _, counter, _ = node.play(0.0, 9, [SENT[0], SENT[1] + 20, SENT[2]])
+    assert (counter.dtype, counter.tolist()) == (np.int64, [25, 25])
 
 
 @BOTH
@@ -214,11 +216,16 @@ def test_the_state_holds_float_arrays_in_their_precision_and_no_others():
     }
 
 
-def test_evaluation_stays_as_it_is():
+def test_evaluation_stays_as_it_is_with_arrays_or_without():
     node = Node("message", ClientMomentum(0.9))
     node.plays([1.0])
-    assert node.play(3.0, 1, kind="evaluate")[0].flat[0] == 8.0
+    made = [node.play(update, r, kind="evaluate")[0].flat[0] for r, update in ((1, 3.0), (2, 9.0))]
+    assert made == [8.0, 14.0]
     assert node.play(1.0, 2)[0].flat[0] == pytest.approx(6.0)
+    request = Message(RecordDict({"arrays": malformed.named(SENT)}), 1, "evaluate")
+    loss = RecordDict({"metrics": MetricRecord({"loss": 0.5})})
+    reply = ClientMomentum()(request, node.context, lambda m, _: Message(loss, reply_to=m))
+    assert reply.content == loss
 
 
 @BOTH
@@ -238,6 +245,9 @@ def test_another_training_with_the_same_node_starts_afresh():
     node = Node("message", ClientMomentum(0.9))
     first, second = node.plays(UPDATES), node.plays(UPDATES)
     assert first == second
+    last = len(UPDATES)
+    assert node.play(UPDATES[-1], last)[0].flat[0] == 5 + UPDATES[-1]  # the same number is no later
+    node.plays(UPDATES)
     assert node.play(0.0, 9)[0].flat[0] == pytest.approx(5 + 0.9 * by_hand(UPDATES)[-1])
 
 
@@ -258,19 +268,13 @@ def test_an_update_that_is_not_finite_goes_out_and_leaves_no_trace(api, broken):
     assert (first, third) == (6.0, pytest.approx(5.9))
 
 
-def test_a_client_that_fails_keeps_its_momentum():
-    node = Node("message", ClientMomentum(0.9), lambda m, c, n: broken(m) or n(m, c))
-    fails = []
-
-    def broken(message):
-        return Message(Error(2, "broken"), reply_to=message) if fails else None
-
-    node.play(1.0, 1)
-    fails.append(True)
-    with pytest.raises(ValueError, match="content"):
-        node.play(9.0, 2)
-    fails.clear()
-    assert node.play(0.0, 3)[0].flat[0] == pytest.approx(5.9)
+def test_an_error_goes_out_as_it_is_and_leaves_no_trace():
+    malformed.in_a_run()
+    message = Message(RecordDict({"arrays": malformed.named(SENT)}), 1, "train")
+    context = Context(11, 1003, {}, RecordDict(), {})
+    reply = ClientMomentum()(message, context, lambda m, _: Message(Error(2, "x"), reply_to=m))
+    assert (reply.error.code, reply.error.reason) == (2, "x")
+    assert not context.state
 
 
 @BOTH
@@ -288,12 +292,12 @@ def test_a_mod_listed_after_it_changes_what_enters_the_momentum():
     assert np.allclose(node.plays(UPDATES), np.add(5, by_hand([-3.0, *UPDATES[1:]])), rtol=1e-6)
 
 
-def reply_of(made, mod):
+def reply_of(made, mod, context=None):
     """Hand a mod the arrays that an app made of SENT, and return what becomes of them."""
     malformed.in_a_run()
     content = RecordDict({"arrays": malformed.named(SENT)})
     message = Message(content, dst_node_id=1, message_type="train")
-    context = Context(11, 1003, {}, RecordDict(), {})
+    context = context or Context(11, 1003, {}, RecordDict(), {})
     return mod(message, context, lambda m, _: Message(made, reply_to=m)).content["arrays"]
 
 
@@ -303,6 +307,27 @@ def test_arrays_are_told_apart_by_their_names_whatever_their_order():
     made = reply_of(RecordDict({"arrays": record}), ClientMomentum())
     assert list(made) == ["b", "v", "w"]
     assert all(np.array_equal(made[name].numpy(), trained[name]) for name in trained)
+
+
+def test_a_float16_model_stays_float16_and_its_momentum_is_float32():
+    node = Node("message", ClientMomentum(0.9))
+    sent = [array.astype("f2") for array in SENT]
+    for server_round, expected in enumerate(by_hand(UPDATES)):
+        made = node.play(UPDATES[server_round], server_round + 1, sent)
+        assert all(array.dtype == np.float16 for array in made)
+        assert np.allclose(made[0], 5 + expected, rtol=1e-3)
+    (record,) = node.context.state.array_records.values()
+    assert all(array.numpy().dtype == np.float32 for array in record.values())
+
+
+def test_a_counter_that_comes_back_as_float_is_a_counter_still():
+    record = malformed.named([SENT[0], np.array([7.0, 9.0]), SENT[2]])
+    mod, context = ClientMomentum(), Context(11, 1003, {}, RecordDict(), {})
+    for _ in range(2):
+        made = reply_of(RecordDict({"arrays": record}), mod, context)
+        assert made["v"].numpy().tolist() == [7.0, 9.0]
+    (state,) = context.state.array_records.values()
+    assert list(state) == ["w", "b"]
 
 
 def test_float64_replies_of_a_float32_model_stay_float64():
