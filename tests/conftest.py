@@ -2,11 +2,15 @@
 
 import logging
 import os
+import signal
 
 import pytest
 from hypothesis import Phase, settings
 
 os.environ["RAY_ADDRESS"] = "local"  # never the cluster of a test that runs beside this one
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands under test inherit it
 
 # Shrinking arrays of floats takes minutes; the first failing example says enough.
 settings.register_profile(

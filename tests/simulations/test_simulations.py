@@ -14,7 +14,7 @@ from rich.console import Console
 
 from clients.experiments import EXPERIMENTS
 from simulations.demo import RULES, planned_runs, report
-from simulations.play import simulate
+from simulations.play import _interruptible, simulate
 from simulations.results import Run, RunResult, append, load
 
 ROOT = Path(__file__).parents[2]
@@ -66,16 +66,45 @@ def test_ctrl_c_ends_the_demo_at_once_and_keeps_what_is_finished(tmp_path):
     demo = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not load(tmp_path / "demo.jsonl"):
         assert demo.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.2)
     demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=20)
+    _, errors = demo.communicate(timeout=60)
     assert demo.returncode == 128 + signal.SIGINT
     assert "interrupted" in errors
     assert load(tmp_path / "demo.jsonl")
+
+
+TAKEN_BY_ANOTHER_THREAD = """
+import signal, threading, time
+from simulations.play import _interruptible
+
+def take():
+    time.sleep(0.5)  # the main thread waits by then
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+with _interruptible():
+    threading.Thread(target=take).start()
+    threading.Event().wait()
+"""
+
+
+def test_ctrl_c_ends_a_simulation_whichever_thread_the_signal_comes_to():
+    command = [sys.executable, "-c", TAKEN_BY_ANOTHER_THREAD]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 128 + signal.SIGINT
+    assert "interrupted" in ended.stderr
+
+
+def test_ctrl_c_is_as_before_after_a_simulation():
+    before = signal.getsignal(signal.SIGINT)
+    with _interruptible():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_finished_run_is_read_back_and_a_half_written_one_is_not(tmp_path):
