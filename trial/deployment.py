@@ -146,9 +146,8 @@ class Deployment:
 
     def register(self, public_keys: Sequence[Path]) -> list[int]:
         """Register SuperNodes' keys; return the ids that they stand for from now on."""
-        said = self.flwr(
-            *(["supernode", "register", str(k), _CONNECTION, "--format", "json"] for k in public_keys)
-        )
+        told = (_CONNECTION, "--format", "json")
+        said = self.flwr(*(["supernode", "register", str(key), *told] for key in public_keys))
         return list(map(int, re.findall(r'"node-id": "?(\d+)', said)))
 
     def start_node(self, number: int, port: int | None = None) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -155,24 +156,27 @@ def flower(tmp_path_factory):
     ignored = shutil.ignore_patterns(".git", ".venv", "results", ".hypothesis", "*cache*", "tests")
     shutil.copytree(ROOT, app, ignore=ignored)
     home = tmp_path_factory.mktemp("home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     env = os.environ | {
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": "39173",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": port,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 
     def flwr(*arguments):
         command = ["flwr", *arguments]
         return subprocess.run(
-            command, cwd=app, env=env, capture_output=True, text=True, timeout=180, check=False
+            command, cwd=app, env=env, capture_output=True, text=True, timeout=400, check=False
         )
 
     yield flwr
     subprocess.run(["pkill", "-f", str(home)], check=False)
-    subprocess.run(["pkill", "-f", "flower-superlink.*39173"], check=False)
+    subprocess.run(["pkill", "-f", f"flower-superlink.*{port}"], check=False)
 
 
 def last_status(flwr):

@@ -73,7 +73,7 @@ def test_rounds_close_and_liars_are_named_whatever_nodes_do(tmp_path):
                 deployment.kill_node(3)
                 deployment.signal_node(7, signal.SIGSTOP)
         assert deployment.runs()[0]["status"] == "finished:completed"
-        assert all(stranger.wait(60) != 0 for stranger in strangers)
+        assert all(stranger.wait(120) != 0 for stranger in strangers)
         ids = deployment.node_ids
 
     assert len(errors) == rounds + 1
@@ -165,14 +165,14 @@ def test_ctrl_c_tears_down_every_process_and_the_same_command_goes_on(tmp_path):
     trial = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     since = time.monotonic()
     while not (tmp_path / "checkpoints" / "round-000001.npz").exists():
-        assert time.monotonic() - since < 120
+        assert time.monotonic() - since < 300
         assert trial.poll() is None
         time.sleep(0.1)
     assert deployment.processes() != []
     os.killpg(trial.pid, signal.SIGINT)
-    assert trial.wait(30) == 130
+    assert trial.wait(60) == 130
     assert deployment.processes() == []
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "suspicion" in again.stdout
     assert [line["round"] for line in audit.read(tmp_path / "audit.jsonl")][-2:] == [2, 3]
