@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-_FLOOD = 64 << 20  # bytes; a model of the experiments has kilobytes
+_FLOOD = 16 << 20  # bytes; a model of the experiments has kilobytes
 
 
 def fail(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from logging import WARNING
-from types import FrameType
 
 import numpy as np
 from flwr.app import Context, Message
@@ -102,19 +102,30 @@ def simulate(
 def _interruptible() -> Iterator[None]:
     """End the process on Ctrl-C: Flower's simulation would wait for its ServerApp without end.
 
-    Results are in the file as soon as a run is over, and Ray's reaper ends its processes.
+    Results are in the file as soon as a run is over, and Ray's processes end with this one. Another
+    thread waits for the signal: the kernel may hand it to any of the simulation's, and Python then
+    lets the main thread, which waits for them, sleep on.
     """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
 
-    def end(signum: int, frame: FrameType | None) -> None:
-        print("\ninterrupted: the same command goes on after the last run", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(128 + signum)
+    def end() -> None:
+        while signum := os.read(told, 1):
+            if signum[0] == signal.SIGINT:
+                print("\ninterrupted: the same command goes on after the last run", file=sys.stderr)
+                sys.stderr.flush()
+                os._exit(128 + signal.SIGINT)
+        os.close(told)
 
-    previous = signal.signal(signal.SIGINT, end)
+    threading.Thread(target=end, daemon=True).start()
+    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    previous_fd = signal.set_wakeup_fd(tell)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(previous_fd)
         signal.signal(signal.SIGINT, previous)
+        os.close(tell)
 
 
 def adversary_of(run: Run) -> Adversary | None:

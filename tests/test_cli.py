@@ -111,4 +111,4 @@ def test_a_plan_needs_neither_flower_nor_torch_nor_ray():
 def test_a_plan_answers_within_seconds_for_ten_thousand_clients():
     start = time.perf_counter()
     assert run("plan", "-m", 10_000, "-q", 2_000, "-n", 50, "-d", 1_000, "--json").returncode == 0
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 10

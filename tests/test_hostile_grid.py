@@ -67,13 +67,13 @@ def messages(*names, size=0):
 
 def test_replies_are_handed_out_one_by_one_as_they_arrive():
     grid = SlowGrid({"late": 0.3, "never": 1e9, "early": 0.0})
-    replies = ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=0.9)
+    replies = ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=2)
     start = time.monotonic()
     assert told([next(replies)]) == ["early"]
     assert grid.pulled == ["early"]
     assert told([next(replies)]) == ["late"]
     assert list(replies) == []
-    assert 0.6 <= time.monotonic() - start < 2.0
+    assert 1.5 <= time.monotonic() - start < 6
 
 
 class HostileGrid(SlowGrid):
@@ -125,7 +125,7 @@ def test_a_reply_that_is_never_complete_holds_up_neither_the_others_nor_the_dead
     start = time.monotonic()
     replies = ArrivingGrid(grid).send_and_receive(messages("a", "b", "c", "d"), timeout=4)
     assert told(replies) == ["b", "d"]
-    assert 3.9 < time.monotonic() - start < 5
+    assert 3.9 < time.monotonic() - start < 8
 
 
 def test_a_message_that_cannot_be_pushed_fails_its_own_node_only():
@@ -162,9 +162,9 @@ def test_many_replies_that_are_only_announced_hold_up_nobody():
     names = [f"never {i}" for i in range(30)] + ["a", "b"]
     grid = HostileGrid(dict.fromkeys(names, "announced") | {"a": None, "b": None})
     start = time.monotonic()
-    replies = ArrivingGrid(grid).send_and_receive(messages(*names), timeout=10)
+    replies = ArrivingGrid(grid).send_and_receive(messages(*names), timeout=60)
     assert told([next(replies), next(replies)]) == ["a", "b"]
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15  # not a second for each
 
 
 def test_where_no_message_can_be_pushed_the_run_ends():

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +21,14 @@ from . import certificates
 
 _SCRIPTS = Path(sys.executable).parent
 _CONNECTION = "trial"
-_GRACE = 5.0  # seconds between asking a process to end and ending it
+_GRACE = 2.0  # seconds between asking a process to end and ending it
 _RESTART_AFTER = 3.0  # seconds
+_FLWR = """
+import json, sys
+from flwr.cli.app import app
+for command in json.loads(sys.argv[1]):
+    app(command, standalone_mode=False)
+"""  # one process for many commands: to start takes longer than to ask
 _ROUND = re.compile(r"round (\d+): (\w+) (\S+)")
 
 
@@ -107,20 +112,23 @@ class Deployment:
             "OMP_NUM_THREADS": "1",
         }
 
-    def flwr(self, *arguments: str, timeout: float | None = 120.0) -> str:
-        """Run Flower's command line, and return what it prints.
+    def flwr(self, *commands: Sequence[str], timeout: float | None = 240.0) -> str:
+        """Run commands of Flower's command line, one after the other; return what they print.
 
         Raises
         ------
         RuntimeError
-            Where it fails, with what it said.
+            Where one fails, with what it said.
         """
-        command = [str(_SCRIPTS / "flwr"), *arguments]
         ran = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=timeout
+            [sys.executable, "-c", _FLWR, json.dumps(commands)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         if ran.returncode != 0:
-            raise RuntimeError(f"flwr {' '.join(arguments)}: {ran.stdout}{ran.stderr}")
+            raise RuntimeError(f"flwr {commands}: {ran.stdout}{ran.stderr}")
         return ran.stdout
 
     def run(self, run_config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
@@ -132,14 +140,15 @@ class Deployment:
     def runs(self) -> list[dict[str, Any]]:
         """List the runs as Flower knows them, the newest first."""
         listed: list[dict[str, Any]] = json.loads(
-            self.flwr("list", _CONNECTION, "--format", "json")
+            self.flwr(["list", _CONNECTION, "--format", "json"])
         )["runs"]
         return listed
 
-    def register(self, public_key: Path) -> int:
-        """Register a SuperNode's key; return the id that it stands for from now on."""
-        said = self.flwr("supernode", "register", str(public_key), _CONNECTION, "--format", "json")
-        return int(json.loads(said)["node-id"])
+    def register(self, public_keys: Sequence[Path]) -> list[int]:
+        """Register SuperNodes' keys; return the ids that they stand for from now on."""
+        told = (_CONNECTION, "--format", "json")
+        said = self.flwr(*(["supernode", "register", str(key), *told] for key in public_keys))
+        return list(map(int, re.findall(r'"node-id": "?(\d+)', said)))
 
     def start_node(self, number: int, port: int | None = None) -> None:
         """Start SuperNode `number`, and start it again whenever it ends.
@@ -227,9 +236,7 @@ class Deployment:
         log = self.folder / "logs" / "superlink.log"
         process = self._spawn(superlink, log)
         _await_port(self.port, process, log)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            public_keys = [self.keys / f"node-{i}.pub" for i in range(self.num_nodes)]
-            self.node_ids = list(pool.map(self.register, public_keys))
+        self.node_ids = self.register([self.keys / f"node-{i}.pub" for i in range(self.num_nodes)])
         for number in range(self.num_nodes):
             if number not in self.absent:
                 self.start_node(number)

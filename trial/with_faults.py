@@ -13,9 +13,9 @@ from .deployment import Deployment, round_of
 from .picture import draw
 from .proxy import Proxy
 
-NUM_NODES, NUM_ROUNDS, DEADLINE = 10, 6, 20.0
+NUM_NODES, NUM_ROUNDS, DEADLINE = 10, 5, 30.0
 BYZANTINE = (0, 5)  # evenly spaced, as two of ten are
-FAULTS = {1: "raise", 2: "none,late,none", 3: "none,none,none,exit,none,none", 4: "flood"}
+FAULTS = {1: "raise", 2: "none,late,none,none,none", 3: "none,none,exit,none,none", 4: "flood"}
 ROOT = Path(__file__).parents[1]
 
 

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from clients.experiments import EXPERIMENTS
 from simulations.demo import RULES, planned_runs, report
-from simulations.play import simulate
+from simulations.play import _interruptible, simulate
 from simulations.results import Run, RunResult, append, load
 
 ROOT = Path(__file__).parents[2]
@@ -66,16 +67,45 @@ def test_ctrl_c_ends_the_demo_at_once_and_keeps_what_is_finished(tmp_path):
     demo = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not load(tmp_path / "demo.jsonl"):
         assert demo.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.2)
     demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=20)
+    _, errors = demo.communicate(timeout=60)
     assert demo.returncode == 128 + signal.SIGINT
     assert "interrupted" in errors
     assert load(tmp_path / "demo.jsonl")
+
+
+TAKEN_BY_ANOTHER_THREAD = """
+import signal, threading, time
+from simulations.play import _interruptible
+
+def take():
+    time.sleep(0.5)  # the main thread waits by then
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+with _interruptible():
+    threading.Thread(target=take).start()
+    threading.Event().wait()
+"""
+
+
+def test_ctrl_c_ends_a_simulation_whichever_thread_the_signal_comes_to():
+    command = [sys.executable, "-c", TAKEN_BY_ANOTHER_THREAD]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 128 + signal.SIGINT
+    assert "interrupted" in ended.stderr
+
+
+def test_ctrl_c_is_as_before_after_a_simulation():
+    before = signal.getsignal(signal.SIGINT)
+    with _interruptible():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_finished_run_is_read_back_and_a_half_written_one_is_not(tmp_path):
@@ -126,24 +156,27 @@ def flower(tmp_path_factory):
     ignored = shutil.ignore_patterns(".git", ".venv", "results", ".hypothesis", "*cache*", "tests")
     shutil.copytree(ROOT, app, ignore=ignored)
     home = tmp_path_factory.mktemp("home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     env = os.environ | {
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": "39173",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": port,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 
     def flwr(*arguments):
         command = ["flwr", *arguments]
         return subprocess.run(
-            command, cwd=app, env=env, capture_output=True, text=True, timeout=180, check=False
+            command, cwd=app, env=env, capture_output=True, text=True, timeout=400, check=False
         )
 
     yield flwr
     subprocess.run(["pkill", "-f", str(home)], check=False)
-    subprocess.run(["pkill", "-f", "flower-superlink.*39173"], check=False)
+    subprocess.run(["pkill", "-f", f"flower-superlink.*{port}"], check=False)
 
 
 def last_status(flwr):

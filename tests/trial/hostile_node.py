@@ -1,10 +1,12 @@
 """A registered node that is no SuperNode: it speaks Flower's Fleet API itself, to do harm.
 
 ``python -m tests.trial.hostile_node SUPERLINK CA KEY KIND``: it answers every request with what
-`KIND` names, which no ClientApp could send.
+`KIND` names, which no ClientApp could send. A promise, which makes a round wait, begins with its
+second answer.
 """
 
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -56,7 +58,7 @@ def tree_of(tree, renamed):
 def answer(connection, message, kind):
     """Push a reply, or what is left of one."""
     _, _, send, _, _, _, push_object, _ = connection
-    size = {"flood": 16 * MEGABYTE, "bomb": 100_000}.get(kind, 20)
+    size = 100_000 if kind == "bomb" else 20
     array = Array(np.arange(size, dtype=np.float32))  # no two chunks alike
     metrics = MetricRecord({"num-examples": 10, "loss": 0.5})
     reply = Message(
@@ -85,6 +87,7 @@ def main(superlink, ca, key, kind):
     with http_request_response(superlink, False, Path(ca).read_bytes(), keys) as connection:
         node_id, receive, _, _, _, _, _, confirm = connection
         TaskIdentity.task_id, TaskIdentity.node_id = 1, node_id
+        next_kinds = itertools.chain(["fair"] if kind == "promise" else [], itertools.repeat(kind))
         while True:
             if received := receive():
                 message, _ = received
@@ -92,8 +95,9 @@ def main(superlink, ca, key, kind):
                 if kind != "hasty":  # the server may still be uploading the message's objects
                     time.sleep(1.0)
                 confirm(message.metadata.run_id, message.metadata.message_id)
-                answer(connection, message, kind)
-                print("answered with", kind, flush=True)
+                now = next(next_kinds)
+                answer(connection, message, now)
+                print("answered with", now, flush=True)
             time.sleep(0.2)
 
 

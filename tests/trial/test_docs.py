@@ -65,12 +65,13 @@ def test_the_commands_of_the_deployment_page_bring_up_a_deployment_and_run_the_a
     try:
         assert type_in(keys).returncode == 0
         start(superlink)
+        since = time.monotonic()
+        with socket.socket() as probe:
+            while probe.connect_ex(("127.0.0.1", int(port))) != 0:
+                assert time.monotonic() - since < 120
+                time.sleep(0.2)
         for number in range(3):
-            for _ in range(20):  # until the SuperLink is up
-                registered = type_in(register.replace("node-0", f"node-{number}"))
-                if registered.returncode == 0:
-                    break
-                time.sleep(1)
+            registered = type_in(register.replace("node-0", f"node-{number}"))
             assert registered.returncode == 0, registered.stdout + registered.stderr
             this_node = node.replace("node-0", f"node-{number}").replace("-id=0", f"-id={number}")
             start(f"{this_node.strip()} --port {free_port()}")
