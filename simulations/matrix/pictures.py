@@ -94,7 +94,7 @@ def lines_of(study: Study, split: str) -> list[Option]:
 
 def rounds(study: Study, split: str) -> Figure:
     """Draw a few rules over rounds: in peace, and each under its own worst well-formed attack."""
-    figure = plt.figure(figsize=(6.4, 5.2), layout="constrained")
+    figure = plt.figure(figsize=(6.0, 5.2), layout="constrained")
     axes = figure.subplots()
     drawn = []
     for option in lines_of(study, split):
@@ -120,7 +120,7 @@ def rounds(study: Study, split: str) -> Figure:
         axes.set_yscale("log")
         begun = [study.curves(place)[:, 0].max() for place in study.outcomes]
         axes.set_ylim(top=_IN_SIGHT * max(begun, default=1.0))
-        axes.set_ylabel("error  ‖θ − θ*‖  (log scale)")
+        axes.set_ylabel("error ‖θ − θ*‖ (log scale)")
     _bare(axes)
     figure.legend(handles=drawn, loc="outside lower left", frameon=False, fontsize=8.5)
     return figure
@@ -129,7 +129,7 @@ def rounds(study: Study, split: str) -> Figure:
 def effects(study: Study, split: str) -> Figure:
     """Draw by how much client momentum and re-bucketing make rules better."""
     shown = study.effects(split, study.q)
-    figure = plt.figure(figsize=(6.4, 1.5 + 0.55 * len(shown)), layout="constrained")
+    figure = plt.figure(figsize=(6.0, 1.5 + 0.55 * len(shown)), layout="constrained")
     axes = figure.subplots()
     for row, effect in enumerate(shown):
         for shift, comparison, face in ((-0.13, effect.peace, "white"), (0.13, effect.worst, None)):
@@ -139,10 +139,10 @@ def effects(study: Study, split: str) -> Figure:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.axvline(0, color="#555555", lw=1)
     if study.measure == "accuracy":
-        axes.set_xlabel("← worse    points of accuracy    better →")
+        axes.set_xlabel("← worse · points of accuracy · better →")
     else:
         axes.set_xscale("symlog", linthresh=0.01)
-        axes.set_xlabel("← worse    by how much the error is less    better →")
+        axes.set_xlabel("← worse · by how much the error is less · better →")
     axes.grid(axis="x", alpha=0.25)
     axes.set_title(f"{split_title(split)}, q = {study.q} of {study.m}", fontsize=11)
     _bare(axes)
@@ -163,7 +163,7 @@ def effects(study: Study, split: str) -> Figure:
 def server_times(study: Study) -> Figure:
     """Draw the server's milliseconds for a round, a bar for each rule."""
     timed = [(option, ms) for option in study.options if (ms := study.server_ms(option))]
-    figure = plt.figure(figsize=(6.4, 0.9 + 0.32 * len(timed)), layout="constrained")
+    figure = plt.figure(figsize=(6.0, 0.9 + 0.32 * len(timed)), layout="constrained")
     axes = figure.subplots()
     for row, (option, ms) in enumerate(timed):
         axes.barh(row, ms.mean, color=COLOURS[option.rule], height=0.7, alpha=0.6)
@@ -224,7 +224,7 @@ def _heat_map(
     axes.tick_params(length=0, labelbottom=False, labeltop=True)
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 

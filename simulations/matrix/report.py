@@ -17,6 +17,7 @@ from .tables import write_tables
 from .words import (
     advice,
     attack_title,
+    changes,
     counted,
     kinds,
     listed,
@@ -74,7 +75,7 @@ def _problem(study: Study, failed: Mapping[Cell, Failure], folder: Path) -> str:
             svg = save(figure, folder, f"{study.name}-{name}")
         return f'<div class="wide"><div style="width:{width}px">{image(svg, alt)}</div></div>'
 
-    sections = [_told(study, len(failures)), _advice(study)]
+    sections = [_told(study, len(failures)), _changes(study), _advice(study)]
     if study.attacks:
         sections += [_worst_cases(study, show), _attacks_by_rules(study, show)]
     sections += [_rounds(study, show), _effects(study, show), _server_times(study, show)]
@@ -91,6 +92,25 @@ def _told(study: Study, num_failed: int) -> str:
         _section(heading, "<ul>" + "".join(f"<li>{escape(s)}</li>" for s in sentences) + "</ul>")
         for heading, sentences in summary(study, num_failed)
     )
+
+
+def _changes(study: Study) -> str:
+    rows = [
+        [split_title(split), *told]
+        for split in study.close_splits
+        for told in changes(study, split)
+    ]
+    if not rows:
+        return ""
+    columns = [
+        "data",
+        "rule",
+        "against",
+        "with nobody attacking",
+        "in the worst well-formed attack",
+    ]
+    heading = f"What client momentum and re-bucketing change, {share(study)}"
+    return _section(heading, _table(columns, rows))
 
 
 def _advice(study: Study) -> str:
@@ -279,9 +299,9 @@ body { max-width: 1360px; }
 h2 { margin-top: 2.5rem; font-size: 1.6rem; } h3 { margin: 0 0 .4rem; font-size: 1.15rem; }
 p, ul { max-width: 56rem; } ul { padding-left: 1.2rem; } li { margin: .35rem 0; }
 .soft { color: var(--soft); font-weight: 400; font-size: .92rem; }
-.wide { overflow-x: auto; } .wide img { display: block; } .wide table { min-width: 40rem; }
-td { overflow-wrap: anywhere; } td:first-child { white-space: nowrap; padding-right: 1rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 640px), 1fr));
+.wide { overflow-x: auto; } .wide img { display: block; } .wide table { min-width: 48rem; }
+td { overflow-wrap: break-word; } td:first-child { white-space: nowrap; padding-right: 1rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 600px), 1fr));
   gap: 1.5rem; }
 .grid > * { min-width: 0; }
 """

@@ -39,7 +39,7 @@ def number(measure: str, value: float, digits: int = 3) -> str:
 def value_in_words(measure: str, value: Value) -> str:
     """Tell a mean, with its spread where there is more than one seed."""
     mean = number(measure, value.mean)
-    mean = f"{mean} %" if measure == "accuracy" else f"error {mean}"
+    mean = f"{mean}\N{NO-BREAK SPACE}%" if measure == "accuracy" else f"error {mean}"
     if value.number == 1:
         return mean
     return f"{mean} ({number(measure, value.least)}–{number(measure, value.most)})"
@@ -86,7 +86,7 @@ def attack_title(attack: AttackName) -> str:
 
 def share(study: Study) -> str:
     """Tell how many clients are Byzantine where a matrix is looked at more closely."""
-    return f"q = {study.q} of {study.m} ({100 * study.q / study.m:.3g} %)"
+    return f"q = {study.q} of {study.m} ({100 * study.q / study.m:.3g}\N{NO-BREAK SPACE}%)"
 
 
 def kinds(study: Study) -> list[tuple[str, list[AttackName]]]:
@@ -108,9 +108,6 @@ def summary(study: Study, num_failed: int) -> list[tuple[str, list[str]]]:
             parts.append((heading, [*ours(study, split), *in_peace(study, split)]))
         else:
             parts.append((heading, best_of_ours(study, split)))
-    changes = [s for split in study.close_splits for s in remedies(study, split)]
-    if changes:
-        parts.append((f"What client momentum and re-bucketing change, {share(study)}", changes))
     return parts
 
 
@@ -200,7 +197,9 @@ def in_peace(study: Study, split: str) -> list[str]:
     )
     if study.is_better(comparison.base, comparison.new):
         return [f"{told}: it costs {amount(study.measure, comparison.loss)} in peace."]
-    return [f"{told}: it costs nothing in peace, and is {verdict(study, comparison)}."]
+    if study.is_better(comparison.new, comparison.base):
+        return [f"{told}: it costs nothing in peace, and is {verdict(study, comparison)}."]
+    return [f"{told}: as good, so it costs nothing in peace."]
 
 
 def best_of_ours(study: Study, split: str) -> list[str]:
@@ -225,25 +224,19 @@ def best_of_ours(study: Study, split: str) -> list[str]:
     return sentences
 
 
-def remedies(study: Study, split: str) -> list[str]:
-    """Say what client momentum and re-bucketing change."""
-    sentences = []
-    for effect in study.effects(split, study.q):
-        changes = [
-            f"{where} {verdict(study, c)}, {value_in_words(study.measure, c.new)} against "
-            f"{value_in_words(study.measure, c.base)}"
-            for where, c in (
-                ("with nobody attacking", effect.peace),
-                ("in the worst well-formed attack", effect.worst),
-            )
-            if c
-        ]
-        if changes:
-            sentences.append(
-                f"{split_title(split)}, {effect.option.title} against {effect.base.title}: "
-                f"{'; '.join(changes)}."
-            )
-    return sentences
+def changes(study: Study, split: str) -> list[list[str]]:
+    """Say what client momentum and re-bucketing change: with, without, in peace, worst case."""
+
+    def told(change: Comparison | None) -> str:
+        if change is None:
+            return "–"
+        new, base = (value_in_words(study.measure, value) for value in (change.new, change.base))
+        return f"{verdict(study, change)}: {new} against {base}"
+
+    return [
+        [effect.option.title, effect.base.title, told(effect.peace), told(effect.worst)]
+        for effect in study.effects(split, study.q)
+    ]
 
 
 def advice(study: Study, split: str, attacks: Sequence[AttackName]) -> list[str]:
@@ -255,8 +248,7 @@ def advice(study: Study, split: str, attacks: Sequence[AttackName]) -> list[str]
     best = [case for case in ranked if study.is_as_good(case[1].value, top)]
     after = ranked[len(best) :]
     told = [
-        f"{option.title}: {worst_in_words(study, worst)}"
-        + _stopped_by(study, option, split, attacks)
+        f"{option.title}: {worst_in_words(study, worst)}" + _stopped_by(study, option, split)
         for option, worst in (*best, *after[:1])
     ]
     return ["; ".join(told[: len(best)]), told[-1] if after else "–"]
@@ -300,7 +292,7 @@ def _stock_against(
     told = [
         f"{rule.title} with {worst_in_words(study, case)}"
         + _by(study, split, (rule, case), (option, worst))
-        + _stopped_by(study, rule, split, study.attacks)
+        + _stopped_by(study, rule, split)
         for rule, case in shown
     ]
     if better:
@@ -328,8 +320,8 @@ def _by(study: Study, split: str, rule: tuple[Option, Worst], other: tuple[Optio
     return f", {verdict(study, comparison)}" if comparison else ""
 
 
-def _stopped_by(study: Study, option: Option, split: str, attacks: Sequence[AttackName]) -> str:
-    stops = [attack for attack in study.stops(option, split, study.q) if attack in attacks]
+def _stopped_by(study: Study, option: Option, split: str) -> str:
+    stops = study.stops(option, split, study.q)
     if not stops:
         return ""
     return f" (its server is stopped by {listed([attack_title(attack) for attack in stops])})"
