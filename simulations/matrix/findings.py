@@ -229,9 +229,9 @@ class Study:
 
     @cached_property
     def outcomes(self) -> dict[Place, dict[int, Outcome]]:
-        """What was played, by seed in their order."""
+        """What was played, by seed."""
         found: dict[Place, dict[int, Outcome]] = {}
-        for cell in sorted(self.cells, key=lambda cell: cell.seed):
+        for cell in self.cells:
             if cell in self.done:
                 found.setdefault(place_of(cell), {})[cell.seed] = self.done[cell]
         return found
