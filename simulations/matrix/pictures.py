@@ -17,7 +17,7 @@ from ..picture import ATTACKS, DIVERGED
 from .engine import NOBODY
 from .findings import Comparison, Option, Place, Study, Value, is_own, is_stock
 from .rules import RuleName
-from .words import OURS, number, split_title, value_in_words
+from .words import OURS, number, split_title, worst_in_words
 
 COLOURS: Mapping[RuleName, str] = {
     "fedavg": "#D55E00",
@@ -36,9 +36,12 @@ COLOURS: Mapping[RuleName, str] = {
 
 STOPPED = "†"
 PARTIAL = "*"
+IN_SIGHT = 10
+"""Times the error that training begins with: more is out of a picture over rounds."""
 
 _CELL = (0.74, 0.4)  # inches
-_IN_SIGHT = 10  # times the error that training begins with
+_LETTER = 0.07  # inches, about
+_CHART = 5.4  # inches
 
 
 def worst_cases(study: Study, split: str, attacks: Sequence[AttackName]) -> Figure:
@@ -79,7 +82,7 @@ def attacks_by_rules(study: Study, split: str) -> Figure:
         [ATTACKS[attack] for attack in rows],
         [option.title.replace(", ", ",\n").replace(" + ", "\n+ ") for option in study.options],
         [[cell(option, attack) for option in study.options] for attack in rows],
-        f"{split_title(split)}, q = {study.q} of {study.m}",
+        _title(study, split),
     )
 
 
@@ -94,7 +97,7 @@ def lines_of(study: Study, split: str) -> list[Option]:
 
 def rounds(study: Study, split: str) -> Figure:
     """Draw a few rules over rounds: in peace, and each under its own worst well-formed attack."""
-    figure = plt.figure(figsize=(6.0, 5.2), layout="constrained")
+    figure = plt.figure(figsize=(_CHART, 5.6), layout="constrained")
     axes = figure.subplots()
     drawn = []
     for option in lines_of(study, split):
@@ -103,12 +106,10 @@ def rounds(study: Study, split: str) -> Figure:
         if worst := study.worst(option, split, study.q, study.well_formed):
             place = peace._replace(attack=worst.attack)
             _curve(axes, study, place, in_peace=False)
-            told = value_in_words(study.measure, worst.value)
-            drawn.append(
-                Line2D([], [], **_style(option), label=f"{_told(option, worst.attack)}: {told}")
-            )
+            told = f"{option.title}: {worst_in_words(study, worst)}"
+            drawn.append(Line2D([], [], **_style(option), label=told.replace(" under", "\nunder")))
     drawn.append(Line2D([], [], color="#555555", lw=1.1, ls="--", label="with nobody attacking"))
-    axes.set_title(f"{split_title(split)}, q = {study.q} of {study.m}", fontsize=11)
+    axes.set_title(_title(study, split), loc="left", fontsize=11)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0, 1.01 * study.rounds)
@@ -119,7 +120,7 @@ def rounds(study: Study, split: str) -> Figure:
     else:
         axes.set_yscale("log")
         begun = [study.curves(place)[:, 0].max() for place in study.outcomes]
-        axes.set_ylim(top=_IN_SIGHT * max(begun, default=1.0))
+        axes.set_ylim(top=IN_SIGHT * max(begun, default=1.0))
         axes.set_ylabel("error ‖θ − θ*‖ (log scale)")
     _bare(axes)
     figure.legend(handles=drawn, loc="outside lower left", frameon=False, fontsize=8.5)
@@ -129,7 +130,7 @@ def rounds(study: Study, split: str) -> Figure:
 def effects(study: Study, split: str) -> Figure:
     """Draw by how much client momentum and re-bucketing make rules better."""
     shown = study.effects(split, study.q)
-    figure = plt.figure(figsize=(6.0, 1.5 + 0.55 * len(shown)), layout="constrained")
+    figure = plt.figure(figsize=(_CHART, 1.5 + 0.55 * len(shown)), layout="constrained")
     axes = figure.subplots()
     for row, effect in enumerate(shown):
         for shift, comparison, face in ((-0.13, effect.peace, "white"), (0.13, effect.worst, None)):
@@ -144,7 +145,7 @@ def effects(study: Study, split: str) -> Figure:
         axes.set_xscale("symlog", linthresh=0.01)
         axes.set_xlabel("← worse · by how much the error is less · better →")
     axes.grid(axis="x", alpha=0.25)
-    axes.set_title(f"{split_title(split)}, q = {study.q} of {study.m}", fontsize=11)
+    axes.set_title(_title(study, split), loc="left", fontsize=11)
     _bare(axes)
     point = {"marker": "o", "ls": "", "color": "#555555"}
     figure.legend(
@@ -163,7 +164,7 @@ def effects(study: Study, split: str) -> Figure:
 def server_times(study: Study) -> Figure:
     """Draw the server's milliseconds for a round, a bar for each rule."""
     timed = [(option, ms) for option in study.options if (ms := study.server_ms(option))]
-    figure = plt.figure(figsize=(6.0, 0.9 + 0.32 * len(timed)), layout="constrained")
+    figure = plt.figure(figsize=(_CHART, 0.9 + 0.32 * len(timed)), layout="constrained")
     axes = figure.subplots()
     for row, (option, ms) in enumerate(timed):
         axes.barh(row, ms.mean, color=COLOURS[option.rule], height=0.7, alpha=0.6)
@@ -180,10 +181,14 @@ def server_times(study: Study) -> Figure:
         )
     axes.set_yticks(range(len(timed)), [option.title for option, _ in timed], fontsize=9)
     axes.set_ylim(len(timed) - 0.5, -0.5)
-    axes.set_xlim(0, 1.35 * max((ms.most for _, ms in timed), default=1.0))
+    axes.set_xlim(0, 1.6 * max((ms.most for _, ms in timed), default=1.0))
     axes.set_xlabel("milliseconds a round at the server")
     _bare(axes)
     return figure
+
+
+def _title(study: Study, split: str) -> str:
+    return f"{split_title(split)}, q = {study.q} of {study.m}"
 
 
 def _heat_map(
@@ -194,7 +199,8 @@ def _heat_map(
     title: str,
 ) -> Figure:
     """Draw values, each with its spread and marks, a light colour where they are good."""
-    width, height = _CELL[0] * len(columns) + 2.0, _CELL[1] * len(rows) + 1.1
+    width = _CELL[0] * len(columns) + _LETTER * max(map(len, rows)) + 0.4
+    height = _CELL[1] * len(rows) + 1.1
     figure = plt.figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     scale, colours = _scale(study), _colours(study)
@@ -246,10 +252,6 @@ def _ink(paper: Sequence[float]) -> str:
     """Return black or white, whichever has more contrast (WCAG's relative luminance)."""
     luminance = np.dot([0.2126, 0.7152, 0.0722], np.power(paper[:3], 2.2))
     return "black" if luminance > 0.18 else "white"
-
-
-def _told(option: Option, attack: AttackName) -> str:
-    return f"{option.title} under “{ATTACKS[attack]}”"
 
 
 def _style(option: Option) -> dict[str, object]:

@@ -70,10 +70,10 @@ def _problem(study: Study, failed: Mapping[Cell, Failure], folder: Path) -> str:
     failures = {cell: failed[cell] for cell in study.cells if cell in failed}
 
     def show(figure: Figure, name: str, alt: str) -> str:
+        width = round(100 * figure.get_figwidth())
         with mpl.rc_context({"svg.fonttype": "none"}):
-            width = round(100 * figure.get_figwidth())
-            svg = save(figure, folder, f"{study.name}-{name}")
-        return f'<div class="wide"><div style="width:{width}px">{image(svg, alt)}</div></div>'
+            picture = image(save(figure, folder, f"{study.name}-{name}"), alt)
+        return f'<div class="wide"><div style="width:{width}px">{picture}</div></div>'
 
     sections = [_told(study, len(failures)), _changes(study), _advice(study)]
     if study.attacks:
@@ -157,7 +157,7 @@ def _attacks_by_rules(study: Study, show: _SHOW) -> str:
 
 
 def _rounds(study: Study, show: _SHOW) -> str:
-    shown = _grid(
+    shown = _charts(
         show(
             pictures.rounds(study, split),
             f"rounds-{split}",
@@ -167,21 +167,21 @@ def _rounds(study: Study, show: _SHOW) -> str:
     )
     if not shown:
         return ""
-    band = " with the band from least to most" if len(study.seeds) > 1 else ""
-    lost = (
-        "" if study.measure == "accuracy" else " A line that leaves the picture is of a model lost."
-    )
     caption = (
-        f"Mean over {counted(len(study.seeds), 'seed')}{band}: FedAvg, the best of Flower's rules, "
-        f"ours and the best of ours, each under its own worst well-formed attack.{lost}"
+        "FedAvg, the best of Flower's rules, ours and the best of ours, as far as they were "
+        "played, each under its own worst well-formed attack; dots mark momentum. "
+        + _spread(study, "Lines are means over", ", bands go from the least to the most")
     )
+    if study.measure == "error":
+        times = f"{pictures.IN_SIGHT} times what training begins with"
+        caption += f" A line that leaves the picture has an error of more than {times}."
     return _section(f"Round by round, {share(study)}", shown, caption)
 
 
 def _effects(study: Study, show: _SHOW) -> str:
     if not study.effects(study.splits[0], study.q):
         return ""
-    shown = _grid(
+    shown = _charts(
         show(
             pictures.effects(study, split),
             f"effects-{split}",
@@ -190,13 +190,11 @@ def _effects(study: Study, show: _SHOW) -> str:
         for split in study.splits
     )
     caption = (
-        "By how much each is better than the same without, seed by seed: mean"
-        + (
-            f", and least and most over {counted(len(study.seeds), 'seed')}. "
-            if len(study.seeds) > 1
-            else ". "
+        "By how much each is better than the same without. "
+        + _spread(
+            study, "Dots are means over", ", lines go from the least to the most seed by seed"
         )
-        + "Gains and losses without bound are left out."
+        + " Gains and losses without bound are left out."
     )
     return _section(f"Client momentum and re-bucketing, {share(study)}", shown, caption)
 
@@ -208,13 +206,13 @@ def _server_times(study: Study, show: _SHOW) -> str:
     least, most = min(runs), max(runs)
     over = counted(most, "run") if least == most else f"{least} to {counted(most, 'run')}"
     caption = (
-        f"Mean, least and most over {over} a rule with nobody attacking, set for q = {study.q}. "
+        f"{'' if most == 1 else 'Mean, least and most over '}{over} of each rule with nobody "
+        f"attacking, set for q = {study.q}. "
         "Measured in the process that trains, among other workers: to compare rules, not machines."
     )
-    shown = show(
-        pictures.server_times(study), "server-times", "Bars: the server's milliseconds for a round"
-    )
-    return _section("Cost of a round at the server", shown, caption)
+    alt = "Bars: the server's milliseconds for a round"
+    shown = show(pictures.server_times(study), "server-times", alt)
+    return _section("Cost of a round at the server", _charts([shown]), caption)
 
 
 def _errors(study: Study, failures: Mapping[Cell, Failure]) -> str:
@@ -270,9 +268,14 @@ def _short(text: str) -> str:
 
 def _legend(study: Study) -> str:
     what = "Accuracy in %" if study.measure == "accuracy" else "Error, colours on a log scale"
+    spread = _spread(study, "Means over", ", and below them the least and the most")
+    return f"{what}. {spread} The lighter, the better."
+
+
+def _spread(study: Study, means: str, ends: str) -> str:
+    """Say how many seeds there are, and where their spread is shown."""
     seeds = counted(len(study.seeds), "seed")
-    spread = ": the mean, and below it the least and the most" if len(study.seeds) > 1 else ""
-    return f"{what}, {seeds}{spread}. The lighter, the better."
+    return f"{means} {seeds}{ends}." if len(study.seeds) > 1 else "One seed."
 
 
 def _section(heading: str, body: str, caption: str = "") -> str:
@@ -280,9 +283,14 @@ def _section(heading: str, body: str, caption: str = "") -> str:
     return f"<section><h3>{escape(heading)}</h3>{told}{body}</section>\n"
 
 
-def _grid(items: Iterable[str]) -> str:
+def _charts(items: Iterable[str]) -> str:
+    """Return pictures that shrink to the screen; a heat map scrolls, for its numbers to be read."""
     shown = "".join(items)
-    return f'<div class="grid">{shown}</div>' if shown else ""
+    return f'<div class="grid charts">{shown}</div>' if shown else ""
+
+
+def _grid(items: Iterable[str]) -> str:
+    return f'<div class="grid">{"".join(items)}</div>'
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -303,5 +311,6 @@ p, ul { max-width: 56rem; } ul { padding-left: 1.2rem; } li { margin: .35rem 0; 
 td { overflow-wrap: break-word; } td:first-child { white-space: nowrap; padding-right: 1rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 600px), 1fr));
   gap: 1.5rem; }
-.grid > * { min-width: 0; }
+.grid > * { min-width: 0; } .charts > .wide > div { max-width: 100%; }
+.wide + .wide { margin-top: 1.5rem; } .grid > .wide + .wide { margin-top: 0; }
 """
