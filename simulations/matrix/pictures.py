@@ -37,7 +37,7 @@ COLOURS: Mapping[RuleName, str] = {
 STOPPED = "†"
 PARTIAL = "*"
 IN_SIGHT = 10
-"""Times the error that training begins with: more is out of a picture over rounds."""
+"""Times the error that training begins with: more is out of a picture, or of its darkest colour."""
 
 _CELL = (0.74, 0.4)  # inches
 _LETTER = 0.07  # inches, about
@@ -119,8 +119,7 @@ def rounds(study: Study, split: str) -> Figure:
         axes.set_ylabel("accuracy on held-out images, %")
     else:
         axes.set_yscale("log")
-        begun = [study.curves(place)[:, 0].max() for place in study.outcomes]
-        axes.set_ylim(top=IN_SIGHT * max(begun, default=1.0))
+        axes.set_ylim(top=_most_in_sight(study))
         axes.set_ylabel("error ‖θ − θ*‖ (log scale)")
     _bare(axes)
     figure.legend(handles=drawn, loc="outside lower left", frameon=False, fontsize=8.5)
@@ -239,9 +238,15 @@ def _scale(study: Study) -> Normalize:
     if study.measure == "accuracy":
         return PowerNorm(3, 0, 100)
     means = [value.mean for place in study.outcomes if (value := study.value(place))]
-    finite = [mean for mean in means if 0 < mean < DIVERGED]
-    least, most = min(finite, default=1.0), max(finite, default=1.0)
-    return LogNorm(least, most if most > least else 10 * least)
+    most = _most_in_sight(study)
+    shown = [mean for mean in means if 0 < mean <= most] or [most]
+    return LogNorm(min(shown), max(*shown, 2 * min(shown)))
+
+
+def _most_in_sight(study: Study) -> float:
+    """Return the error beyond which a model is lost, for readers."""
+    begun = [study.curves(place)[:, 0].max() for place in study.outcomes]
+    return float(IN_SIGHT * max(begun, default=1.0))
 
 
 def _colours(study: Study) -> Colormap:

@@ -1,6 +1,7 @@
 """What the numbers of a matrix say, in sentences."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from clients.experiments import AttackName
@@ -32,7 +33,8 @@ def number(measure: str, value: float, digits: int = 3) -> str:
     if measure == "accuracy":
         text = f"{value:.1f}"
     else:
-        text = f"{value:.{digits}g}" if abs(value) < 1e3 else f"{value:.1e}".replace("e+", "e")
+        text = f"{value:.{digits}g}" if abs(value) < 1e3 else f"{value:.1e}"
+        text = re.sub(r"e\+?(-?)0*", r"e\1", text)
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 

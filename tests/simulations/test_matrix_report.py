@@ -287,7 +287,8 @@ def test_a_change_of_sign_from_seed_to_seed_is_told():
         ("error", math.inf, "∞"),
         ("error", 0.12345, "0.123"),
         ("error", 3.2e12, "3.2e12"),
-        ("error", 1e-9, "1e−09"),
+        ("error", 1e-9, "1e−9"),
+        ("error", -1e10, "−1.0e10"),
         ("error", math.nan, "undefined"),
     ],
 )
@@ -401,6 +402,18 @@ def test_a_heat_map_shows_mean_spread_stops_and_what_is_missing():
     nothing = texts(pictures.worst_cases(matrix(lambda p, s: MISSING), "iid", ["min-max"]))
     assert set(nothing) == {"–"}
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "ends", [(0.1, 0.5, 1e8), (math.inf,) * 3, (0.2, 0.2, 0.2), (0.0, 0.1, 50)]
+)
+def test_a_model_that_is_lost_takes_no_colours_from_the_others(ends):
+    by_attack = dict(zip(("none", "sign-flip", "min-max"), ends, strict=True))
+    study = matrix(lambda p, s: by_attack[p.attack], problem="regression", attacks=[*by_attack][1:])
+    scale = pictures._scale(study)
+    assert 0 < scale.vmin < scale.vmax <= 20
+    if ends[1] == 0.5:
+        assert (scale.vmin, scale.vmax) == pytest.approx((0.1, 0.5))
 
 
 # Report ----------------------------------------------------------------------------------------
