@@ -54,12 +54,13 @@ def amount(measure: str, value: Value) -> str:
     return f"{mean} {unit}" + (f" ({least} to {most})" if value.number > 1 else "")
 
 
-def verdict(study: Study, comparison: Comparison) -> str:
-    """Say whether the new is better, and by how much."""
+def verdict(study: Study, comparison: Comparison, other: str = "") -> str:
+    """Say whether the new is better than the other, which can go without saying, by how much."""
     if study.is_as_good(comparison.new, comparison.base):
-        return "as good"
+        return f"as good as {other}" if other else "as good"
     is_better = study.is_better(comparison.new, comparison.base)
     word, by = ("better", comparison.gain) if is_better else ("worse", comparison.loss)
+    word += f" than {other}" if other else ""
     if not math.isfinite(by.mean):
         return f"{word} without bound"
     told = f"{word} by {amount(study.measure, by)}"
@@ -171,18 +172,14 @@ def ours(study: Study, split: str) -> list[str]:
         )
         place = Place(OURS, split, study.q, worst.attack)
         comparisons = [
-            ("than it is with nobody attacking", study.under_attack(OURS, split, study.q, attacks)),
+            ("itself with nobody attacking", study.under_attack(OURS, split, study.q, attacks)),
             (
-                "than FedAvg with nobody attacking",
+                "FedAvg with nobody attacking",
                 study.compare(place, study.mean_in_peace(split, study.q)),
             ),
         ]
-        compared = [
-            f"{verdict(study, comparison)} {_than(study, comparison, other)}"
-            for other, comparison in comparisons
-            if comparison
-        ]
-        sentences.append(f"{told}{': ' if compared else ''}{listed(compared)}.")
+        compared = [verdict(study, c, other) for other, c in comparisons if c]
+        sentences.append(f"{told}{': ' if compared else ''}{'; '.join(compared)}.")
         sentences.append(_stock_against(study, split, kind, attacks, OURS, worst))
     return sentences
 
@@ -269,12 +266,6 @@ def thousands(count: int) -> str:
 def cap(text: str) -> str:
     """Begin with a capital."""
     return text[:1].upper() + text[1:]
-
-
-def _than(study: Study, comparison: Comparison, other: str) -> str:
-    """Return what follows a verdict: as good as, better than."""
-    equal = study.is_as_good(comparison.new, comparison.base)
-    return other.replace("than", "as", 1) if equal else other
 
 
 def _stock_against(
