@@ -35,7 +35,8 @@ def append(path: Path, cell: Cell, result: Outcome | Failure) -> None:
 def load(path: Path) -> tuple[dict[Cell, Outcome], dict[Cell, Failure]]:
     """Read the runs that are done, and those that failed and were not done since.
 
-    Lines cut short are skipped.
+    Lines cut short are skipped. Of what is there twice one counts, whatever the order of lines: of
+    runs the one with the quicker server, of failures the first by the alphabet.
     """
     done: dict[Cell, Outcome] = {}
     failed: dict[Cell, Failure] = {}
@@ -44,14 +45,20 @@ def load(path: Path) -> tuple[dict[Cell, Outcome], dict[Cell, Failure]]:
         try:
             cell = read_cell({name: line[name] for name in Cell.__dataclass_fields__})
             if "error" in line:
-                failed[cell] = Failure(str(line["error"]))
+                failure = Failure(str(line["error"]))
+                failed[cell] = min(failure, failed.get(cell, failure), key=lambda f: f.error)
                 continue
             values = [math.inf if v is None else float(v) for v in line["values"]]
             if len(values) == cell.rounds + 1:
-                done[cell] = Outcome(values, float(line["seconds"]), str(line["stopped"]))
+                outcome = Outcome(values, float(line["seconds"]), str(line["stopped"]))
+                done[cell] = min(outcome, done.get(cell, outcome), key=_order)
         except (ValueError, KeyError, TypeError, ValidationError):
             continue
     return done, {cell: failure for cell, failure in failed.items() if cell not in done}
+
+
+def _order(outcome: Outcome) -> tuple[float, list[float], str]:
+    return outcome.seconds, outcome.values, outcome.stopped
 
 
 def as_asked(cells: list[Cell], done: Mapping[Cell, Outcome]) -> dict[Cell, Outcome]:
