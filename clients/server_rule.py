@@ -86,7 +86,9 @@ class ServerRule:
 
 
 def _bulyan(vectors: NDArray[np.float64], num_byzantine: int) -> NDArray[np.float64]:
-    """Aggregate as `flwr.serverapp.strategy.Bulyan` does."""
+    """Aggregate as `flwr.serverapp.strategy.Bulyan` does: of too few vectors, no step comes."""
+    if len(vectors) < 4 * num_byzantine + 3:
+        return np.zeros_like(vectors[0])
     replies = [RecordDict({"arrays": ArrayRecord({"vector": Array(v)})}) for v in vectors]
     num_selected = len(vectors) - 2 * num_byzantine
     selected = [

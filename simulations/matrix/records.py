@@ -1,7 +1,6 @@
 """Raw results: one JSON line for each run, or for what kept it from being one."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,8 +58,3 @@ def load(path: Path) -> tuple[dict[Cell, Outcome], dict[Cell, Failure]]:
 
 def _order(outcome: Outcome) -> tuple[float, list[float], str]:
     return outcome.seconds, outcome.values, outcome.stopped
-
-
-def as_asked(cells: list[Cell], done: Mapping[Cell, Outcome]) -> dict[Cell, Outcome]:
-    """Return the outcomes of the cells that are done, in the order of the cells."""
-    return {cell: done[cell] for cell in cells if cell in done}

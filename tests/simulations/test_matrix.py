@@ -124,6 +124,15 @@ def test_what_an_adversary_tries_is_the_rule_itself():
     np.testing.assert_allclose(known_rule("small-norms", 8, 1)(vectors), shortest)
 
 
+def test_bulyan_makes_no_step_of_fewer_than_4q_plus_3_replies_and_is_tried_as_such():
+    vectors = np.random.default_rng(0).normal(size=(20, 5))
+    assert not known_rule("bulyan", 20, 8)(vectors).any()
+    cell = dataclasses.replace(REGRESSION, rule="bulyan", attack="adaptive", m=20, q=8)
+    outcome = play(cell)
+    assert outcome.values == outcome.values[:1] * 7
+    assert play(dataclasses.replace(cell, q=4)).final < outcome.final
+
+
 def test_rebucketing_takes_two_clients_a_batch_where_that_outvotes_the_liars():
     assert [known_rule("ours-rebucketed", 20, q).num_batches for q in (0, 2, 4, 6, 8)] == [
         10,
