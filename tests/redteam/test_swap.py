@@ -4,6 +4,7 @@ from flwr.common import ndarrays_to_parameters
 from flwr.server import strategy as classic
 from flwr.serverapp import strategy as message
 
+from flwr_byz.redteam.outcome import OURS
 from flwr_byz.redteam.swap import classic_swap, message_swap
 from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as Message
@@ -100,9 +101,7 @@ def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost(monkeypatch
     )
     ours, notes = message_swap(SendsRate(3.0), 1)
     assert isinstance(ours, Message)
-    assert notes == [
-        "SendsRate's own aggregate_train is not carried over to GeometricMedianOfMeans"
-    ]
+    assert notes == [f"SendsRate's own aggregate_train is not carried over to {OURS}"]
     ours.configure_train(2, ArrayRecord(), ConfigRecord(), Grid())
     assert sent[0]["lr"] == 1.5
     assert ours.aggregate_train(2, []) is not None
@@ -131,9 +130,7 @@ class ChoosesHalf(classic.FedAvg):
 def test_a_classic_subclass_is_carried_over_but_for_its_rule():
     ours, notes = classic_swap(ChoosesHalf(), 1)
     assert ours.num_fit_clients(100) == (17, 23)
-    assert notes == [
-        "ChoosesHalf's own aggregate_fit is not carried over to GeometricMedianOfMeans"
-    ]
+    assert notes == [f"ChoosesHalf's own aggregate_fit is not carried over to {OURS}"]
     assert ours.aggregate_fit(1, [], [])[0] is None
 
 

@@ -22,8 +22,8 @@ from clients.linear_regression import LinearRegression, _client_data
 from flwr_byz import attacks
 from flwr_byz.aggregation import mean_of_smallest_norms
 from flwr_byz.attacks import Knowledge
-from simulations.reproduce import __main__ as command
 from simulations import workers
+from simulations.reproduce import __main__ as command
 from simulations.reproduce import engine
 from simulations.reproduce.away import AwayAmongShort, AwayFromTruth
 from simulations.reproduce.claims import CLAIMS as ALL_CLAIMS
