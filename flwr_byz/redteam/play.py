@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from multiprocessing import connection, parent_process
 from threading import Thread
 from typing import Any
@@ -18,6 +17,7 @@ from flwr.simulation import run_simulation
 from .. import json_lines
 from .attacked_app import ROLL_CALL, AttackedApp, seed_everything
 from .order import Order
+from .outcome import PEACE
 from .training import Vector, WatchedTraining
 
 
@@ -42,15 +42,17 @@ def carry_out(order: Order) -> None:
 
 
 def _simulate(order: Order) -> dict[str, Any]:
-    training: WatchedTraining | None = None
+    training = WatchedTraining(order, lambda event: json_lines.append(order.events, [event]))
     failure = ""
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        nonlocal training, failure
+        nonlocal failure
         try:
-            training = WatchedTraining(order, tell, _call_the_roll(grid, order.play.num_nodes))
+            training.partitions = partitions = _call_the_roll(grid, order.play.num_nodes)
+            in_order = sorted(partitions, key=lambda node_id: partitions[node_id])
+            grid.get_node_ids = lambda: in_order  # type: ignore[method-assign]  # not at random
             context.run_config.update(order.run_config)
             app = order.app.load(order.app.serverapp)
             seed_everything(order.play.seed)
@@ -59,9 +61,6 @@ def _simulate(order: Order) -> dict[str, Any]:
         except BaseException as error:  # a server that falls is a result
             traceback.print_exc()
             failure = " ".join(f"{type(error).__name__}: {error}".split())
-
-    def tell(event: Mapping[str, Any]) -> None:
-        json_lines.append(order.events, [event])
 
     try:
         run_simulation(
@@ -80,12 +79,13 @@ def _simulate(order: Order) -> dict[str, Any]:
     except Exception as error:
         traceback.print_exc()
         failure = failure or " ".join(f"{type(error).__name__}: {error}".split())
-    if not failure and (training is None or not training.has_begun):
+    if not (failure or training.has_begun):
         failure = "the app never trained: it used neither Strategy.start nor Flower's Server"
+    end, reason = "crashed" if failure else "finished", failure
     if failed := order.failed_attacks():
-        reason, end = failed[0].read_text(encoding="utf-8"), "not attacked"
-    else:
-        reason, end = failure, "crashed" if failure else "finished"
+        end, reason = "not attacked", failed[0].read_text(encoding="utf-8")
+    elif not failure and order.play.attack != PEACE and not training.asked_byzantine:
+        end, reason = "not attacked", "no Byzantine client was asked in any round"
     return {"end": end, "reason": _short(reason), **_compare(order, training)}
 
 
@@ -105,16 +105,17 @@ def _call_the_roll(grid: Grid, num_nodes: int) -> dict[int, int]:
     partitions = {}
     for reply in grid.send_and_receive(messages):
         if reply.has_error():
-            raise RuntimeError(f"the client app cannot be used: {reply.error.reason}")
+            *_, last = f"{reply.error.reason}".rstrip("'>").splitlines()  # of a traceback
+            raise RuntimeError(f"the client app cannot be used: {last}")
         client = reply.content.config_records["client"]["partition-id"]
         partitions[reply.metadata.src_node_id] = int(str(client))
     return partitions
 
 
-def _compare(order: Order, training: WatchedTraining | None) -> dict[str, Any]:
+def _compare(order: Order, training: WatchedTraining) -> dict[str, Any]:
     """Say whether the final model is finite, and how far it is from that of the reference play."""
-    final = None if training is None else training.final
-    if training is None or training.initial is None:
+    final = training.final
+    if training.initial is None:
         return {"finite": True, "moved": None}
     if final is None:
         return {"finite": True, "moved": "another form"}

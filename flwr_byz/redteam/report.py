@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .outcome import OURS, PEACE, Outcome
-from .verdict import Row, Standard
+from .verdict import Row, Standard, distance
 
 # Two colours that colour-blind readers tell apart (Okabe and Ito).
 _OWN_COLOUR, _OUR_COLOUR = "#D55E00", "#0072B2"
@@ -21,17 +21,17 @@ def cell(outcome: Outcome, standard: Standard) -> str:
         return "attack not carried out"
     failure, value = standard.failure(outcome), standard.final(outcome)
     if failure in ("crashed", "hung", "not finite"):
-        return failure
+        return f"broken: {failure}"
     text = "–" if value is None else standard.text(value)
     if standard.measure is not None and outcome.moved is not None:
-        text += f" (moved {outcome.moved:.2g})"
-    return f"{text}, broken" if failure else text
+        text += f" (moved {distance(outcome.moved)})"
+    return f"broken: {text}" if failure else text
 
 
 def table(rows: Sequence[Row], standard: Standard) -> Table:
     """Return the plays as a table for a terminal."""
     made = Table(caption=standard.definition, caption_justify="left")
-    made.add_column("attack")
+    made.add_column("attack", overflow="fold")
     made.add_column(f"{rows[0].own.strategy} (yours)", justify="right")
     made.add_column(OURS, justify="right")
     for row in rows:

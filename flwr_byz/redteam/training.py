@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common import Parameters, parameters_to_ndarrays
-from flwr.server import Server
+from flwr.server import Server, SimpleClientManager
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from .attacked_app import seed_everything
 from .order import Order
 from .swap import classic_swap, message_swap
 
@@ -35,44 +36,54 @@ class WatchedTraining:
         It says whether ours takes the place of the app's own strategy, and who is Byzantine.
     tell : callable
         Called with each event: "begun", "metrics", "round".
-    partitions : mapping of int to int
-        Partition ids by node ids.
 
     Attributes
     ----------
-    has_begun : bool
+    partitions : mapping of int to int
+        Partition ids by node ids; to be set before anything is trained.
+    has_begun, asked_byzantine : bool
+        Whether there was a round, and whether a Byzantine client was asked in one.
     initial, final : ndarray or None
         The float arrays of the first model that was sent and of the last one, end to end; None
         where there is none, or no such vector can be made of it.
     """
 
-    def __init__(self, order: Order, tell: Tell, partitions: Mapping[int, int]) -> None:
-        self.has_begun = False
+    def __init__(self, order: Order, tell: Tell) -> None:
+        self.partitions: Mapping[int, int] = {}
+        self.has_begun = self.asked_byzantine = False
         self.initial: Vector | None = None
         self.final: Vector | None = None
         self._order = order
         self._tell = tell
-        self._partitions = partitions
         self._is_inside = False
         self._watched: list[object] = []
 
     def watch(self) -> None:
         """Watch ``Strategy.start`` and ``Server.fit``, also where a subclass has its own."""
         for base, name, run in ((Strategy, "start", self._start), (Server, "fit", self._fit)):
+            known = inspect.signature(getattr(base, name))
             for kind in _with_subclasses(base):
                 if name in vars(kind):
-                    setattr(kind, name, self._outermost(vars(kind)[name], run))
+                    setattr(kind, name, self._outermost(vars(kind)[name], known, run))
 
-    def _outermost(self, loop: Callable[..., Any], run: Callable[..., Any]) -> Callable[..., Any]:
+    def _outermost(
+        self, loop: Callable[..., Any], known: inspect.Signature, run: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        own = inspect.signature(loop)
+        signature = own if "num_rounds" in own.parameters else known  # not where it is **kwargs
+
         @wraps(loop)
         def watched(owner: Any, *args: Any, **kwargs: Any) -> Any:
             if self._is_inside:  # a subclass calls its parent's
                 return loop(owner, *args, **kwargs)
             self._is_inside = True
             try:
-                bound = inspect.signature(loop).bind(owner, *args, **kwargs)
-                bound.apply_defaults()
-                return run(owner, bound)
+                given = signature.bind(owner, *args, **kwargs).arguments
+                given.pop(next(iter(signature.parameters)))
+                if self._order.play.num_rounds is not None:
+                    given["num_rounds"] = self._order.play.num_rounds
+                default = signature.parameters["num_rounds"].default
+                return run(owner, given, given.get("num_rounds", default))
             finally:
                 self._is_inside = False
 
@@ -80,28 +91,28 @@ class WatchedTraining:
 
     # --- the Message API ---
 
-    def _start(self, own: Strategy, bound: inspect.BoundArguments) -> Any:
+    def _start(self, own: Strategy, given: dict[str, Any], num_rounds: int) -> Any:
         strategy, notes = own, list[str]()
         if self._order.play.strategy == "ours":
             strategy, notes = message_swap(own, self._order.play.num_byzantine)
-        self._begin(type(own).__name__, notes, bound, 3)
-        given = bound.arguments
+        self._begin(own, notes, num_rounds)
         if given.get("evaluate_fn") is not None:
             given["evaluate_fn"] = partial(self._evaluate_fn, given["evaluate_fn"])
         if self._is_new(strategy):
             _around(strategy, "configure_train", self._configure_train)
+            _around(strategy, "configure_evaluate", self._seeded)
             _around(strategy, "aggregate_train", self._aggregate_train)
             judge = None if strategy is own else own.aggregate_evaluate
             _around(strategy, "aggregate_evaluate", partial(self._aggregate_evaluate, judge))
         if self._order.is_reference:
             self._measure_start(lambda: self._evaluate_start(strategy, given))
-        return strategy.start(*bound.args[1:], **bound.kwargs)
+        return strategy.start(**given)
 
     def _evaluate_start(self, strategy: Strategy, given: Mapping[str, Any]) -> None:
         grid: Grid = given["grid"]
         config = ConfigRecord(dict(given.get("evaluate_config") or {}))
         asked = strategy.configure_evaluate(0, given["initial_arrays"], config, grid)
-        replies = grid.send_and_receive(asked, timeout=given.get("timeout"))
+        replies = grid.send_and_receive(asked, timeout=given.get("timeout", 3600))
         strategy.aggregate_evaluate(0, replies)
 
     def _configure_train(
@@ -113,7 +124,7 @@ class WatchedTraining:
         grid: Grid,
     ) -> Iterable[Message]:
         self._sends(arrays.to_numpy_ndarrays)
-        messages = list(configure(server_round, arrays, config, grid))
+        messages = list(self._seeded(configure, server_round, arrays, config, grid))
         self._asks(server_round, [message.metadata.dst_node_id for message in messages])
         return messages
 
@@ -146,22 +157,26 @@ class WatchedTraining:
 
     # --- the classic API ---
 
-    def _fit(self, server: Server, bound: inspect.BoundArguments) -> Any:
+    def _fit(self, server: Server, given: dict[str, Any], num_rounds: int) -> Any:
         own, notes = server.strategy, list[str]()
+        manager = server.client_manager()
+        if isinstance(manager, SimpleClientManager):
+            by_partition = sorted(manager.clients.items(), key=lambda c: self._partition(c[0]))
+            manager.clients = dict(by_partition)  # in a run's own order they are drawn at random
         if self._order.play.strategy == "ours":
             strategy, notes = classic_swap(own, self._order.play.num_byzantine)
             server.set_strategy(strategy)
-        self._begin(type(own).__name__, notes, bound, 1)
+        self._begin(own, notes, num_rounds)
         if self._is_new(server.strategy):
-            timeout = bound.arguments.get("timeout")
-            configure = partial(self._configure_fit, server, timeout)
+            configure = partial(self._configure_fit, server, given.get("timeout"))
             _around(server.strategy, "configure_fit", configure)
+            _around(server.strategy, "configure_evaluate", self._seeded)
             _around(server.strategy, "aggregate_fit", self._aggregate_fit)
             _around(server.strategy, "evaluate", self._evaluate)
             judge = None if server.strategy is own else own.aggregate_evaluate
             aggregate = partial(self._aggregate_evaluations, judge)
             _around(server.strategy, "aggregate_evaluate", aggregate)
-        return type(server).fit(server, *bound.args[1:], **bound.kwargs)
+        return server.fit(**given)
 
     def _configure_fit(
         self,
@@ -175,10 +190,10 @@ class WatchedTraining:
         if self.initial is None and self._order.is_reference:
             self._measure_start(lambda: server.evaluate_round(0, timeout))
         self._sends(lambda: parameters_to_ndarrays(parameters))
-        instructions = configure(
-            server_round=server_round, parameters=parameters, client_manager=client_manager
+        instructions = self._seeded(
+            configure, server_round, parameters=parameters, client_manager=client_manager
         )
-        self._asks(server_round, [int(client.cid) for client, _ in instructions])
+        self._asks(server_round, [client.cid for client, _ in instructions])
         return instructions
 
     def _aggregate_fit(
@@ -213,16 +228,17 @@ class WatchedTraining:
 
     # --- either ---
 
-    def _begin(
-        self, name: str, notes: Sequence[str], bound: inspect.BoundArguments, default: int
-    ) -> None:
-        if self._order.play.num_rounds is not None and "num_rounds" in bound.arguments:
-            bound.arguments["num_rounds"] = self._order.play.num_rounds
-        num_rounds = int(bound.arguments.get("num_rounds", default))
+    def _begin(self, own: object, notes: Sequence[str], num_rounds: int) -> None:
         self.has_begun = True
-        self._tell(
-            {"event": "begun", "strategy": name, "notes": list(notes), "num_rounds": num_rounds}
-        )
+        begun = {"strategy": type(own).__name__, "notes": list(notes), "num_rounds": num_rounds}
+        self._tell({"event": "begun", **begun})
+
+    def _seeded(
+        self, configure: Callable[..., Any], server_round: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Draw the same clients in a round of every play: strategies are compared on the same."""
+        seed_everything(self._order.play.seed, server_round)
+        return configure(server_round, *args, **kwargs)
 
     def _is_new(self, strategy: object) -> bool:
         """Tell whether a strategy is not watched yet; an app may train with it twice."""
@@ -238,11 +254,16 @@ class WatchedTraining:
         except Exception as error:
             log(WARNING, "clients could not evaluate the initial model: %r", error)
 
-    def _asks(self, server_round: int, node_ids: Sequence[int]) -> None:
-        asked = {self._partitions.get(node_id, -1) for node_id in node_ids}
+    def _asks(self, server_round: int, node_ids: Sequence[int | str]) -> None:
+        asked = {self._partition(node_id) for node_id in node_ids}
         path = self._order.asked(server_round)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(sorted(asked & self._order.byzantine)), encoding="utf-8")
+        byzantine = sorted(asked & self._order.byzantine)
+        self.asked_byzantine |= bool(byzantine)
+        path.write_text(json.dumps(byzantine), encoding="utf-8")
+
+    def _partition(self, node_id: int | str) -> int:
+        return self.partitions.get(int(node_id), -1)
 
     def _sends(self, read: Callable[[], Sequence[NDArray[Any]]]) -> None:
         if self.initial is None:

@@ -102,6 +102,11 @@ def _direction(name: str) -> bool | None:
     return True if any(word in lowered for word in _HIGHER) else None
 
 
+def distance(moved: float) -> str:
+    """Write down how far a model has moved away, with two digits."""
+    return f"{moved:,.0f}" if 10 <= moved < 1e6 else f"{moved:.2g}"
+
+
 @dataclass(frozen=True)
 class Standard:
     """What counts as broken, set by the app's own strategy where nobody attacks.
@@ -157,7 +162,7 @@ class Standard:
 
     def text(self, value: float) -> str:
         """Write such a number down."""
-        return f"moved {value:.2g}" if self.measure is None else self.measure.text(value)
+        return f"moved {distance(value)}" if self.measure is None else self.measure.text(value)
 
     def failure(self, outcome: Outcome) -> str:
         """Say in a word or two how a play is broken; empty where it is not."""
@@ -195,22 +200,16 @@ def verdict(rows: Sequence[Row], standard: Standard) -> str:
     if tried:
         own = [row.attack for row in tried if standard.failure(row.own)]
         ours = [row.attack for row in tried if standard.failure(row.ours)]
-        sentences.append(
-            f"{own_name} is broken by {_listed(own, len(tried))}; {OURS} by "
-            f"{_listed(ours, len(tried) if not own else 0)}."
-        )
+        of = f" of {len(tried)} attack{'s' if len(tried) > 1 else ''}"
+        sentences.append(f"{own_name} is broken by {_listed(own, of)}; {OURS} by {_listed(ours)}.")
     if untried := [row.attack for row in attacked if row not in tried]:
         sentences.append(f"Not carried out on this app: {', '.join(untried)}.")
     sentences.append(_cost(peace, standard))
     return " ".join(sentences)
 
 
-def _listed(attacks: Sequence[str], of: int) -> str:
-    if not attacks:
-        return f"none of {of} attacks" if of else "none"
-    number = f"{len(attacks)} of {of}" if of else f"{len(attacks)}"
-    noun = "attack" if (of or len(attacks)) == 1 else "attacks"
-    return f"{number} {noun}: {', '.join(attacks)}"
+def _listed(attacks: Sequence[str], of: str = "") -> str:
+    return f"{len(attacks)}{of}: {', '.join(attacks)}" if attacks else f"none{of}"
 
 
 def _cost(peace: Row, standard: Standard) -> str:
@@ -221,16 +220,16 @@ def _cost(peace: Row, standard: Standard) -> str:
         if moved is None:
             return "What the swap costs where nobody attacks cannot be said."
         return (
-            f"Where nobody attacks, the swap ends at a model that lies {moved:.2g} of the way that "
-            "training takes from the other one's."
+            f"Where nobody attacks, the swap ends at a model that lies {distance(moved)} of the "
+            "way that training takes from the other one's."
         )
     measure = standard.measure
     own, ours = standard.peace, measure.final(peace.ours)
     if ours is None:
         return f"What the swap costs where nobody attacks cannot be said: no {measure.name}."
     cost = own - ours if measure.higher_is_better else ours - own
-    verb = "costs" if cost >= 0 else "gains"
     amount = f"{abs(100 * cost):.1f} points" if measure.is_share else f"{abs(cost):.2g}"
+    verb = "gains" if cost < 0 and not amount.startswith("0.0 ") else "costs"
     return (
         f"Where nobody attacks, the swap {verb} {amount} of {measure.name}: "
         f"{measure.text(ours)} instead of {measure.text(own)}."
