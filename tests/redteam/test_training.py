@@ -34,10 +34,10 @@ LOOPS = {
 def watched(folder, *, attack="NonFinite", strategy="own", num_rounds=2):
     play = Play("app", "", "", NUM_NODES, 2, num_rounds, 0, attack, strategy)
     app = FlowerApp(folder, "a:b", "a:c")
-    order = Order(play, app, {}, frozenset({1, 4}), 2, folder, folder / "models.npz")
+    order = Order(play, app, {}, frozenset({4, 8}), 2, folder, folder / "models.npz")
     events = []
     training = WatchedTraining(order, events.append)
-    training.partitions = {node: NUM_NODES - 1 - node for node in range(NUM_NODES)}
+    training.partitions = {node: 10 - node for node in range(NUM_NODES)}
     as_they_were()
     training.watch()
     return training, events
@@ -59,9 +59,9 @@ def towards_one(node, server_round, arrays):
 
 
 def liars(node, server_round, arrays):
-    """Nodes 2 and 5, which are partitions 4 and 1, send NaN."""
+    """Nodes 2 and 6, which are partitions 8 and 4, send NaN."""
     honest = towards_one(node, server_round, arrays)
-    return [a * np.nan for a in honest] if node in (2, 5) else honest
+    return [a * np.nan for a in honest] if node in (2, 6) else honest
 
 
 def model():
@@ -108,7 +108,7 @@ def test_who_is_asked_is_written_by_partition(tmp_path):
     training, _ = watched(tmp_path)
     start(FedAvg(fraction_evaluate=0.0))
     assert training.asked_byzantine
-    assert json.loads((tmp_path / "asked/round-2.json").read_text()) == [1, 4]
+    assert json.loads((tmp_path / "asked/round-2.json").read_text()) == [4, 8]
 
 
 def test_the_same_clients_are_asked_in_a_round_of_every_play(tmp_path):
