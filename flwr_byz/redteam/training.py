@@ -80,6 +80,9 @@ class WatchedTraining:
             try:
                 given = signature.bind(owner, *args, **kwargs).arguments
                 given.pop(next(iter(signature.parameters)))
+                for name, parameter in signature.parameters.items():
+                    if parameter.kind is parameter.VAR_KEYWORD:
+                        given.update(given.pop(name, {}))
                 if self._order.play.num_rounds is not None:
                     given["num_rounds"] = self._order.play.num_rounds
                 default = signature.parameters["num_rounds"].default

@@ -23,6 +23,11 @@ class PassesOn(FedAvg):
         return super().start(*args, **kwargs)
 
 
+class TakesMore(FedAvg):
+    def start(self, grid, initial_arrays, num_rounds, **kwargs):
+        return super().start(grid, initial_arrays, num_rounds, **kwargs)
+
+
 LOOPS = {
     (kind, name): vars(kind)[name]
     for base, name in ((Strategy, "start"), (Server, "fit"))
@@ -155,11 +160,14 @@ def test_clients_evaluate_the_initial_model_in_the_play_that_others_are_compared
 
 
 @pytest.mark.parametrize("strategy", ["own", "ours"])
-def test_a_loop_of_the_apps_own_is_watched_once(tmp_path, strategy):
+@pytest.mark.parametrize("kind", [PassesOn, TakesMore])
+def test_a_loop_of_the_apps_own_is_watched_once(tmp_path, strategy, kind):
     _, events = watched(tmp_path, attack=PEACE, strategy=strategy)
-    PassesOn(fraction_evaluate=0.0).start(
-        AnsweringGrid(NUM_NODES, towards_one), initial_arrays=model(), num_rounds=5
+    grid = AnsweringGrid(NUM_NODES, towards_one)
+    kind(fraction_evaluate=0.0).start(
+        grid, initial_arrays=model(), num_rounds=5, evaluate_fn=distance
     )
+    assert set(measured(events, "server")) == {0, 1, 2}
     assert [e["event"] for e in events].count("begun") == 1
     assert [e["event"] for e in events].count("round") == 2
 
