@@ -174,8 +174,8 @@ def _report(
     ]
     first = plays[0]
     title = (
-        f"{Path(first.app).name} under attack: {first.num_byzantine} of {first.num_nodes} clients "
-        "are Byzantine"
+        f"{Path(first.app).name} with {first.num_byzantine} Byzantine among {first.num_nodes} "
+        "clients"
     )
     said = verdict(rows, standard)
     picture, svg = draw(rows, standard, title, results / "redteam")
