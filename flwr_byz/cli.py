@@ -68,6 +68,69 @@ def plan_command(
         print_plan(made, Console())
 
 
+@app.command("redteam")
+def redteam_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="APP", help="A Flower app: a folder with pyproject.toml.")
+    ],
+    num_byzantine: Annotated[
+        int | None,
+        typer.Option("--byzantine", "-q", help="Clients that attack; a fifth by default."),
+    ] = None,
+    num_nodes: Annotated[
+        int | None, typer.Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
+    ] = None,
+    num_rounds: Annotated[
+        int | None, typer.Option("--rounds", help="Rounds; as many as the app asks for.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack", "-a", help='Such as "SignFlip(scale=10)"; six of them by default.'
+        ),
+    ] = None,
+    run_config: Annotated[
+        str, typer.Option("--run-config", help="Overrides, as flwr run takes them.")
+    ] = "",
+    metric: Annotated[
+        str | None, typer.Option(help="The app's metric that is judged; found by its name.")
+    ] = None,
+    higher_is_better: Annotated[
+        bool | None,
+        typer.Option("--higher-is-better/--lower-is-better", help="Of the metric."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
+    results: Annotated[
+        Path, typer.Option(help="A folder; plays that are there are not played again.")
+    ] = Path("results/redteam"),
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which a play counts as hung.")
+    ] = 600.0,
+) -> None:
+    """Attack a Flower app as it is, with its own strategy and with GeometricMedianOfMeans.
+
+    Says which attacks break either, and what the swap costs where nobody attacks.
+    """
+    try:
+        from .redteam import attack_text, command, flower_app
+
+        trial = command.Trial(
+            app=flower_app.FlowerApp.read(folder),
+            attacks=attack or attack_text.DEFAULT_ATTACKS,
+            num_nodes=num_nodes,
+            num_byzantine=num_byzantine,
+            num_rounds=num_rounds,
+            run_config=run_config,
+            seed=seed,
+        )
+        command.red_team(trial, results, timeout, metric, higher_is_better, Console())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
 def print_plan(made: Plan, console: Console) -> None:
     """Print a plan as tables."""
     console.print(

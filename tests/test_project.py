@@ -37,6 +37,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         ("flwr_byz.attacks", ["flwr", "torch", "ray", "scipy"]),
         ("flwr_byz.theory", ["flwr", "torch", "ray", "scipy", "matplotlib"]),
         ("flwr_byz.cli", ["flwr", "torch", "ray", "scipy", "matplotlib"]),
+        ("flwr_byz.redteam.command", ["flwr", "torch", "ray", "scipy", "matplotlib"]),
         ("flwr_byz.serverapp.strategy", ["torch", "ray", "scipy", "matplotlib"]),
         ("flwr_byz.server.strategy", ["torch", "ray", "scipy", "matplotlib"]),
         ("clients.app", ["torch", "ray", "sklearn", "datasets", "matplotlib"]),

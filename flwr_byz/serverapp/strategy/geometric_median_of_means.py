@@ -237,14 +237,15 @@ class GeometricMedianOfMeans(FedAvg):
                 progress.finish(server_round, _numpy_arrays(arrays))
             return metrics
 
+        initial = initial_arrays if progress.finished < 0 else _array_record(progress.arrays)
         return super().start(
-            ArrivingGrid(grid),
-            initial_arrays if progress.finished < 0 else _array_record(progress.arrays),
-            num_rounds,
-            timeout,
-            train_config,
-            evaluate_config,
-            evaluate if evaluate_fn or self.checkpoints else None,
+            grid=ArrivingGrid(grid),
+            initial_arrays=initial,
+            num_rounds=num_rounds,
+            timeout=timeout,
+            train_config=train_config,
+            evaluate_config=evaluate_config,
+            evaluate_fn=evaluate if evaluate_fn or self.checkpoints else None,
         )
 
     def configure_train(

@@ -1,0 +1,142 @@
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.common import ndarrays_to_parameters
+from flwr.server import strategy as classic
+from flwr.serverapp import strategy as message
+
+from flwr_byz.redteam.outcome import OURS
+from flwr_byz.redteam.swap import classic_swap, message_swap
+from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
+from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as Message
+
+
+def metrics(contents, key):
+    return MetricRecord({"mine": 1.0})
+
+
+def test_message_options_are_carried_over_and_the_rule_is_ours():
+    own = message.FedAvg(
+        fraction_train=0.5,
+        fraction_evaluate=0.25,
+        min_train_nodes=9,
+        min_evaluate_nodes=2,
+        min_available_nodes=11,
+        weighted_by_key="weight",
+        arrayrecord_key="model",
+        configrecord_key="settings",
+        train_metrics_aggr_fn=metrics,
+    )
+    ours, notes = message_swap(own, 3)
+    assert type(ours) is Message
+    assert notes == []
+    assert (ours.settings.num_byzantine, ours.settings.trim_norm) == (3, "auto")
+    assert (ours.fraction_train, ours.fraction_evaluate) == (0.5, 0.25)
+    assert (ours.min_train_nodes, ours.min_evaluate_nodes, ours.min_available_nodes) == (9, 7, 11)
+    assert (ours.weighted_by_key, ours.arrayrecord_key) == ("weight", "model")
+    assert ours.configrecord_key == "settings"
+    assert ours.train_metrics_aggr_fn is metrics
+    assert ours.evaluate_metrics_aggr_fn == ours._aggregate_metrics  # Flower's default is no wish
+
+
+def test_classic_options_are_carried_over_and_the_rule_is_ours():
+    options = {
+        "fraction_fit": 0.5,
+        "fraction_evaluate": 0.25,
+        "min_fit_clients": 9,
+        "min_evaluate_clients": 8,
+        "min_available_clients": 11,
+        "evaluate_fn": lambda server_round, arrays, config: None,
+        "on_fit_config_fn": lambda server_round: {},
+        "on_evaluate_config_fn": lambda server_round: {},
+        "accept_failures": False,
+        "initial_parameters": ndarrays_to_parameters([]),
+        "fit_metrics_aggregation_fn": lambda claims: {},
+        "evaluate_metrics_aggregation_fn": lambda claims: {},
+        "inplace": False,
+    }
+    ours, notes = classic_swap(classic.FedAvg(**options), 3)
+    assert type(ours) is Classic
+    assert notes == []
+    assert (ours.settings.num_byzantine, ours.settings.trim_norm) == (3, "auto")
+    assert {name: getattr(ours, name) for name in options} == options
+
+
+def test_too_few_clients_to_outvote_become_enough():
+    ours, _ = classic_swap(classic.FedAvg(), 3)
+    assert (ours.min_fit_clients, ours.min_available_clients) == (7, 7)
+
+
+def test_a_strategy_that_is_ours_already_stays_what_it_is():
+    ours, notes = message_swap(Message(num_byzantine=1, gamma=1e-6), 1)
+    assert type(ours) is Message
+    assert notes == []
+
+
+class Grid:
+    def get_node_ids(self):
+        return [1, 2, 3]
+
+
+class SendsRate(message.FedAvg):
+    """What Flower's tutorials show: a strategy that tells clients their learning rate."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def configure_train(self, server_round, arrays, config, grid):
+        config["lr"] = self.rate / server_round
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(self, server_round, replies):
+        raise AssertionError("the app's own rule")
+
+
+def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost(monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        message.FedAvg,
+        "_construct_messages",
+        lambda self, record, nodes, kind: sent.append(record["config"]) or [],
+    )
+    ours, notes = message_swap(SendsRate(3.0), 1)
+    assert isinstance(ours, Message)
+    assert notes == [f"SendsRate's own aggregate_train is not carried over to {OURS}"]
+    ours.configure_train(2, ArrayRecord(), ConfigRecord(), Grid())
+    assert sent[0]["lr"] == 1.5
+    assert ours.aggregate_train(2, []) is not None
+
+
+def test_flowers_fedprox_still_sends_its_mu(monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        message.FedAvg,
+        "_construct_messages",
+        lambda self, record, nodes, kind: sent.append(record["config"]) or [],
+    )
+    ours, _ = message_swap(message.FedProx(proximal_mu=0.5), 1)
+    ours.configure_train(1, ArrayRecord(), ConfigRecord(), Grid())
+    assert sent[0]["proximal-mu"] == 0.5
+
+
+class ChoosesHalf(classic.FedAvg):
+    def num_fit_clients(self, num_available_clients):
+        return 17, 23
+
+    def aggregate_fit(self, server_round, results, failures):
+        raise AssertionError("the app's own rule")
+
+
+def test_a_classic_subclass_is_carried_over_but_for_its_rule():
+    ours, notes = classic_swap(ChoosesHalf(), 1)
+    assert ours.num_fit_clients(100) == (17, 23)
+    assert notes == [f"ChoosesHalf's own aggregate_fit is not carried over to {OURS}"]
+    assert ours.aggregate_fit(1, [], [])[0] is None
+
+
+@pytest.mark.parametrize(("swap", "api"), [(message_swap, message), (classic_swap, classic)])
+def test_of_a_strategy_that_is_no_fedavg_nothing_is_carried_over_and_that_is_said(swap, api):
+    wrapper = api.DifferentialPrivacyServerSideFixedClipping(api.FedAvg(), 0.1, 1.0, 10)
+    ours, (note,) = swap(wrapper, 2)
+    assert ours.settings.num_byzantine == 2
+    assert "DifferentialPrivacyServerSideFixedClipping is no FedAvg" in note
