@@ -24,14 +24,14 @@ settings.load_profile("flwr_byz")
 
 
 class OneDeploymentAtATime(LoadScopeScheduling):
-    """Gives all deployments to one worker, as their nodes have deadlines; else as workers are free.
+    """Gives deployments that must meet deadlines to one worker; else as workers are free.
 
-    xdist begins with what has most tests: the deployments, which take longer than anything else.
+    xdist begins with what has most tests: those deployments, which take longer than anything else.
     (Its own groups come to nothing in pytest 9.2, where a test's id cannot be changed.)
     """
 
     def _split_scope(self, nodeid):
-        return "deployments" if nodeid.startswith("tests/trial/") else nodeid
+        return "deployments" if nodeid.startswith("tests/trial/test_trial.py") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -500,8 +500,8 @@ def test_tables_have_every_cell(tmp_path):
 def test_the_command_reports_what_the_declaration_asks_for_and_no_more(tmp_path):
     declaration = tmp_path / "small.toml"
     declaration.write_text(
-        'clients = 20\nbyzantine = [0.2]\nsplits = ["sorted"]\nattacks = ["min-max"]\nseeds = 1\n'
-        'problems = [{ name = "regression", rounds = 2 }]\n'
+        'clients = 20\nbyzantine = [0.2]\nsplits = ["sorted"]\nattacks = ["min-max"]\n'
+        'problems = [{ name = "regression", rounds = 2, seeds = 1 }]\n'
         'rules = [{ name = "krum" }, { name = "ours" }]\n'
     )
     cells = load_declaration(declaration).cells()

@@ -1,10 +1,7 @@
 """Real processes on loopback: a SuperLink with TLS, registered nodes, faults, strangers, liars."""
 
 import itertools
-import os
 import signal
-import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -155,25 +152,3 @@ def test_a_training_goes_on_whatever_fails_and_whoever_comes_and_goes(tmp_path):
     assert by_node[7][0] == "not asked"
     for comes_back in (2, 5, 6, 7):
         assert "used" in by_node[comes_back][2:]
-
-
-@pytest.mark.slow
-def test_ctrl_c_tears_down_every_process_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "trial", "--nodes", "2", "--byzantine", "0"]
-    command += ["--rounds", "3", "--results", str(tmp_path)]
-    deployment = Deployment(tmp_path, 2, ROOT)  # not started: it knows its processes
-    trial = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-    since = time.monotonic()
-    while not (tmp_path / "checkpoints" / "round-000001.npz").exists():
-        assert time.monotonic() - since < 300
-        assert trial.poll() is None
-        time.sleep(0.1)
-    assert deployment.processes() != []
-    os.killpg(trial.pid, signal.SIGINT)
-    assert trial.wait(60) == 130
-    assert deployment.processes() == []
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "suspicion" in again.stdout
-    assert [line["round"] for line in audit.read(tmp_path / "audit.jsonl")][-2:] == [2, 3]
-    assert deployment.processes() == []

@@ -1,9 +1,12 @@
-"""What docs/deployment.md tells a reader to type, typed."""
+"""What README and docs/deployment.md tell a reader to type, typed."""
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -81,3 +84,25 @@ def test_the_commands_of_the_deployment_page_bring_up_a_deployment_and_run_the_a
         deployment.stop()
     assert [line["round"] for line in audit.read(app / "audit.jsonl")] == [1, 2, 3]
     assert (app / "checkpoints" / "round-000003.npz").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_tears_down_every_process_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "trial", "--nodes", "2", "--byzantine", "0"]
+    command += ["--rounds", "3", "--results", str(tmp_path)]
+    deployment = Deployment(tmp_path, 2, ROOT)  # not started: it knows its processes
+    trial = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    since = time.monotonic()
+    while not (tmp_path / "checkpoints" / "round-000001.npz").exists():
+        assert time.monotonic() - since < 300
+        assert trial.poll() is None
+        time.sleep(0.1)
+    assert deployment.processes() != []
+    os.killpg(trial.pid, signal.SIGINT)
+    assert trial.wait(60) == 130
+    assert deployment.processes() == []
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "suspicion" in again.stdout
+    assert [line["round"] for line in audit.read(tmp_path / "audit.jsonl")][-2:] == [2, 3]
+    assert deployment.processes() == []
