@@ -2,7 +2,6 @@
 
 import itertools
 import signal
-import time
 from datetime import datetime
 from pathlib import Path
 
