@@ -217,5 +217,5 @@ def _check_installed() -> None:
     missing = [name for name in ("ray", "matplotlib") if find_spec(name) is None]
     if missing:
         raise ValueError(
-            f"a trial needs {' and '.join(missing)}: pip install 'flwr-byz[simulation,plots]'"
+            f"a trial needs {' and '.join(missing)}: pip install 'flwr-byz[redteam]'"
         )

@@ -71,7 +71,7 @@ def test_what_is_not_installed_is_named_with_the_extra(missing):
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1
     assert missing in ran.stderr
-    assert "flwr-byz[simulation,plots]" in ran.stderr
+    assert "flwr-byz[redteam]" in ran.stderr
 
 
 def order(folder, app_folder, attack=PEACE, strategy="own", **options):
