@@ -216,6 +216,4 @@ def _progress(console: Console) -> Progress:
 def _check_installed() -> None:
     missing = [name for name in ("ray", "matplotlib") if find_spec(name) is None]
     if missing:
-        raise ValueError(
-            f"a trial needs {' and '.join(missing)}: pip install 'flwr-byz[redteam]'"
-        )
+        raise ValueError(f"a trial needs {' and '.join(missing)}: pip install 'flwr-byz[redteam]'")
