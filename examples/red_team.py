@@ -20,7 +20,7 @@ from flwr_byz import attacks
 from flwr_byz.clientapp.mod import ByzantineMod
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 
-NUM_CLIENTS, NUM_ROUNDS = 10, 8
+NUM_CLIENTS, NUM_ROUNDS = 10, 5
 
 
 # --- the app, as it was ------------------------------------------------------------------------

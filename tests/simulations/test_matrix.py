@@ -255,6 +255,7 @@ def test_ctrl_c_keeps_every_finished_run_and_the_same_command_goes_on(declared, 
     declared.write_text(DECLARED.replace("seeds = 2", "seeds = 10"))
     results = tmp_path / "results"
     command = [sys.executable, "-m", "simulations.matrix", str(declared), "--results", str(results)]
+    command += ["--workers", "1"]
     environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0"}
     path = results / "runs.jsonl"
     first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
