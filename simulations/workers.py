@@ -1,11 +1,9 @@
 """Tasks spread over worker processes, each result kept as soon as it is there."""
 
 import logging
-import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -13,6 +11,14 @@ import typer
 from flwr.supercore.logger import FLOWER_LOGGER
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flwr_byz.environment import environment
+
+_ONE_THREAD_EACH = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "FLWR_BYZ_NUM_THREADS": "1",
+}
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -42,7 +48,7 @@ def in_workers(
     On Ctrl-C the tasks that have begun are ended and saved, and the program exits.
     """
     with (
-        _one_thread_each(),
+        environment(_ONE_THREAD_EACH),
         ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_begin_worker) as pool,
     ):
         futures = [pool.submit(carry_out, task) for task in tasks]
@@ -63,19 +69,3 @@ def in_workers(
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     FLOWER_LOGGER.setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let each worker that is started compute in one thread."""
-    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FLWR_BYZ_NUM_THREADS": "1"}
-    before = {name: os.environ.get(name) for name in one}
-    os.environ.update(one)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

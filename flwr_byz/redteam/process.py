@@ -1,13 +1,12 @@
 """Plays in processes of their own: an attack that kills the server ends its play, nothing else."""
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import get_context
 from typing import Any
 
 from .. import json_lines
+from ..environment import environment
 from .order import Order
 from .outcome import Event
 
@@ -36,7 +35,7 @@ def play_apart(order: Order, timeout: float, advance: Callable[[int, int], None]
     from .play import carry_out
 
     since = time.monotonic()
-    with _environment(_ENVIRONMENT):
+    with environment(_ENVIRONMENT):
         process = get_context("spawn").Process(target=carry_out, args=(order,))
         process.start()
     try:
@@ -59,18 +58,3 @@ def play_apart(order: Order, timeout: float, advance: Callable[[int, int], None]
 def _rounds(events: list[dict[str, Any]]) -> tuple[int, int]:
     number = [event["num_rounds"] for event in events if event["event"] == "begun"]
     return sum(event["event"] == "round" for event in events), number[-1] if number else 0
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Start processes with these variables."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
