@@ -187,18 +187,16 @@ class BatchMeans:
     ) -> None:
         """Hand every block of the weighted sum of the means to `write`, in threads; one pass.
 
-        A single mean is formed anew in float64.
+        A mean that is all of it is handed out as it stands here, a batch of one vector exactly.
         """
         cast = weights.astype(self.dtype)
         alone = np.flatnonzero(weights == 1.0)
+        whole = int(alone[0]) if len(alone) else None
 
         def part(block: Block) -> None:
             with np.errstate(over="ignore", invalid="ignore"):
-                if len(alone):
-                    mean, spare = np.empty((2, block.stop - block.start))
-                    members = [block.of(vector) for vector in self.batches[int(alone[0])]]
-                    _mean(members, None, mean, spare)
-                    write(block, mean)
+                if whole is not None and len(self.batches[whole]) == 1:
+                    write(block, block.of(self.batches[whole][0]).astype(np.float64))
                     return
                 if self._kept is not None and self._filled:
                     combination = _kernels.combination(cast, self._kept[:, block.columns])
@@ -256,7 +254,8 @@ def find_centre(
     """Choose what to subtract from every vector so that inner products keep their digits.
 
     The origin (None is zero), unless on a sample of the coordinates most batch means are far nearer
-    to each other than to it: then the vector nearest to their middle.
+    to each other than to it: then the vector nearest to their middle, if on all coordinates, too,
+    the first vectors of most batches lie nearer to it than to the origin.
     """
     blocks = _sample([len(piece) for piece in batches[0][0]])
     if not blocks:
@@ -278,9 +277,23 @@ def find_centre(
         )
         if np.median(lengths) <= _FAR[dtype] * np.median(spreads):
             return origin
-        medoid = int(finite[np.argmin(spreads)])
-        nearest = np.argmin(np.linalg.norm(members[medoid] - middle, axis=1))
-        return batches[medoid][int(nearest)]
+        distances = [np.linalg.norm(batch - middle, axis=1) for batch in members]
+        nearest = int(np.nanargmin([np.fmin.reduce(d) for d in distances]))
+        centre = batches[nearest][int(np.nanargmin(distances[nearest]))]
+        far = [_distance(batch[0], centre) > _distance(batch[0], origin) for batch in batches]
+        return origin if 2 * sum(far) >= len(batches) else centre
+
+
+def _distance(vector: Vector, place: Vector | None) -> float:
+    """Return the distance of a vector from a place (None is zero), in float64."""
+    squares = 0.0
+    for number, piece in enumerate(vector):
+        for start in range(0, len(piece), _WIDTH):
+            offset = piece[start : start + _WIDTH].astype(np.float64)
+            if place is not None:
+                offset -= place[number][start : start + _WIDTH]
+            squares += float(offset @ offset)
+    return squares**0.5
 
 
 def _sample(sizes: Sequence[int]) -> list[Block]:

@@ -325,6 +325,8 @@ def _means_of(
     origin: Vector | None,
     memory: NDArray[np.floating] | None,
 ) -> BatchMeans:
+    if len(batches) == 1:  # nothing is outvoted, so the mean may as well be the best there is
+        dtype, memory = _FLOAT64, None
     if memory is None and any(len(batch) > 1 for batch in batches):
         memory = np.empty((len(batches), sum(len(piece) for piece in batches[0][0])), dtype)
     return BatchMeans(batches, dtype, find_centre(batches, dtype, origin), memory)

@@ -1,0 +1,76 @@
+"""Colluders of one batch whose vectors cancel, or whose sum leaves the range of their dtype."""
+
+import numpy as np
+import pytest
+
+from flwr_byz.aggregation import geometric_median_of_means
+
+from .malformed import fit_res, named
+from .server import as_content, classic_round, message_round
+
+DIM = 40
+
+
+def play(api, vectors, model=None, **options):
+    """Play a round of clients that reply one vector each; the new model's vector and metrics."""
+    model = [np.zeros(DIM, "f4")] if model is None else model
+    if api == "classic":
+        replies = {client: fit_res([v]) for client, v in enumerate(vectors)}
+        arrays, metrics = classic_round(model, replies, **options)
+    else:
+        streaming = {"streaming": True} if api == "streamed" else {}
+        contents = {node: as_content([v], 5) for node, v in enumerate(vectors, start=1)}
+        arrays, metrics = message_round(named(model), contents, **streaming, **options)
+    return None if arrays is None else arrays[0], metrics
+
+
+APIS = pytest.mark.parametrize("api", ["classic", "message", "streamed"])
+REPLIES = pytest.mark.parametrize("reply", ["weights", "gradients"])
+TRIMMED = pytest.mark.parametrize("trim_norm", [None, "auto"])
+
+
+def symmetric_batches(size, dtype="f4"):
+    """Four honest batches whose means lie evenly about the origin, so that it is their median."""
+    rows = np.random.default_rng(0).normal(size=(2, DIM))
+    return np.repeat(np.concatenate([rows, -rows]), size, axis=0).astype(dtype)
+
+
+def test_the_mean_of_two_vectors_that_cancel_is_applied_as_it_was_judged():
+    vectors = np.ones((20, 50))
+    vectors[0], vectors[1] = 1e20, -1e20
+    result = geometric_median_of_means(vectors, 10)
+    assert np.allclose(result.point, 1.0, atol=1e-6)
+    assert result.gap <= 1e-9
+
+
+@APIS
+@REPLIES
+@TRIMMED
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_a_vector_hidden_behind_two_that_cancel_does_not_become_the_step(
+    api, reply, trim_norm, rate
+):
+    hidden = np.stack([np.full(DIM, x, "f4") for x in (2.0**40, 1e4, -(2.0**40))])
+    vectors = np.concatenate([hidden, symmetric_batches(3)])
+    options = {"reply": reply, "trim_norm": trim_norm, "server_learning_rate": rate}
+    model, _ = play(api, vectors, num_batches=5, **options)
+    assert np.linalg.norm(model) <= 20.0
+
+
+@TRIMMED
+def test_colluders_cannot_name_one_of_theirs_the_centre_of_all_vectors(trim_norm):
+    vectors = 1000.0 + 0.1 * np.random.default_rng(0).normal(size=(20, DIM))
+    honest = vectors[2:].mean(axis=0)
+    vectors[0], vectors[1] = 2.0**46, 2 * honest - 2.0**46
+    point = geometric_median_of_means(vectors, 10, trim_norm=trim_norm).point
+    assert np.linalg.norm(point - honest) <= 1.0
+
+
+@TRIMMED
+def test_a_centre_that_is_far_off_where_nobody_samples_is_not_taken(trim_norm):
+    """The first of two vectors looks like the rest but in a few of many coordinates."""
+    vectors = np.full((20, 5000), 1000.0)
+    vectors[0, 1000:1010] = 1e25
+    vectors[1, 1000:1010] = -1e25
+    result = geometric_median_of_means(vectors, 10, trim_norm=trim_norm)
+    assert np.allclose(result.point, 1000.0)
