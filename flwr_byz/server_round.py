@@ -336,9 +336,8 @@ class ServerRound(Generic[Payload]):
             )
         except AllBatchesTrimmed as error:
             return _all_trimmed(error, len(means))
-        except NotFinite as error:
-            log(WARNING, "%s: the model is kept", error)
-            return _Step(None, {})
+        except Exception as error:  # no numbers that clients send may end the run
+            return _failed(error)
         of_batch = zip(members, distances.lengths(), strict=False)
         return _Step(
             self._stepped(layout, floats, counters),
@@ -469,6 +468,8 @@ class ServerRound(Generic[Payload]):
             ) from None
         except AllBatchesTrimmed as error:
             return _all_trimmed(error, len(batches))
+        except Exception as error:  # no numbers that clients send may end the run
+            return _failed(error)
         of_reply = zip(replies, distances.lengths(), strict=False)
         return _Step(
             self._stepped(layout, floats, [reply.model.counters() for reply in replies]),
@@ -555,12 +556,23 @@ def _all_trimmed(error: AllBatchesTrimmed, num_batches: int) -> _Step:
     return _Step(None, {"byz-trimmed": num_batches})
 
 
+def _failed(error: Exception) -> _Step:
+    log(ERROR, "the aggregation failed with %r: the model is kept", error)
+    return _Step(None, {})
+
+
 def _report(aggregation: Aggregation, num_hidden: int) -> dict[str, int | float]:
-    if aggregation.too_long.any() and not aggregation.trimmed.any():
+    if aggregation.left_out.any():
+        log(
+            WARNING,
+            "%d batches are left out: their sums leave the range of their dtype",
+            int(aggregation.left_out.sum()),
+        )
+    if (aggregation.too_long & ~aggregation.trimmed).any():
         log(
             WARNING,
             "not trimmed: that would leave %d batches, of which %d may be Byzantine",
-            int((~aggregation.too_long).sum()),
+            int((~(aggregation.too_long | aggregation.left_out)).sum()),
             num_hidden,
         )
     return {

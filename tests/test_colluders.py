@@ -74,3 +74,57 @@ def test_a_centre_that_is_far_off_where_nobody_samples_is_not_taken(trim_norm):
     vectors[1, 1000:1010] = -1e25
     result = geometric_median_of_means(vectors, 10, trim_norm=trim_norm)
     assert np.allclose(result.point, 1000.0)
+
+
+LARGEST = np.finfo("f4").max
+
+
+@APIS
+@REPLIES
+@TRIMMED
+def test_a_batch_whose_sum_overflows_is_left_out(api, reply, trim_norm):
+    vectors = np.random.default_rng(0).normal(size=(10, DIM)).astype("f4")
+    without, _ = play(api, vectors[2:], num_batches=4, reply=reply)
+    vectors[:2] = LARGEST
+    model, metrics = play(api, vectors, num_batches=5, reply=reply, trim_norm=trim_norm)
+    assert metrics["byz-batches"] == 5
+    assert metrics["byz-trimmed"] == 1
+    assert np.allclose(model, without, atol=1e-6)
+
+
+@APIS
+def test_a_batch_whose_sum_overflows_outvotes_nobody(api):
+    """Two of five batches are left out; of the others one may be Byzantine, and is outvoted."""
+    vectors = np.random.default_rng(0).normal(size=(10, DIM)).astype("f4")
+    vectors[:4] = LARGEST
+    vectors[4:6] = 1e30
+    model, metrics = play(api, vectors, num_batches=5)
+    assert metrics["byz-trimmed"] == 2
+    assert np.linalg.norm(model) <= 20.0
+
+
+@APIS
+def test_a_round_in_which_most_sums_overflow_does_not_end_the_run(api):
+    vectors = np.full((10, DIM), LARGEST)
+    vectors[:2] = 1.0
+    model, _ = play(api, vectors, num_batches=5)
+    assert model is None or np.isfinite(model).all()
+
+
+def test_clients_at_the_end_of_float64_do_not_end_the_run():
+    vectors = np.random.default_rng(0).normal(size=(15, 50))
+    honest = geometric_median_of_means(vectors[3:], 4).point
+    vectors[:3] = np.finfo("f8").max
+    result = geometric_median_of_means(vectors, 5)
+    assert result.trimmed.tolist() == [True, False, False, False, False]
+    assert result.batch_weights[0] == 0.0
+    assert np.allclose(result.point, honest)
+
+
+@APIS
+def test_four_clients_at_the_end_of_float64_do_not_end_the_run(api):
+    vectors = np.random.default_rng(0).normal(size=(20, DIM))
+    vectors[:4] = np.finfo("f8").max
+    model, metrics = play(api, vectors, [np.zeros(DIM)], num_batches=5)
+    assert metrics["byz-trimmed"] == 1
+    assert np.linalg.norm(model) <= 20.0

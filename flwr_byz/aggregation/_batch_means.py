@@ -293,7 +293,20 @@ def _distance(vector: Vector, place: Vector | None) -> float:
             if place is not None:
                 offset -= place[number][start : start + _WIDTH]
             squares += float(offset @ offset)
-    return squares**0.5
+    return float(np.sqrt(squares))
+
+
+def mean_is_finite(batch: Sequence[Vector], dtype: np.dtype[np.floating]) -> bool:
+    """Tell whether no number leaves the range of `dtype` where the batch is added up in it."""
+    for number, piece in enumerate(batch[0]):
+        for start in range(0, len(piece), _WIDTH):
+            members = [vector[number][start : start + _WIDTH] for vector in batch]
+            mean, spare = np.empty((2, len(members[0])), dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                _mean(members, None, mean, spare)
+            if not np.isfinite(mean).all():
+                return False
+    return True
 
 
 def _sample(sizes: Sequence[int]) -> list[Block]:

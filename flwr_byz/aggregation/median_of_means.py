@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._batch_means import BatchMeans, Block, Vector, find_centre
+from ._batch_means import BatchMeans, Block, Vector, find_centre, mean_is_finite
 from ._in_blocks import Found, Points, search
 from ._threads import map_in_threads
 from ._vectors import as_vectors, norms
@@ -45,6 +45,10 @@ class AllBatchesTrimmed(ValueError):
     """Every batch mean is longer than the norm allowed."""
 
 
+class SumsOverflow(ValueError):
+    """The sums of half of the batches or more leave the range of their dtype."""
+
+
 class NotFinite(ValueError):
     """Vectors that hold NaN or infinity.
 
@@ -70,6 +74,9 @@ class Aggregation:
     too_long : ndarray (k,), bool
         The batches whose mean is longer than the norm allowed; none of them is trimmed where that
         would leave too few.
+    left_out : ndarray (k,), bool
+        The batches whose sum left the range of its dtype: they are trimmed whatever the norm
+        allowed, and their norm is infinite. Finite vectors of honest clients do not do that.
     norm : float
         Norm of the aggregate, from `origin` where one is given.
     """
@@ -80,6 +87,7 @@ class Aggregation:
     batch_weights: NDArray[np.float64]
     trimmed: NDArray[np.bool_]
     too_long: NDArray[np.bool_]
+    left_out: NDArray[np.bool_]
     norm: float
 
 
@@ -100,7 +108,7 @@ class GeometricMedianOfMeans:
     batch_weights : ndarray (k,), float64
         ``point`` is ``sum(batch_weights[l] * batch_mean[l])``; zero for a batch that was trimmed.
     trimmed : ndarray (k,), bool
-        The batches whose mean was longer than the norm allowed.
+        The batches whose mean was longer than the norm allowed, or whose sum overflowed.
     """
 
     point: NDArray[np.float64]
@@ -196,7 +204,10 @@ def mean(
         return total
     total.fill(0.0)
     for item in items:
-        total += vector_of(item) / len(items)
+        total += vector_of(item) / (2.0 * len(items))
+    largest = np.finfo(np.float64).max
+    np.clip(total, -largest / 2, largest / 2, out=total)
+    total *= 2.0
     return total
 
 
@@ -246,7 +257,7 @@ def aggregate_batches(
         A ValueError: where every batch mean is longer than `trim_norm`.
     """
     means = _means_of(batches, dtype, origin, memory)
-    return _aggregate(means, write, trim_norm, gamma, origin, least_kept)
+    return _aggregate(means, write, trim_norm, gamma, origin, least_kept, memory=memory)
 
 
 def aggregate_rows(
@@ -275,13 +286,16 @@ def aggregate_rows(
 
     Raises
     ------
-    ValueError, NotFinite, AllBatchesTrimmed
+    ValueError, AllBatchesTrimmed
         As `aggregate_batches` does.
+    SumsOverflow
+        A ValueError: where half of the batch means or more hold NaN or infinity. Fewer are left
+        out: a batch of finite vectors has such a mean where its sum overflowed.
     """
     ends = np.cumsum(sizes, dtype=np.intp)[:-1]
     batches = [[np.split(row, ends)] for row in rows]
     means = BatchMeans(batches, rows.dtype, None, rows, filled=True)
-    return _aggregate(means, write, trim_norm, gamma, None, least_kept)
+    return _aggregate(means, write, trim_norm, gamma, None, least_kept, summed=True)
 
 
 def _aggregate(
@@ -291,17 +305,31 @@ def _aggregate(
     gamma: float,
     origin: Vector | None,
     least_kept: int,
+    *,
+    memory: NDArray[np.floating] | None = None,
+    summed: bool = False,
 ) -> Aggregation:
+    """Aggregate the means; those that are `summed` already come of finite vectors."""
     check_trim_norm(trim_norm)
     check_gamma(gamma)
+    usable = np.ones(len(means), dtype=np.bool_)
 
     def select(batch_norms: NDArray[np.float64]) -> NDArray[np.intp]:
-        short = np.flatnonzero(~_too_long(batch_norms, trim_norm))
-        return short if len(short) >= least_kept else np.arange(len(batch_norms))
+        short = np.flatnonzero(usable & ~_too_long(batch_norms, trim_norm, usable))
+        return short if len(short) >= least_kept else np.flatnonzero(usable)
 
-    found = None
-    if means.dim > len(means):
-        found = search(means, gamma, target=origin, select=None if trim_norm is None else select)
+    def find(means: Means) -> Found | None:
+        if means.dim <= len(means):
+            return None
+        selects = trim_norm is not None or not usable.all()
+        return search(means, gamma, target=origin, select=select if selects else None)
+
+    found = find(means)
+    if found is None:
+        usable = _usable(means, summed)
+        if not usable.all():
+            means = _means_of(_emptied(means.batches, usable), means.dtype, origin, memory)
+            found = find(means)
     if found is not None:
         means.combine(found.weights, write)
     else:
@@ -311,12 +339,34 @@ def _aggregate(
     return Aggregation(
         gap=found.gap,
         iterations=found.iterations,
-        batch_norms=found.norms,
+        batch_norms=np.where(usable, found.norms, np.inf),
         batch_weights=found.weights,
         trimmed=trimmed,
-        too_long=_too_long(found.norms, trim_norm),
+        too_long=usable & _too_long(found.norms, trim_norm, usable),
+        left_out=~usable,
         norm=found.norm,
     )
+
+
+def _usable(means: Means, summed: bool) -> NDArray[np.bool_]:
+    """Mark the batches whose sum stays in the range of its dtype, where that is most of them."""
+    if not summed:
+        _check_finite(means.batches)
+    finite = map_in_threads(lambda batch: mean_is_finite(batch, means.dtype), means.batches)
+    usable = np.array(finite, dtype=np.bool_)
+    if 2 * usable.sum() > len(usable):
+        return usable
+    if summed:
+        raise SumsOverflow(f"the sums of {(~usable).sum()} of {len(usable)} batches overflow")
+    return np.ones_like(usable)
+
+
+def _emptied(
+    batches: Sequence[Sequence[Vector]], usable: NDArray[np.bool_]
+) -> list[Sequence[Vector]]:
+    """Put zero in the place of the batches that are not usable."""
+    zero = [np.broadcast_to(np.float32(0.0), piece.shape) for piece in batches[0][0]]
+    return [batch if ok else [zero] for batch, ok in zip(batches, usable, strict=True)]
 
 
 def _means_of(
@@ -332,17 +382,19 @@ def _means_of(
     return BatchMeans(batches, dtype, find_centre(batches, dtype, origin), memory)
 
 
-def _too_long(batch_norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:
-    """Mark the batches whose mean is longer than τ, where not all of them are."""
+def _too_long(
+    batch_norms: NDArray[np.float64], trim_norm: TrimNorm, usable: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Mark the batches whose mean is longer than τ, where not all that are usable are."""
     if trim_norm is None:
         return np.zeros(len(batch_norms), dtype=np.bool_)
-    typical = float(np.median(batch_norms))
+    typical = float(np.median(batch_norms[usable]))
     limit = _AUTO_TRIM_FACTOR * typical if trim_norm == "auto" else trim_norm
     too_long: NDArray[np.bool_] = batch_norms > limit
-    if too_long.all():
+    if too_long[usable].all():
         raise AllBatchesTrimmed(
             f"trim_norm = {trim_norm} leaves no batch: the shortest batch mean has norm "
-            f"{batch_norms.min():.6g}"
+            f"{batch_norms[usable].min():.6g}"
         )
     return too_long
 
@@ -355,12 +407,6 @@ def _carefully(
     origin: Vector | None,
 ) -> Found:
     """Aggregate on float64 copies of the batch means: for any finite vectors, in more passes."""
-    members = [(b, i) for b, batch in enumerate(batches) for i in range(len(batch))]
-    finite = map_in_threads(
-        lambda m: all(np.isfinite(piece).all() for piece in batches[m[0]][m[1]]), members
-    )
-    if not all(finite):
-        raise NotFinite([m for m, is_finite in zip(members, finite, strict=True) if not is_finite])
     means = [mean(batch, _joined) for batch in batches]
     zero = 0.0 if origin is None else _joined(origin)
     batch_norms = np.concatenate([norms([z - zero]) for z in means])
@@ -378,6 +424,15 @@ def _carefully(
         norms=batch_norms,
         norm=float(norms([median.point - zero])[0]),
     )
+
+
+def _check_finite(batches: Sequence[Sequence[Vector]]) -> None:
+    members = [(b, i) for b, batch in enumerate(batches) for i in range(len(batch))]
+    finite = map_in_threads(
+        lambda m: all(np.isfinite(piece).all() for piece in batches[m[0]][m[1]]), members
+    )
+    if not all(finite):
+        raise NotFinite([m for m, is_finite in zip(members, finite, strict=True) if not is_finite])
 
 
 def _joined(vector: Vector) -> NDArray[np.float64]:
