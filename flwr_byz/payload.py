@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 _MAX_HEADER_SIZE = 1024
 
 _CHECKED_AT_ONCE = 1 << 16
+_WIDEST_FLOAT = 8  # bytes: sums are taken in float64
 
 
 class MalformedReply(ValueError):
@@ -172,7 +173,8 @@ def parameters_layout(parameters: Parameters) -> Layout:
     Raises
     ------
     MalformedReply
-        Where an array is not real, integer or bool, or its size is not what its header says.
+        Where an array is not real, integer or bool, is wider than float64, or its size is not what
+        its header says.
     """
     return _layout({str(i): tensor for i, tensor in enumerate(parameters.tensors)})
 
@@ -183,7 +185,8 @@ def arrays_layout(record: ArrayRecord) -> Layout:
     Raises
     ------
     MalformedReply
-        Where an array is not real, integer or bool, or its size is not what its header says.
+        Where an array is not real, integer or bool, is wider than float64, or its size is not what
+        its header says.
     """
     return _layout({name: _npy_bytes(array) for name, array in record.items()})
 
@@ -264,6 +267,7 @@ def _layout(tensors: Mapping[str, bytes]) -> Layout:
         shape, fortran_order, dtype, _ = _parse(data, name)
         if dtype.kind not in "fiub":
             raise MalformedReply(f"array {name!r} has dtype {dtype}, not real, integer or bool")
+        _check_width(dtype, name)
         specs.append(ArraySpec(name, shape, dtype, fortran_order))
     return Layout(tuple(specs))
 
@@ -281,12 +285,18 @@ def _read_array(data: bytes, spec: ArraySpec) -> NDArray[Any]:
         raise MalformedReply(f"array {spec.name!r} is not of shape {spec.shape}")
     if (dtype.kind not in "fiu") if spec.dtype.kind != "b" else (dtype.kind != "b"):
         raise MalformedReply(f"array {spec.name!r} has dtype {dtype} instead of {spec.dtype}")
+    _check_width(dtype, spec.name)
     flat = np.frombuffer(data, dtype, count=spec.size, offset=offset)
     if not spec.is_float:
         flat = _as_counter(flat, spec)
     elif dtype != spec.dtype:
         _check_fits(flat, spec)
     return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _check_width(dtype: np.dtype[Any], name: str) -> None:
+    if dtype.kind == "f" and dtype.itemsize > _WIDEST_FLOAT:
+        raise MalformedReply(f"array {name!r} has dtype {dtype}, which is wider than float64")
 
 
 def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:

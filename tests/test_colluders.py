@@ -128,3 +128,40 @@ def test_four_clients_at_the_end_of_float64_do_not_end_the_run(api):
     model, metrics = play(api, vectors, [np.zeros(DIM)], num_batches=5)
     assert metrics["byz-trimmed"] == 1
     assert np.linalg.norm(model) <= 20.0
+
+
+WIDE = np.dtype("longdouble")
+
+
+@pytest.mark.skipif(WIDE.itemsize <= 8, reason="no dtype is wider than float64 here")
+@APIS
+def test_a_model_wider_than_float64_is_refused_by_name(api):
+    vectors = np.full((10, DIM), 1.0, WIDE)
+    vectors[:4] = np.finfo(WIDE).max
+    with pytest.raises(ValueError, match=WIDE.name):
+        play(api, vectors, [np.zeros(DIM, WIDE)], num_batches=5)
+
+
+@pytest.mark.skipif(WIDE.itemsize <= 8, reason="no dtype is wider than float64 here")
+@APIS
+def test_a_reply_wider_than_float64_is_malformed(api):
+    vectors = list(np.random.default_rng(0).normal(size=(10, DIM)))
+    vectors[0] = np.full(DIM, 1.0, WIDE)
+    model, metrics = play(api, vectors, [np.zeros(DIM)], num_batches=5)
+    assert metrics["byz-rejected"] == 1
+    assert np.linalg.norm(model) <= 20.0
+
+
+@APIS
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError("no convergence"), ZeroDivisionError()])
+def test_whatever_a_solver_raises_keeps_the_model(monkeypatch, caplog, api, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    for name in ("eigh", "eigvalsh", "qr", "norm", "solve"):
+        monkeypatch.setattr(np.linalg, name, fail)
+    vectors = np.random.default_rng(0).normal(size=(10, DIM)).astype("f4")
+    model, metrics = play(api, vectors, num_batches=5)
+    assert model is None
+    assert metrics["byz-batches"] == 5
+    assert "the model is kept" in caplog.text
