@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .aggregation import GeometricMedianOfMeans, split_into_batches
 from .aggregation._batch_means import BatchMeans, Block, Vector, find_centre
 from .aggregation._vectors import as_vectors
-from .aggregation.median_of_means import TrimNorm, aggregate_to_point
+from .aggregation.median_of_means import TrimNorm, aggregate_to_point, least_to_keep
 
 _FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
 
@@ -70,7 +70,8 @@ def geometric_median_of_means(
         num_shards = max(int(cores), 1)
     if num_shards < 1:
         raise ValueError(f"num_shards must be at least 1, got {num_shards}")
-    return aggregate_to_point(_ShardedMeans(batches, num_shards), trim_norm, gamma)
+    means = _ShardedMeans(batches, num_shards)
+    return aggregate_to_point(means, trim_norm, gamma, least_to_keep(num_batches, None))
 
 
 # The batches' vectors and the centre in a range of coordinates.

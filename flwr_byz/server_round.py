@@ -22,7 +22,12 @@ from .aggregation import (
     split_into_batches,
 )
 from .aggregation._batch_means import Block, Vector
-from .aggregation.median_of_means import Aggregation, AllBatchesTrimmed, NotFinite
+from .aggregation.median_of_means import (
+    Aggregation,
+    AllBatchesTrimmed,
+    NotFinite,
+    least_to_keep,
+)
 from .audit import BatchRecord, ClientId, RoundRecord, Verdict
 from .payload import Layout, MalformedReply, Model, read_number
 from .settings import Settings
@@ -332,7 +337,7 @@ class ServerRound(Generic[Payload]):
                 write,
                 trim_norm=self.settings.trim_norm,
                 gamma=self.settings.gamma,
-                least_kept=2 * num_hidden + 1,
+                least_kept=self._least_kept(len(means), num_hidden),
             )
         except AllBatchesTrimmed as error:
             return _all_trimmed(error, len(means))
@@ -341,10 +346,36 @@ class ServerRound(Generic[Payload]):
         of_batch = zip(members, distances.lengths(), strict=False)
         return _Step(
             self._stepped(layout, floats, counters),
-            _report(aggregation, num_hidden),
+            self._report(aggregation, num_hidden),
             _batch_records(aggregation),
             {client: distance for clients, distance in of_batch for client in clients},
         )
+
+    def _least_kept(self, num_batches: int, num_hidden: int) -> int:
+        """Return how many batches trimming has to leave for the median to hold."""
+        given = self.settings.num_byzantine is not None
+        return least_to_keep(num_batches, num_hidden if given else None)
+
+    def _report(self, aggregation: Aggregation, num_hidden: int) -> dict[str, int | float]:
+        if aggregation.left_out.any():
+            log(
+                WARNING,
+                "%d batches are left out: their sums leave the range of their dtype",
+                int(aggregation.left_out.sum()),
+            )
+        if (aggregation.too_long & ~aggregation.trimmed).any():
+            log(
+                WARNING,
+                "not trimmed: that would leave %d batches, of which %d may be Byzantine",
+                int((~(aggregation.too_long | aggregation.left_out)).sum()),
+                self.settings.hidden_among(len(aggregation.trimmed), num_hidden),
+            )
+        return {
+            "byz-trimmed": int(aggregation.trimmed.sum()),
+            "byz-gap": aggregation.gap,
+            "byz-iterations": aggregation.iterations,
+            "byz-aggregate-norm": aggregation.norm,
+        }
 
     def open_metrics(
         self,
@@ -458,7 +489,7 @@ class ServerRound(Generic[Payload]):
                 trim_norm=settings.trim_norm,
                 gamma=settings.gamma,
                 origin=sent if settings.reply == "weights" else None,
-                least_kept=2 * num_hidden + 1,
+                least_kept=self._least_kept(len(batches), num_hidden),
                 dtype=layout.precision,
                 memory=self._memory_for(batches, layout),
             )
@@ -473,7 +504,7 @@ class ServerRound(Generic[Payload]):
         of_reply = zip(replies, distances.lengths(), strict=False)
         return _Step(
             self._stepped(layout, floats, [reply.model.counters() for reply in replies]),
-            _report(aggregation, num_hidden),
+            self._report(aggregation, num_hidden),
             _batch_records(aggregation),
             {reply.client: distance for reply, distance in of_reply},
         )
@@ -559,28 +590,6 @@ def _all_trimmed(error: AllBatchesTrimmed, num_batches: int) -> _Step:
 def _failed(error: Exception) -> _Step:
     log(ERROR, "the aggregation failed with %r: the model is kept", error)
     return _Step(None, {})
-
-
-def _report(aggregation: Aggregation, num_hidden: int) -> dict[str, int | float]:
-    if aggregation.left_out.any():
-        log(
-            WARNING,
-            "%d batches are left out: their sums leave the range of their dtype",
-            int(aggregation.left_out.sum()),
-        )
-    if (aggregation.too_long & ~aggregation.trimmed).any():
-        log(
-            WARNING,
-            "not trimmed: that would leave %d batches, of which %d may be Byzantine",
-            int((~(aggregation.too_long | aggregation.left_out)).sum()),
-            num_hidden,
-        )
-    return {
-        "byz-trimmed": int(aggregation.trimmed.sum()),
-        "byz-gap": aggregation.gap,
-        "byz-iterations": aggregation.iterations,
-        "byz-aggregate-norm": aggregation.norm,
-    }
 
 
 def _batch_records(aggregation: Aggregation) -> list[BatchRecord]:

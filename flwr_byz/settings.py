@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from logging import WARNING
 from typing import Literal
 
-import numpy as np
 from flwr.supercore import log
 
 from .aggregation import num_batches
 from .aggregation.geometric_median import check_gamma
-from .aggregation.median_of_means import TrimNorm, check_trim_norm
+from .aggregation.median_of_means import (
+    TrimNorm,
+    check_count,
+    check_outvoted,
+    check_trim_norm,
+)
 from .theory import c_alpha
 
 
@@ -27,14 +31,13 @@ class Settings:
     bucketing_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.num_byzantine is None) == (self.num_batches is None):
-            raise ValueError(
-                "give exactly one of num_byzantine and num_batches, got "
-                f"num_byzantine={self.num_byzantine}, num_batches={self.num_batches}"
-            )
-        _check_count("num_byzantine", self.num_byzantine, least=0)
-        _check_count("num_batches", self.num_batches, least=1)
-        _check_count("bucketing_seed", self.bucketing_seed, least=0)
+        if self.num_byzantine is None and self.num_batches is None:
+            raise ValueError("give num_byzantine, num_batches or both")
+        check_count("num_byzantine", self.num_byzantine, least=0)
+        check_count("num_batches", self.num_batches, least=1)
+        check_count("bucketing_seed", self.bucketing_seed, least=0)
+        if self.num_batches is not None:
+            check_outvoted(self.num_byzantine, self.num_batches)
         if self.reply not in ("weights", "gradients"):
             raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
         if not 0 < self.server_learning_rate < float("inf"):
@@ -46,20 +49,28 @@ class Settings:
 
     @property
     def min_clients(self) -> int:
-        """The fewest clients with which the rule can hold: 2q + 1, or k."""
-        if self.num_byzantine is not None:
-            return 2 * self.num_byzantine + 1
-        assert self.num_batches is not None
-        return self.num_batches
+        """The fewest clients with which the rule can hold: k where it is given, else 2q + 1."""
+        if self.num_batches is not None:
+            return self.num_batches
+        assert self.num_byzantine is not None
+        return 2 * self.num_byzantine + 1
 
     def batches_for(self, num_clients: int) -> int:
         """Return the number of batches k for m ≥ 1 clients: m where the rule cannot hold."""
         if num_clients < self.min_clients:
             return num_clients
-        if self.num_byzantine is not None:
-            return num_batches(num_clients, self.num_byzantine)
-        assert self.num_batches is not None
-        return self.num_batches
+        if self.num_batches is not None:
+            return self.num_batches
+        assert self.num_byzantine is not None
+        return num_batches(num_clients, self.num_byzantine)
+
+    def hidden_among(self, num_batches: int, num_hidden: int) -> int:
+        """Return how many of the batches that answered may be Byzantine.
+
+        That is the number of clients that may be hidden among them, or, where q is not given, the
+        most that so many batches outvote.
+        """
+        return (num_batches - 1) // 2 if self.num_byzantine is None else num_hidden
 
     def outvotes(self, num_replies: int) -> bool:
         """Tell whether so many replies can outvote q; say in the log where they cannot."""
@@ -81,10 +92,15 @@ class Settings:
 
     def summary(self) -> list[str]:
         """Lines for the log, in the style of Flower's strategies."""
-        if self.num_byzantine is not None:
-            robustness = f"Byzantine clients: at most {self.num_byzantine} (k batches follow)"
-        else:
+        if self.num_byzantine is None:
             robustness = f"Batches: {self.num_batches}"
+        else:
+            robustness = f"Byzantine clients: at most {self.num_byzantine} "
+            robustness += (
+                "(k batches follow)"
+                if self.num_batches is None
+                else f"| batches: {self.num_batches}"
+            )
         bucketing = "fixed" if self.bucketing_seed is None else "drawn afresh in each round"
         trim = "none" if self.trim_norm is None else self.trim_norm
         return [
@@ -110,10 +126,3 @@ class Settings:
             f"aggregate is within {c_alpha(q / k):.3g} times the largest honest batch's distance "
             "from the true one (Lemma 1)"
         )
-
-
-def _check_count(name: str, value: int | None, *, least: int) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")

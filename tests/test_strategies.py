@@ -544,3 +544,45 @@ def test_no_fewer_clients_evaluate_than_can_outvote_the_byzantine_ones():
     assert ClassicStrategy(num_byzantine=3).min_evaluate_clients == 7
     assert MessageStrategy(num_byzantine=3, min_available_nodes=9).min_evaluate_nodes == 7
     assert MessageStrategy(num_batches=5, min_evaluate_nodes=3).min_evaluate_nodes == 3
+
+
+def outnumbered_where_norms_are_trimmed(tau):
+    """20 batches of two: those of five Byzantine clients are just short enough, no other is."""
+    rng = np.random.default_rng(0)
+    truth = np.full(40, 1.0, "f4")
+    vectors = truth + 0.1 * rng.normal(size=(40, 40)).astype("f4")
+    for batch in range(5):
+        vectors[2 * batch] = (
+            -2 * 0.99 * tau * truth / np.linalg.norm(truth) - vectors[2 * batch + 1]
+        )
+    return vectors, truth
+
+
+@APIS
+@pytest.mark.parametrize("sizes", [{}, {"num_byzantine": 5}])
+def test_trimming_does_not_leave_the_byzantine_clients_alone(api, sizes, caplog):
+    vectors, truth = outnumbered_where_norms_are_trimmed(tau=5.0)
+    options = {"num_batches": 20, "trim_norm": 5.0, "reply": "gradients"} | sizes
+    model, metrics = play(api, [[v] for v in vectors], [np.zeros(40, "f4")], **options)
+    assert metrics["byz-trimmed"] == 0
+    assert -model[0] @ truth > 0.9 * truth @ truth
+    assert "not trimmed" in caplog.text
+
+
+@APIS
+@pytest.mark.parametrize("num_long", [9, 10])
+def test_with_k_alone_no_more_batches_are_trimmed_than_may_be_byzantine(api, num_long):
+    vectors = np.random.default_rng(0).normal(size=(20, 40)).astype("f4")
+    vectors[:num_long] *= 100
+    options = {"num_batches": 20, "trim_norm": 20.0}
+    _, metrics = play(api, [[v] for v in vectors], [np.zeros(40, "f4")], **options)
+    assert metrics["byz-trimmed"] == (9 if num_long == 9 else 0)
+
+
+@APIS
+def test_with_q_and_k_both_given_there_are_k_batches_against_q(api, caplog):
+    caplog.set_level(logging.INFO, "flwr")
+    _, metrics = play(api, replies(12), num_byzantine=2, num_batches=6)
+    assert metrics["byz-batches"] == 6
+    assert "k=6 batches" in caplog.text
+    assert "q=2 of them" in caplog.text

@@ -125,6 +125,7 @@ def geometric_median_of_means(
     *,
     trim_norm: TrimNorm = None,
     gamma: float = 1e-9,
+    num_byzantine: int | None = None,
 ) -> GeometricMedianOfMeans:
     """Aggregate the vectors of m clients: the paper's A_k (equation 8, Remark 2).
 
@@ -136,9 +137,13 @@ def geometric_median_of_means(
         k, between 1 (the mean) and m (the geometric median).
     trim_norm : float, "auto" or None, default None
         τ of Remark 2: batch means of norm above it are left out. "auto" takes twice the median
-        norm of the batch means; None trims nothing.
+        norm of the batch means; None trims nothing. Nothing is trimmed, either, where that would
+        leave too few batches to outvote the Byzantine ones.
     gamma : float, default 1e-9
         γ > 0 of the (1+γ)-approximate geometric median.
+    num_byzantine : int, optional
+        q, less than k/2: at least 2q + 1 batches are kept. By default no more are trimmed than
+        (k − 1) // 2, the most that k batches outvote.
 
     Returns
     -------
@@ -154,10 +159,28 @@ def geometric_median_of_means(
     """
     rows = as_vectors(vectors, "vectors")
     batches = split_into_batches([(row,) for row in rows], num_batches)
-    return aggregate_to_point(_means_of(batches, _FLOAT64, None, None), trim_norm, gamma)
+    check_count("num_byzantine", num_byzantine, least=0)
+    check_outvoted(num_byzantine, num_batches)
+    least_kept = least_to_keep(num_batches, num_byzantine)
+    return aggregate_to_point(
+        _means_of(batches, _FLOAT64, None, None), trim_norm, gamma, least_kept
+    )
 
 
-def aggregate_to_point(means: Means, trim_norm: TrimNorm, gamma: float) -> GeometricMedianOfMeans:
+def least_to_keep(num_batches: int, num_byzantine: int | None) -> int:
+    """Return how many of k batches have to be left after trimming, for the rule to hold.
+
+    2q + 1 where q is given. Else k less the number that k batches outvote: where all of those are
+    Byzantine, that is how many honest ones there are.
+    """
+    if num_byzantine is None:
+        return num_batches - (num_batches - 1) // 2
+    return 2 * num_byzantine + 1
+
+
+def aggregate_to_point(
+    means: Means, trim_norm: TrimNorm, gamma: float, least_kept: int
+) -> GeometricMedianOfMeans:
     """Aggregate the batch means of whole vectors into one point, in float64."""
     point = np.empty(means.dim)
 
@@ -165,7 +188,7 @@ def aggregate_to_point(means: Means, trim_norm: TrimNorm, gamma: float) -> Geome
         point[block.columns] = combination
 
     try:
-        aggregation = _aggregate(means, write, trim_norm, gamma, None, least_kept=1)
+        aggregation = _aggregate(means, write, trim_norm, gamma, None, least_kept)
     except NotFinite as error:
         batch, place = error.members[0]
         row = sum(len(b) for b in means.batches[:batch]) + place
@@ -445,3 +468,20 @@ def check_trim_norm(trim_norm: TrimNorm) -> None:
         return
     if isinstance(trim_norm, str) or not trim_norm > 0:
         raise ValueError(f'trim_norm must be a positive number, "auto" or None, got {trim_norm!r}')
+
+
+def check_count(name: str, value: int | None, *, least: int) -> None:
+    """Raise ValueError where a value is neither None nor an integer of at least that."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def check_outvoted(num_byzantine: int | None, num_batches: int) -> None:
+    """Raise ValueError where k batches do not outvote q Byzantine ones."""
+    if num_byzantine is not None and num_batches <= 2 * num_byzantine:
+        raise ValueError(
+            f"num_batches must be at least 2·num_byzantine + 1 = {2 * num_byzantine + 1}, got "
+            f"{num_batches}"
+        )

@@ -25,6 +25,7 @@ _LEAST_LOG_DELTA = -500.0  # e to it, and its inverse, are float64 numbers
 class StrategyOptions(TypedDict):
     """What `Plan.strategy_options` returns: options that both strategies have."""
 
+    num_byzantine: int
     num_batches: int
     reply: Literal["gradients"]
     server_learning_rate: float
@@ -143,10 +144,11 @@ class Plan:
         """Return the options for either strategy: ``GeometricMedianOfMeans(**these)``.
 
         They are the paper's Algorithm 2, so clients reply gradients. For clients that reply trained
-        weights take `num_batches` and `gamma` alone, with ``trim_norm="auto"``: τ and η are those
-        of gradients.
+        weights take `num_byzantine`, `num_batches` and `gamma` alone, with ``trim_norm="auto"``: τ
+        and η are those of gradients.
         """
         return {
+            "num_byzantine": self.num_byzantine,
             "num_batches": self.num_batches,
             "reply": "gradients",
             "server_learning_rate": self.step_size,

@@ -47,6 +47,31 @@ def test_auto_trims_at_twice_the_median_norm():
     assert trimmed.tolist() == [False, False, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("num_long", "options", "trimmed"),
+    [
+        (5, {}, 5),
+        (6, {}, 0),  # of 12 batches no more than 5 are outvoted
+        (5, {"num_byzantine": 3}, 5),
+        (6, {"num_byzantine": 3}, 0),  # 7 have to be kept
+        (9, {"num_byzantine": 1}, 9),
+    ],
+)
+def test_no_more_batches_are_trimmed_than_leave_the_honest_ones_in_the_majority(
+    num_long, options, trimmed
+):
+    vectors = VECTORS.copy()
+    vectors[:num_long] *= 1e3
+    result = geometric_median_of_means(vectors, 12, trim_norm=20.0, **options)
+    assert result.trimmed.sum() == trimmed
+
+
+@pytest.mark.parametrize("num_byzantine", [-1, 6, 1.5])
+def test_a_number_of_byzantine_clients_that_the_batches_cannot_outvote_is_refused(num_byzantine):
+    with pytest.raises(ValueError, match="num_byzantine"):
+        geometric_median_of_means(VECTORS, 12, num_byzantine=num_byzantine)
+
+
 def test_trimming_every_batch_is_refused():
     with pytest.raises(ValueError, match="leaves no batch"):
         geometric_median_of_means(VECTORS, 4, trim_norm=1e-9)

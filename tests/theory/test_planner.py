@@ -14,6 +14,9 @@ from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrateg
 from flwr_byz.theory import calibration
 from flwr_byz.theory.monte_carlo import descend, root_mean_square
 
+from .. import malformed
+from ..server import as_content, classic_round, message_round
+
 EXAMPLE = {"num_clients": 40, "num_byzantine": 5, "samples_per_client": 50, "dim": 20}
 
 
@@ -283,7 +286,37 @@ def test_both_strategies_take_a_plan(strategy):
     found = theory.plan(**EXAMPLE)
     settings = strategy(**found.strategy_options()).settings
     assert settings.batches_for(40) == found.num_batches
+    assert settings.num_byzantine == found.num_byzantine
     assert settings.reply == "gradients"
     assert settings.step_size == -found.step_size
     assert settings.trim_norm == found.trim_norm
     assert settings.gamma == found.gamma
+
+
+@pytest.mark.parametrize("distance", [4.5, 10.0, 20.0])
+@pytest.mark.parametrize("api", ["classic", "message"])
+def test_a_planned_training_reaches_theta_star_from_further_off_than_planned(api, distance):
+    """Five Byzantine clients, one a batch, make its mean just too short to be trimmed."""
+    found = theory.plan(**EXAMPLE)
+    options = found.strategy_options()
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 50, 20))
+    truth = rng.normal(size=20)
+    labels = features @ truth + rng.normal(size=(40, 50))
+    direction = rng.normal(size=20)
+    theta = truth + distance * direction / np.linalg.norm(direction)
+    for _ in range(found.rounds):
+        errors = np.einsum("csd,d->cs", features, theta) - labels
+        gradients = np.einsum("cs,csd->cd", errors, features) / 50
+        wrong = -(theta - truth) / np.linalg.norm(theta - truth)
+        for client in range(0, 10, 2):
+            mean = 0.999 * found.trim_norm * wrong
+            gradients[client] = 2 * mean - gradients[client + 1]
+        if api == "classic":
+            replies = {client: malformed.fit_res([g]) for client, g in enumerate(gradients)}
+            model, _ = classic_round([theta], replies, **options)
+        else:
+            contents = {node: as_content([g], 50) for node, g in enumerate(gradients, start=1)}
+            model, _ = message_round(malformed.named([theta]), contents, **options)
+        theta = theta if model is None else model[0]
+    assert np.linalg.norm(theta - truth) < 0.4

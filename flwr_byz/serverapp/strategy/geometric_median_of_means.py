@@ -70,18 +70,19 @@ class GeometricMedianOfMeans(FedAvg):
     Parameters
     ----------
     num_byzantine : int, optional
-        q, the most Byzantine clients in any one round. The number of batches follows from it and
-        from the number m of clients asked: the smallest k ≥ 4q, at most m. Give exactly one of
-        `num_byzantine` and `num_batches`.
+        q, the most Byzantine clients in any one round. Give at least one of `num_byzantine` and
+        `num_batches`. By default as many as k batches outvote, (k − 1) // 2.
     num_batches : int, optional
-        k: 1 is the mean, m the geometric median of the replies.
+        k, more than 2q: 1 is the mean, m the geometric median of the replies. By default it follows
+        from q and from the number m of clients asked: the smallest k ≥ 4q, at most m.
     reply : {"weights", "gradients"}, default "weights"
         What clients return: trained weights, or gradients at the parameters that they were sent.
     server_learning_rate : float, default 1.0
         Step size η. With gradients: ``θ − η·A``. With weights: ``θ + η·(A − θ)``, so 1 takes A.
     trim_norm : float, "auto" or None, default None
         Batch means of norm above it are left out; norms of weights are taken from the model sent.
-        "auto" takes twice the median norm.
+        "auto" takes twice the median norm. Nothing is trimmed where fewer than 2q + 1 batches would
+        be left, or, where q is not given, where more than (k − 1) // 2 would be trimmed.
     gamma : float, default 1e-9
         γ of the approximate geometric median; each round's certified gap is at most that.
     group_by_key : str, optional
@@ -107,7 +108,7 @@ class GeometricMedianOfMeans(FedAvg):
         A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
-        nodes are 2q + 1 (or k) by default: fewer cannot outvote q. Metrics aggregation functions
+        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. Metrics aggregation functions
         see only metrics that most clients report as finite numbers; the default ones take the
         median of batch means. `weighted_by_key` names a claim of the client's: it has to be a
         positive finite number, and weighs nothing.
