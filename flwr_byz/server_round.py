@@ -110,7 +110,7 @@ class ServerRound(Generic[Payload]):
     _sent: Model | None = field(default=None, init=False)
     _asked: frozenset[ClientId] | None = field(default=None, init=False)
     _groups: dict[ClientId, float] = field(default_factory=dict, init=False)
-    _announced: int | None = field(default=None, init=False)
+    _announced: tuple[int, int] | None = field(default=None, init=False)
     _memory: NDArray[np.floating] | None = field(default=None, init=False)
 
     def sends(self, model: Model | None, clients: Sequence[ClientId] | None = None) -> None:
@@ -199,7 +199,10 @@ class ServerRound(Generic[Payload]):
         if not replies:
             log(WARNING, "no reply is usable: the model is kept")
         else:
-            self._announce(len(asked), len(rejections) + num_silent)
+            counts = len(batches), num_hidden
+            if made.aggregation is not None:
+                counts = _kept_and_hidden(made.aggregation, num_hidden)
+            self._announce(len(asked), len(rejections) + num_silent, *counts)
             if not holds:
                 log(
                     ERROR,
@@ -221,7 +224,8 @@ class ServerRound(Generic[Payload]):
         for number, clients in enumerate(batches):
             for client in clients:
                 verdicts[client] = Verdict("used", number, distance=made.distances.get(client))
-        record = RoundRecord(made.model is None, made.report.get("byz-gap"), made.batches, verdicts)
+        records = [] if made.aggregation is None else _batch_records(made.aggregation)
+        record = RoundRecord(made.model is None, made.report.get("byz-gap"), records, verdicts)
         return Outcome(made.model, report | made.report, replies, record)
 
     def _num_hidden(
@@ -347,7 +351,7 @@ class ServerRound(Generic[Payload]):
         return _Step(
             self._stepped(layout, floats, counters),
             self._report(aggregation, num_hidden),
-            _batch_records(aggregation),
+            aggregation,
             {client: distance for clients, distance in of_batch for client in clients},
         )
 
@@ -372,6 +376,7 @@ class ServerRound(Generic[Payload]):
             )
         return {
             "byz-trimmed": int(aggregation.trimmed.sum()),
+            "byz-bound": self.settings.bound(*_kept_and_hidden(aggregation, num_hidden)),
             "byz-gap": aggregation.gap,
             "byz-iterations": aggregation.iterations,
             "byz-aggregate-norm": aggregation.norm,
@@ -447,11 +452,18 @@ class ServerRound(Generic[Payload]):
             clients = permute_clients(clients, seed, server_round)
         return split_into_batches(clients, self.settings.batches_for(len(clients)))
 
-    def _announce(self, num_clients: int, num_unusable: int) -> None:
+    def _announce(
+        self, num_clients: int, num_unusable: int, num_kept: int, num_hidden: int
+    ) -> None:
         """Say what rounds of m clients promise, and loudly where this one promises nothing."""
-        if self._announced != num_clients:
-            self._announced = num_clients
-            log(INFO, "%s", self.settings.promise(num_clients))
+        if (
+            self._announced is None
+            or self._announced[0] != num_clients
+            or self._announced[1] > num_kept
+        ):
+            self._announced = num_clients, num_kept
+            promise = self.settings.promise(num_clients, num_kept, num_hidden)
+            log(INFO, "%s", promise)
         q = self.settings.num_byzantine
         if q is not None and num_unusable > q:
             log(
@@ -505,7 +517,7 @@ class ServerRound(Generic[Payload]):
         return _Step(
             self._stepped(layout, floats, [reply.model.counters() for reply in replies]),
             self._report(aggregation, num_hidden),
-            _batch_records(aggregation),
+            aggregation,
             {reply.client: distance for reply, distance in of_reply},
         )
 
@@ -578,7 +590,7 @@ class _Step:
 
     model: Model | None
     report: dict[str, int | float]
-    batches: Sequence[BatchRecord] = ()
+    aggregation: Aggregation | None = None
     distances: Mapping[ClientId, float] = field(default_factory=dict)
 
 
@@ -590,6 +602,15 @@ def _all_trimmed(error: AllBatchesTrimmed, num_batches: int) -> _Step:
 def _failed(error: Exception) -> _Step:
     log(ERROR, "the aggregation failed with %r: the model is kept", error)
     return _Step(None, {})
+
+
+def _kept_and_hidden(aggregation: Aggregation, num_hidden: int) -> tuple[int, int]:
+    """Return how many batches were kept, and how many Byzantine clients may be among those.
+
+    A batch that was left out held one: finite vectors of honest clients do not overflow.
+    """
+    num_kept = int((~aggregation.trimmed).sum())
+    return num_kept, max(num_hidden - int(aggregation.left_out.sum()), 0)
 
 
 def _batch_records(aggregation: Aggregation) -> list[BatchRecord]:

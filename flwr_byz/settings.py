@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from logging import WARNING
+from math import inf
 from typing import Literal
 
 from flwr.supercore import log
@@ -14,7 +15,7 @@ from .aggregation.median_of_means import (
     check_outvoted,
     check_trim_norm,
 )
-from .theory import c_alpha
+from .theory import c_alpha, sharp_c_alpha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,17 +113,31 @@ class Settings:
             f"\t│\t└── Gap of the geometric median: at most {self.gamma}",
         ]
 
-    def promise(self, num_clients: int) -> str:
-        """Say what k is for m clients, and what the paper's Lemma 1 then promises."""
+    def bound(self, num_kept: int, num_hidden: int) -> float:
+        """Return the factor by which an attack can exceed the honest batches' largest distance.
+
+        It is the sharp one, for q = `num_hidden` Byzantine batches among those that were kept;
+        where q is not given, for the most that they outvote. Infinity where they do not outvote q.
+        """
+        alpha = self.hidden_among(num_kept, num_hidden) / num_kept
+        return sharp_c_alpha(alpha) if alpha < 0.5 else inf
+
+    def promise(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
+        """Say what k is for m clients, and what is promised where so many batches are kept."""
         k = self.batches_for(num_clients)
         if num_clients < self.min_clients:
             return (
                 f"{num_clients} clients are too few for these settings, which need "
                 f"{self.min_clients}: nothing is promised"
             )
-        q = (k - 1) // 2 if self.num_byzantine is None else self.num_byzantine
+        q = self.hidden_among(num_kept, num_hidden)
+        if num_kept <= 2 * q:
+            return f"{num_kept} of k={k} batches are kept, which do not outvote q={q}"
+        kept = "" if num_kept == k else f", of which {num_kept} are kept"
+        alpha = q / num_kept
         return (
-            f"m={num_clients} clients in k={k} batches: with up to q={q} of them Byzantine, the "
-            f"aggregate is within {c_alpha(q / k):.3g} times the largest honest batch's distance "
-            "from the true one (Lemma 1)"
+            f"m={num_clients} clients in k={k} batches{kept}: with up to q={q} of them Byzantine, "
+            f"the aggregate is within {c_alpha(alpha):.3g} times the largest honest batch's "
+            f"distance from the true one (the paper's Lemma 1), and within "
+            f"{sharp_c_alpha(alpha):.3g} times it (Minsker 2015, Lemma 2.1)"
         )

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from flwr_byz.aggregation import geometric_median, geometric_median_of_means
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
+from flwr_byz.theory import c_alpha, sharp_c_alpha
 
 from . import malformed
 from .malformed import fit_res
@@ -586,3 +587,38 @@ def test_with_q_and_k_both_given_there_are_k_batches_against_q(api, caplog):
     assert metrics["byz-batches"] == 6
     assert "k=6 batches" in caplog.text
     assert "q=2 of them" in caplog.text
+
+
+@APIS
+@pytest.mark.parametrize("trim_norm", [None, "auto", 8.0])
+@pytest.mark.parametrize("sizes", [{"num_byzantine": 3}, {"num_batches": 13}])
+def test_no_attack_leads_further_than_the_bound_that_is_reported(api, trim_norm, sizes):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        vectors = 0.3 + rng.normal(size=(13, 40)) * rng.uniform(0.5, 2.0, size=(13, 1))
+        vectors[:3] = rng.choice([0.1, 1.0, 2.0, 1e4]) * rng.normal(size=(3, 40)) - 0.5
+        arrays = [[v] for v in vectors]
+        model, metrics = play(api, arrays, [np.zeros(40)], trim_norm=trim_norm, **sizes)
+        kept = metrics["byz-batches"] - metrics["byz-trimmed"]
+        q = sizes.get("num_byzantine", (kept - 1) // 2)
+        assert metrics["byz-bound"] == pytest.approx(sharp_c_alpha(q / kept))
+        k = metrics["byz-batches"]
+        means = np.stack([b.mean(axis=0) for b in np.array_split(vectors, k)])
+        honest = means[3:]
+        centre = honest.mean(axis=0)
+        reach = np.linalg.norm(honest - centre, axis=1).max()
+        assert np.linalg.norm(model[0] - centre) <= metrics["byz-bound"] * reach * (1 + 1e-9)
+
+
+@APIS
+def test_the_bound_that_is_logged_is_that_of_the_batches_that_are_kept(api, caplog):
+    caplog.set_level(logging.INFO, "flwr")
+    arrays = replies()
+    for number in range(4):
+        arrays[number] = [1e6 * a for a in arrays[number]]
+    _, metrics = play(api, arrays, num_byzantine=3, num_batches=13, trim_norm="auto")
+    assert metrics["byz-trimmed"] == 4
+    assert metrics["byz-bound"] == pytest.approx(sharp_c_alpha(3 / 9))
+    assert f"{sharp_c_alpha(3 / 9):.3g} times" in caplog.text
+    assert f"{c_alpha(3 / 9):.3g} times" in caplog.text
+    assert "Minsker" in caplog.text

@@ -25,7 +25,7 @@ from .descent import (
     sharp_population_contraction,
     step_size,
 )
-from .median import c_alpha, median_radius
+from .median import c_alpha, median_radius, sharp_c_alpha
 from .planner import Plan, StrategyOptions, TradeOff, plan
 from .probability import binary_divergence, exact_success_probability, success_probability
 from .rates import (
@@ -73,6 +73,7 @@ __all__ = [
     "rho",
     "rounds_to_floor",
     "server_computation",
+    "sharp_c_alpha",
     "sharp_population_contraction",
     "step_size",
     "success_probability",

@@ -4,9 +4,12 @@ from math import exp, inf, log, sqrt
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from flwr_byz import theory
+from flwr_byz.aggregation import geometric_median
 from flwr_byz.theory import ConditionFails
 
 LOG_6, LOG_3 = 1.791759469228055, 1.0986122886681098
@@ -19,10 +22,35 @@ def test_c_alpha(alpha, expected):
     assert theory.c_alpha(alpha) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("alpha", "expected"), [(0.0, 1.0), (0.25, 0.75 / 0.5**0.5), (0.375, 1.25), (0.48, 2.6)]
+)
+def test_sharp_c_alpha(alpha, expected):
+    assert theory.sharp_c_alpha(alpha) == pytest.approx(expected)
+
+
+@given(st.floats(0, 0.499))
+def test_the_sharp_factor_is_at_most_half_of_the_papers(alpha):
+    assert theory.sharp_c_alpha(alpha) <= theory.c_alpha(alpha) / 2 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("n", "q"), [(10, 2), (9, 3), (20, 8)])
+def test_the_sharp_factor_is_reached(n, q):
+    """Seen from the median, half of the honest points lie on either tangent to their circle."""
+    pull = q / (n - q)  # what each honest point has to make up for
+    side = sqrt(1 - pull**2)
+    points = np.array([[-pull, side], [-pull, -side]] * ((n - q) // 2) + [[1e6, 0.0]] * q)
+    centre = np.array([-1 / pull, 0.0])
+    radius = np.linalg.norm(points[: n - q] - centre, axis=1).max()
+    moved = np.linalg.norm(geometric_median(points).point - centre)
+    assert moved == pytest.approx(theory.sharp_c_alpha(q / n) * radius, rel=1e-6)
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 0.5, 0.7, float("nan")])
-def test_c_alpha_outside_of_its_range_is_refused(alpha):
+@pytest.mark.parametrize("constant", [theory.c_alpha, theory.sharp_c_alpha])
+def test_c_alpha_outside_of_its_range_is_refused(alpha, constant):
     with pytest.raises(ValueError, match="alpha"):
-        theory.c_alpha(alpha)
+        constant(alpha)
 
 
 def test_c_alpha_grows_beyond_bounds_near_one_half():

@@ -91,8 +91,9 @@ class GeometricMedianOfMeans(FedAvg):
     **options
         The options of Flower's ``FedAvg``. Without `initial_parameters` Flower takes them from one
         client drawn at random, which may be Byzantine: give them. The minimum numbers of fit,
-        evaluate and available clients are k by default, 2q + 1 where it is not given. `accept_failures=False` gives
-        every client the power to veto a round. `inplace` changes nothing.
+        evaluate and available clients are k by default, 2q + 1 where it is not given.
+        `accept_failures=False` gives every client the power to veto a round. `inplace` changes
+        nothing.
 
     Raises
     ------

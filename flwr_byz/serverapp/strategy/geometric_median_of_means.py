@@ -108,8 +108,8 @@ class GeometricMedianOfMeans(FedAvg):
         A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
-        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. Metrics aggregation functions
-        see only metrics that most clients report as finite numbers; the default ones take the
+        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. Metrics
+        aggregation functions see only metrics that most clients report as finite numbers; the default ones take the
         median of batch means. `weighted_by_key` names a claim of the client's: it has to be a
         positive finite number, and weighs nothing.
 
@@ -127,7 +127,10 @@ class GeometricMedianOfMeans(FedAvg):
 
     Each round's training metrics hold, beside the clients' own: "byz-clients" (m),
     "byz-batches" (with at least one reply), "byz-missing" (silent clients), "byz-rejected"
-    (malformed and error replies), "byz-metrics-rejected", "byz-trimmed" (batches), "byz-gap"
+    (malformed and error replies), "byz-metrics-rejected", "byz-trimmed" (batches, those whose sum
+    overflowed among them), "byz-bound" (by how many times the honest batches' largest distance from
+    any place the aggregate can lie off it, see `flwr_byz.theory.sharp_c_alpha`: for q among the
+    batches kept, less what has shown itself; without q, for the most that those outvote), "byz-gap"
     (certified, before the model is rounded to its dtypes), "byz-iterations" and
     "byz-aggregate-norm" (of the gradient, or of the update).
     """
