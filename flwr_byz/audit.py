@@ -25,8 +25,7 @@ import numpy as np
 from flwr.supercore import log
 
 from . import json_lines
-
-ClientId = int | str
+from .identity import ClientId as ClientId
 
 _MAX_BYTES = 64 << 20
 

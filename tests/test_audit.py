@@ -41,7 +41,7 @@ def test_a_line_tells_what_every_client_did(tmp_path):
         "suspicion": None,
     }
     assert clients["2"]["reply"] == "error"
-    assert clients["2"]["reason"] == "'an error reply'"
+    assert clients["2"]["reason"] == "an error reply"
     assert clients["0"]["reply"] == "used"
     assert clients["0"]["distance"] > 10 * clients["5"]["distance"]
     assert clients["0"]["suspicion"] == 1.0

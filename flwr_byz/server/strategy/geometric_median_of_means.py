@@ -34,6 +34,7 @@ from ...aggregation.median_of_means import TrimNorm
 from ...audit import AuditTrail
 from ...bounded_pull import room_for
 from ...history import History
+from ...logs import escaped
 from ...metrics import aggregate_metrics, agreed_metrics, median_of_means
 from ...payload import (
     Layout,
@@ -195,7 +196,11 @@ class GeometricMedianOfMeans(FedAvg):
             try:
                 model = _read_model(parameters)
             except MalformedReply as error:
-                log(WARNING, "the parameters sent are malformed (%s); clients decide", error)
+                log(
+                    WARNING,
+                    "the parameters sent are malformed (%s); clients decide",
+                    escaped(error),
+                )
         self._round.sends(model, [client.cid for client, _ in instructions])
         return _guarded(instructions, parameters)
 
@@ -310,7 +315,9 @@ class GeometricMedianOfMeans(FedAvg):
         try:
             return dict(aggregate(kept)), num_rejected
         except Exception as error:  # a caller's function, fed with clients' claims
-            log(ERROR, "the metrics of this round could not be aggregated: %r", error)
+            log(
+                ERROR, "the metrics of this round could not be aggregated: %s", escaped(repr(error))
+            )
             return {}, num_rejected
 
     def _aggregate_metrics(self, claims: list[tuple[int, dict[str, Scalar]]]) -> dict[str, Scalar]:

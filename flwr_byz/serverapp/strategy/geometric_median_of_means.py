@@ -24,8 +24,10 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ...aggregation.median_of_means import TrimNorm
-from ...audit import AuditTrail, ClientId
+from ...audit import AuditTrail
 from ...history import History
+from ...identity import ClientId
+from ...logs import escaped
 from ...metrics import aggregate_metrics, agreed_metrics
 from ...payload import (
     Layout,
@@ -399,7 +401,9 @@ class GeometricMedianOfMeans(FedAvg):
         try:
             return aggregate(contents, self.weighted_by_key), num_rejected
         except Exception as error:  # a caller's function, fed with clients' claims
-            log(ERROR, "the metrics of this round could not be aggregated: %r", error)
+            log(
+                ERROR, "the metrics of this round could not be aggregated: %s", escaped(repr(error))
+            )
             return MetricRecord(), num_rejected
 
     def _aggregate_metrics(self, contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
