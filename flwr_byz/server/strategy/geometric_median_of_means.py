@@ -172,9 +172,9 @@ class GeometricMedianOfMeans(FedAvg):
         given = self.initial_parameters
         initial = None if given is None else _numpy_arrays(given)
         self._history = History.resume(self.checkpoints, initial)
+        if self.audit is not None:
+            self.audit.begin(self._history.finished)
         if self._history.finished >= 0:
-            if self.audit is not None and self._history.finished > 0:
-                self.audit.resume(self._history.finished)
             return ndarrays_to_parameters(list(self._history.arrays.values()))
         if self.initial_parameters is None:
             log(

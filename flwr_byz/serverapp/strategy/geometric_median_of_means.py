@@ -227,8 +227,8 @@ class GeometricMedianOfMeans(FedAvg):
                 )
             if history.finished == num_rounds:
                 log(WARNING, "all rounds are in %s: nothing is left to train", self.checkpoints)
-            if self.audit is not None and history.finished > 0:
-                self.audit.resume(history.finished)
+            if self.audit is not None:
+                self.audit.begin(history.finished)
 
             def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
                 if server_round <= history.finished:
