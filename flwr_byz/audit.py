@@ -25,8 +25,7 @@ import numpy as np
 from flwr.supercore import log
 
 from . import json_lines
-
-ClientId = int | str
+from .identity import ClientId as ClientId
 
 _MAX_BYTES = 64 << 20
 
@@ -103,21 +102,34 @@ class AuditTrail:
     _rounds: dict[str, int] = field(default_factory=dict, init=False)
     _evidence: dict[str, float] = field(default_factory=dict, init=False)
 
-    def resume(self, server_round: int) -> None:
-        """Take up the scores as they stood after a round."""
-        lines: list[dict[str, Any]] = []
+    def begin(self, finished: int = 0) -> None:
+        """Begin a training, or go on with the scores as they stood after its last finished round.
+
+        A damaged line is skipped; the log says how many were.
+        """
+        self._rounds, self._evidence = {}, {}
+        if finished <= 0:
+            return
+        lines: list[tuple[int, dict[str, tuple[int, float]]]] = []
+        num_damaged = 0
         for path in (_rotated(self.path), self.path):
-            for line in json_lines.read(path):
-                while lines and lines[-1]["round"] >= line["round"]:
+            for line in json_lines.read_all(path):
+                try:
+                    number, scores = _scores(line)
+                except Exception:  # JSON of any other shape
+                    num_damaged += 1
+                    continue
+                while lines and lines[-1][0] >= number:
                     lines.pop()  # that round was lost, and played again
-                lines.append(line)
-        lines = [line for line in lines if line["round"] <= server_round]
-        if not lines or lines[-1]["round"] < server_round:
-            log(WARNING, "%s does not hold round %d", self.path, server_round)
-        for line in lines:
-            for client, entry in line["clients"].items():
-                self._rounds[client] = entry["rounds"]
-                self._evidence[client] = entry["rounds"] * (entry["suspicion"] or 0.0)
+                lines.append((number, scores))
+        if num_damaged:
+            log(WARNING, "%d damaged lines of %s are skipped", num_damaged, self.path)
+        lines = [line for line in lines if line[0] <= finished]
+        if not lines or lines[-1][0] < finished:
+            log(WARNING, "%s does not hold round %d", self.path, finished)
+        for _, scores in lines:
+            self._rounds |= {client: rounds for client, (rounds, _) in scores.items()}
+            self._evidence |= {client: evidence for client, (_, evidence) in scores.items()}
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
@@ -145,7 +157,8 @@ class AuditTrail:
 
     def _weigh(self, record: RoundRecord) -> None:
         distances = [v.distance for v in record.clients.values() if v.distance is not None]
-        typical = float(np.median(distances)) if distances else math.nan
+        with np.errstate(all="ignore"):
+            typical = float(np.median(distances)) if distances else math.nan
         for client, verdict in record.clients.items():
             if verdict.reply == "rejected":
                 evidence = 1.0
@@ -167,6 +180,19 @@ class AuditTrail:
 def read(path: Path) -> list[dict[str, Any]]:
     """Read the rounds of a trail, in the order written; lines that are cut off are skipped."""
     return list(json_lines.read(path))
+
+
+def _scores(line: Any) -> tuple[int, dict[str, tuple[int, float]]]:
+    """Return the round of a line, and its clients' rounds and evidence; raise where it is none."""
+    scores = {}
+    for client, entry in line["clients"].items():
+        rounds, suspicion = entry["rounds"], entry["suspicion"] or 0.0
+        if type(rounds) is not int or not 0 <= rounds < 1 << 32 or not 0 <= suspicion <= 1:
+            raise ValueError(client)
+        scores[client] = rounds, rounds * suspicion
+    if type(line["round"]) is not int:
+        raise ValueError("round")
+    return line["round"], scores
 
 
 def _excess(distance: float, typical: float) -> float:

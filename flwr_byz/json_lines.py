@@ -29,13 +29,17 @@ def append(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a file, if there is one; what is no whole object is skipped."""
-    if not path.exists():
+    return (entry for entry in read_all(path) if entry is not None)
+
+
+def read_all(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the lines of a file, if there is one; None for what is no whole object."""
+    if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                yield entry
+            except (ValueError, RecursionError):
+                entry = None
+            yield entry if isinstance(entry, dict) else None

@@ -204,6 +204,19 @@ def to_arrays(model: Model) -> ArrayRecord:
     return ArrayRecord({spec.name: _array(spec, value) for spec, value in _items(model)})
 
 
+def read_npy(data: bytes, name: str) -> NDArray[Any]:
+    """Read a .npy file in place; its array is read-only.
+
+    Raises
+    ------
+    MalformedReply
+        Where it holds objects, or is not of the size that its header says.
+    """
+    shape, fortran_order, dtype, offset = _parse(data, name)
+    flat = np.frombuffer(data, dtype, count=prod(shape), offset=offset)
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
 def read_number(value: object, what: str) -> float:
     """Check a number that a client claims.
 

@@ -28,7 +28,9 @@ from .aggregation.median_of_means import (
     NotFinite,
     least_to_keep,
 )
-from .audit import BatchRecord, ClientId, RoundRecord, Verdict
+from .audit import BatchRecord, RoundRecord, Verdict
+from .identity import ClientId, identity_order
+from .logs import escaped
 from .payload import Layout, MalformedReply, Model, read_number
 from .settings import Settings
 
@@ -37,7 +39,6 @@ Evaluation = TypeVar("Evaluation")
 Content = TypeVar("Content")
 
 _MAX_LOGGED_REJECTIONS = 10
-_MAX_REASON = 200
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -218,7 +219,7 @@ class ServerRound(Generic[Payload]):
             "byz-batches": len(batches),
         }
         verdicts: dict[ClientId, Verdict] = dict.fromkeys(
-            sorted(asked, key=_identity_order), Verdict("silent")
+            sorted(asked, key=identity_order), Verdict("silent")
         )
         verdicts |= rejections.verdicts()
         for number, clients in enumerate(batches):
@@ -429,7 +430,7 @@ class ServerRound(Generic[Payload]):
                 self._groups.pop(client, None)
 
     def _order(self, client: ClientId) -> tuple[float, tuple[int, int, str]]:
-        return self._groups.get(client, float("inf")), _identity_order(client)
+        return self._groups.get(client, float("inf")), identity_order(client)
 
     def _batches(
         self, server_round: int, asked: frozenset[ClientId], replies: Sequence[_Opened[Payload]]
@@ -532,8 +533,8 @@ class ServerRound(Generic[Payload]):
             if not np.isfinite(values).all():
                 log(
                     ERROR,
-                    "array %r leaves the range of %s after the step: the model is kept",
-                    spec.name,
+                    "array %s leaves the range of %s after the step: the model is kept",
+                    escaped(spec.name),
                     spec.dtype,
                 )
                 return None
@@ -654,9 +655,9 @@ class _Rejections:
 
     def add(self, client: ClientId | None, reason: object, *, is_error: bool = False) -> None:
         """Note and log a rejection; an error reply is not malformed."""
-        text = repr(str(reason))[:_MAX_REASON]
+        text = escaped(reason)
         if len(self) < _MAX_LOGGED_REJECTIONS:
-            log(WARNING, "\t> Rejected the reply of client %s: %s", client, text)
+            log(WARNING, "\t> Rejected the reply of client %s: %s", escaped(client), text)
         elif len(self) == _MAX_LOGGED_REJECTIONS:
             log(WARNING, "\t> More replies were rejected; only the first ones are listed")
         self._reasons.append((client, text, is_error))
@@ -728,9 +729,3 @@ def _median_counters(counters: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray
     """Take the lower median over replies of every integer and bool entry."""
     columns = zip(*counters, strict=True)
     return [np.sort(np.stack(values), axis=0)[(len(values) - 1) // 2] for values in columns]
-
-
-def _identity_order(client: ClientId) -> tuple[int, int, str]:
-    """Order clients by identity: node 7 and cid "7" stand in the same place."""
-    text = str(client)
-    return (0, int(text), "") if text.isdecimal() and len(text) < 50 else (1, 0, text)

@@ -8,6 +8,7 @@ from typing import Literal
 from flwr.supercore import log
 
 from .aggregation import num_batches
+from .aggregation._threads import num_threads
 from .aggregation.geometric_median import check_gamma
 from .aggregation.median_of_means import (
     TrimNorm,
@@ -47,6 +48,7 @@ class Settings:
             )
         check_trim_norm(self.trim_norm)
         check_gamma(self.gamma)
+        num_threads()  # an environment that names none is refused now, not in mid-round
 
     @property
     def min_clients(self) -> int:

@@ -13,7 +13,7 @@ from flwr.supercore import log
 
 from clients.problem import Arrays
 from clients.run_config import RunConfig
-from flwr_byz.checkpoint import Checkpoint
+from flwr_byz.history import Checkpoint
 
 from .results import Run, RunResult, append
 from .rules import Plan
@@ -87,7 +87,7 @@ def values_before(config: RunConfig) -> list[float]:
     checkpoint = Checkpoint.latest(Path(config.checkpoints)) if config.checkpoints else None
     if checkpoint is None:
         return []
-    told = checkpoint.history["rounds"]["server"].values()
+    told = checkpoint.rounds["server"].values()
     measures = [entry[1] if config.api == "classic" else entry for entry in told]
     return [each[config.the_experiment().measure] for each in measures]
 

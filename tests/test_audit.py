@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
+from flwr.server.client_manager import SimpleClientManager
 
 from flwr_byz import audit
 from flwr_byz.audit import AuditTrail, BatchRecord, RoundRecord, Verdict
@@ -41,7 +42,7 @@ def test_a_line_tells_what_every_client_did(tmp_path):
         "suspicion": None,
     }
     assert clients["2"]["reply"] == "error"
-    assert clients["2"]["reason"] == "'an error reply'"
+    assert clients["2"]["reason"] == "an error reply"
     assert clients["0"]["reply"] == "used"
     assert clients["0"]["distance"] > 10 * clients["5"]["distance"]
     assert clients["0"]["suspicion"] == 1.0
@@ -121,12 +122,93 @@ def test_a_trail_goes_on_after_the_round_that_was_finished_last(tmp_path):
     with path.open("a") as file:
         file.write('{"round": 3, "cut')
     again = AuditTrail(path)
-    again.resume(1)
+    again.begin(1)
     again.write(2, record(a=used(1.0), b=used(1.0), c=used(1.0)))
     lines = audit.read(path)
     assert [line["round"] for line in lines] == [1, 2, 2]
     assert lines[-1]["clients"]["a"]["suspicion"] == 0.0
     assert lines[-1]["clients"]["c"]["suspicion"] == 0.5
+
+
+def line(server_round=2, rounds=2, suspicion=0.5, **changed):
+    clients = {"a": {"rounds": rounds, "suspicion": suspicion}}
+    return {"round": server_round, "clients": clients} | changed
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"round": 3, "cut',
+        "not JSON",
+        "[" * 100_000,
+        "7",
+        "[]",
+        "{}",
+        json.dumps(line(server_round="2")),
+        json.dumps(line(server_round=None)),
+        json.dumps(line(server_round=True)),
+        json.dumps(line(server_round=1.5)),
+        json.dumps(line(clients=None)),
+        json.dumps(line(clients=[1])),
+        json.dumps(line(clients={"a": 7})),
+        json.dumps(line(clients={"a": {}})),
+        json.dumps(line(rounds="2")),
+        json.dumps(line(rounds=-1)),
+        json.dumps(line(rounds=10**400)),
+        json.dumps(line(suspicion="0.5")),
+        json.dumps(line(suspicion=[0.5])),
+        json.dumps(line(suspicion=float("nan"))),
+        json.dumps(line(suspicion=1e300)),
+        "\0" * 10,
+    ],
+)
+def test_a_damaged_line_does_not_stop_a_trail_from_going_on(tmp_path, caplog, damaged):
+    path = tmp_path / "audit.jsonl"
+    trail = AuditTrail(path)
+    trail.write(1, record(a=Verdict("rejected"), b=used(1.0), c=used(1.0)))
+    with path.open("a") as file:
+        file.write(damaged + "\n" + damaged + "\n")
+    trail.write(2, record(a=used(1.0), b=used(1.0), c=used(1.0)))
+    again = AuditTrail(path)
+    again.begin(2)
+    assert caplog.text.count("2 damaged lines") == 1
+    again.write(3, record(a=used(1.0), b=used(1.0), c=used(1.0)))
+    clients = audit.read(path)[-1]["clients"]
+    assert (clients["a"]["rounds"], clients["a"]["suspicion"]) == (3, 0.3333)
+
+
+def test_scores_of_a_former_training_do_not_carry_over(tmp_path):
+    trail = AuditTrail(tmp_path / "audit.jsonl")
+    trail.write(1, record(a=Verdict("rejected"), b=used(1.0), c=used(1.0)))
+    trail.begin(-1)
+    trail.write(1, record(a=used(1.0), b=used(1.0), c=used(1.0)))
+    clients = audit.read(trail.path)[-1]["clients"]
+    assert (clients["a"]["rounds"], clients["a"]["suspicion"]) == (1, 0.0)
+
+
+def test_a_strategy_that_starts_again_scores_anew(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    strategy = GeometricMedianOfMeans(num_byzantine=2, audit=path, fraction_evaluate=0.0)
+    for _ in range(2):
+        strategy.start(AnsweringGrid(11, drift), model(), 2)
+    lines = audit.read(path)
+    assert [line["round"] for line in lines] == [1, 2, 1, 2]
+    assert lines[-1]["clients"] == lines[1]["clients"]
+
+
+def test_a_classic_strategy_that_is_initialised_again_scores_anew(tmp_path):
+    strategy = ClassicStrategy(num_batches=3, audit=tmp_path / "audit.jsonl")
+    strategy.audit.write(1, record(a=Verdict("rejected"), b=used(1.0)))
+    strategy.initialize_parameters(SimpleClientManager())
+    strategy.audit.write(1, record(a=used(1.0), b=used(1.0)))
+    assert audit.read(strategy.audit.path)[-1]["clients"]["a"]["rounds"] == 1
+
+
+def test_numpy_that_raises_does_not_stop_a_trail(tmp_path):
+    with np.errstate(all="raise"):
+        trail = AuditTrail(tmp_path / "audit.jsonl")
+        trail.write(1, record(a=used(1e308), b=used(1.7e308), c=used(math.inf), d=used(1e308)))
+    assert len(audit.read(trail.path)) == 1
 
 
 def test_a_trail_remembers_clients_that_the_last_round_did_not_ask(tmp_path):
@@ -136,7 +218,7 @@ def test_a_trail_remembers_clients_that_the_last_round_did_not_ask(tmp_path):
     trail.write(2, record(b=used(1.0), c=used(1.0)))
     trail.write(3, record(a=used(1.0), b=used(1.0)))  # lost
     again = AuditTrail(path)
-    again.resume(2)
+    again.begin(2)
     again.write(3, record(a=used(1.0), b=used(1.0), c=used(1.0)))
     clients = audit.read(path)[-1]["clients"]
     assert (clients["a"]["rounds"], clients["a"]["suspicion"]) == (2, 0.5)
@@ -150,7 +232,7 @@ def test_a_trail_is_of_bounded_size(tmp_path):
     assert set(sizes) == {"audit.jsonl", "audit.jsonl.1"}
     assert max(sizes.values()) < 2000 + 500
     again = AuditTrail(trail.path)
-    again.resume(49)
+    again.begin(49)
     again.write(50, record(a=used(1.0), b=used(1.0)))
     assert audit.read(trail.path)[-1]["clients"]["a"]["rounds"] == 50
 

@@ -193,7 +193,7 @@ def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path):
     assert metrics["byz-rejected"] == 3  # and the error of node 2
     line = json.loads((tmp_path / "audit.jsonl").read_text())
     assert line["clients"]["3"]["reply"] == "rejected"
-    assert line["clients"]["3"]["reason"] == "'ValueError: no JSON'"
+    assert line["clients"]["3"]["reason"] == "ValueError: no JSON"
     assert not line["kept"]
 
 

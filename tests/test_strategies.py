@@ -404,6 +404,21 @@ def test_an_option_out_of_range_is_refused_by_name(strategy, options):
 
 
 @BOTH
+@pytest.mark.parametrize("value", ["many", "0", "-1", "1.5", " 2"])
+def test_a_number_of_threads_that_is_none_is_refused_at_construction(strategy, value, monkeypatch):
+    monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", value)
+    with pytest.raises(ValueError, match="FLWR_BYZ_NUM_THREADS must be a positive integer"):
+        strategy(num_batches=3)
+
+
+@APIS
+def test_an_empty_number_of_threads_is_none_at_all(api, monkeypatch):
+    monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "")
+    model, _ = play(api, replies(), num_byzantine=2)
+    assert model is not None
+
+
+@BOTH
 def test_fewer_clients_than_can_outvote_q_are_not_asked(strategy):
     made = strategy(num_byzantine=4)
     assert getattr(made, "min_fit_clients", None) or made.min_train_nodes == 9

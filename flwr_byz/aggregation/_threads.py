@@ -10,9 +10,14 @@ Result = TypeVar("Result")
 
 
 def num_threads() -> int:
-    """Return the number of cores this process may use; FLWR_BYZ_NUM_THREADS sets another."""
-    setting = os.environ.get("FLWR_BYZ_NUM_THREADS")
-    if setting is not None:
+    """Return the number of cores this process may use; FLWR_BYZ_NUM_THREADS sets another.
+
+    Raises
+    ------
+    ValueError
+        Where the variable is neither empty nor a positive integer.
+    """
+    if setting := os.environ.get("FLWR_BYZ_NUM_THREADS"):
         if not (setting.isdecimal() and int(setting) > 0):
             raise ValueError(f"FLWR_BYZ_NUM_THREADS must be a positive integer, got {setting!r}")
         return int(setting)

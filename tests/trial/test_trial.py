@@ -125,7 +125,7 @@ def test_a_registered_node_that_forges_flower_s_own_protocol_ends_no_round(tmp_p
         expected["promise"] = promised
         assert replies == expected
         assert entries[kinds.index("bomb")]["reason"] == (
-            "'ReplyTooLarge: its arrays unfold to more bytes than it may take'"
+            "ReplyTooLarge: its arrays unfold to more bytes than it may take"
         )
         assert [entry["reply"] for entry in entries[len(kinds) :]].count("used") > 3
         assert not line["kept"]

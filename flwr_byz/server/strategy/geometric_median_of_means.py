@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from ...aggregation.median_of_means import TrimNorm
 from ...audit import AuditTrail
 from ...bounded_pull import room_for
+from ...history import History
+from ...logs import escaped
 from ...metrics import aggregate_metrics, agreed_metrics, median_of_means
 from ...payload import (
     Layout,
@@ -44,7 +46,6 @@ from ...payload import (
     read_parameters,
     to_parameters,
 )
-from ...progress import Progress
 from ...server_round import ServerRound
 from ...settings import Settings
 from ..guarded_client import GuardedClient
@@ -135,7 +136,7 @@ class GeometricMedianOfMeans(FedAvg):
         super().__init__(**(defaults | options))
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
         self.audit = None if audit is None else AuditTrail(Path(audit))
-        self._progress = Progress()
+        self._history = History()
         self._evaluated: Parameters | None = None
         self._round = ServerRound[FitRes](
             self.settings, _layout_of, _open, audited=audit is not None
@@ -164,16 +165,18 @@ class GeometricMedianOfMeans(FedAvg):
         Raises
         ------
         ValueError
-            Where the folder `checkpoints` holds another model, or damaged files only.
+            Where the folder `checkpoints` holds another model, or damaged files only, or where
+            another server uses it. This strategy uses it until it is initialised again or deleted.
         """
         self.summary()
-        self._progress = Progress.resume(self.checkpoints)
-        if self._progress.finished >= 0:
-            if self.initial_parameters is not None:
-                self._progress.check_fits(_numpy_arrays(self.initial_parameters))
-            if self.audit is not None and self._progress.finished > 0:
-                self.audit.resume(self._progress.finished)
-            return ndarrays_to_parameters(list(self._progress.arrays.values()))
+        self._history.close()
+        given = self.initial_parameters
+        initial = None if given is None else _numpy_arrays(given)
+        self._history = History.resume(self.checkpoints, initial)
+        if self.audit is not None:
+            self.audit.begin(self._history.finished)
+        if self._history.finished >= 0:
+            return ndarrays_to_parameters(list(self._history.arrays.values()))
         if self.initial_parameters is None:
             log(
                 WARNING,
@@ -186,7 +189,7 @@ class GeometricMedianOfMeans(FedAvg):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Configure the next round of training, and remember what is sent to whom."""
-        if server_round <= self._progress.finished:
+        if server_round <= self._history.finished:
             return [(_Nobody(), FitIns(parameters, {}))]
         instructions = super().configure_fit(server_round, parameters, client_manager)
         model = None
@@ -194,7 +197,11 @@ class GeometricMedianOfMeans(FedAvg):
             try:
                 model = _read_model(parameters)
             except MalformedReply as error:
-                log(WARNING, "the parameters sent are malformed (%s); clients decide", error)
+                log(
+                    WARNING,
+                    "the parameters sent are malformed (%s); clients decide",
+                    escaped(error),
+                )
         self._round.sends(model, [client.cid for client, _ in instructions])
         return _guarded(instructions, parameters)
 
@@ -208,8 +215,8 @@ class GeometricMedianOfMeans(FedAvg):
 
         The model is None, which makes Flower keep the old one, where no step can be justified.
         """
-        if server_round <= self._progress.finished:
-            return None, self._progress.train.get(server_round, {})
+        if server_round <= self._history.finished:
+            return None, self._history.train.get(server_round, {})
         outcome = self._round.finish(
             server_round,
             [(client.cid, result) for client, result in results],
@@ -220,7 +227,7 @@ class GeometricMedianOfMeans(FedAvg):
             [(reply.payload.num_examples, reply.metrics) for reply in outcome.replies],
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
-        self._progress.train[server_round] = metrics
+        self._history.train[server_round] = metrics
         if self.audit is not None:
             self.audit.write(server_round, outcome.record)
         if outcome.model is None or (outcome.report["byz-rejected"] and not self.accept_failures):
@@ -231,12 +238,12 @@ class GeometricMedianOfMeans(FedAvg):
         self, server_round: int, parameters: Parameters
     ) -> tuple[float, dict[str, Scalar]] | None:
         """Evaluate the model at the server, where `evaluate_fn` is given."""
-        if server_round <= self._progress.finished:
-            told = self._progress.server.get(server_round)
+        if server_round <= self._history.finished:
+            told = self._history.server.get(server_round)
             return None if told is None else (told[0], told[1])
         evaluation = super().evaluate(server_round, parameters)
         if evaluation is not None:
-            self._progress.server[server_round] = evaluation
+            self._history.server[server_round] = evaluation
         if server_round == 0:
             self._finish(0, parameters)
         return evaluation
@@ -245,7 +252,7 @@ class GeometricMedianOfMeans(FedAvg):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
         """Configure the next round of evaluation; where there is none, the round is finished."""
-        if server_round <= self._progress.finished:
+        if server_round <= self._history.finished:
             return [(_Nobody(), EvaluateIns(parameters, {}))]
         instructions = super().configure_evaluate(server_round, parameters, client_manager)
         if not instructions:
@@ -260,18 +267,18 @@ class GeometricMedianOfMeans(FedAvg):
         failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
     ) -> tuple[float | None, dict[str, Scalar]]:
         """Aggregate the losses and metrics that most clients report."""
-        if server_round <= self._progress.finished:
-            loss, metrics = self._progress.evaluate.get(server_round, (None, {}))
+        if server_round <= self._history.finished:
+            loss, metrics = self._history.evaluate.get(server_round, (None, {}))
             return loss, metrics
         evaluation = self._aggregate_evaluations(results, failures)
-        self._progress.evaluate[server_round] = evaluation
+        self._history.evaluate[server_round] = evaluation
         if self._evaluated is not None:
             self._finish(server_round, self._evaluated)
         return evaluation
 
     def _finish(self, server_round: int, parameters: Parameters) -> None:
         if self.checkpoints is not None:
-            self._progress.finish(server_round, _numpy_arrays(parameters))
+            self._history.finish(server_round, _numpy_arrays(parameters))
 
     def _aggregate_evaluations(
         self,
@@ -309,7 +316,9 @@ class GeometricMedianOfMeans(FedAvg):
         try:
             return dict(aggregate(kept)), num_rejected
         except Exception as error:  # a caller's function, fed with clients' claims
-            log(ERROR, "the metrics of this round could not be aggregated: %r", error)
+            log(
+                ERROR, "the metrics of this round could not be aggregated: %s", escaped(repr(error))
+            )
             return {}, num_rejected
 
     def _aggregate_metrics(self, claims: list[tuple[int, dict[str, Scalar]]]) -> dict[str, Scalar]:

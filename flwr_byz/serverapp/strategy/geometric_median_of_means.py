@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
@@ -23,7 +24,10 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ...aggregation.median_of_means import TrimNorm
-from ...audit import AuditTrail, ClientId
+from ...audit import AuditTrail
+from ...history import History
+from ...identity import ClientId
+from ...logs import escaped
 from ...metrics import aggregate_metrics, agreed_metrics
 from ...payload import (
     Layout,
@@ -34,7 +38,6 @@ from ...payload import (
     read_arrays,
     to_arrays,
 )
-from ...progress import Progress
 from ...server_round import ServerRound
 from ...settings import Settings
 from ..arriving_grid import ArrivingGrid, Unreadable
@@ -183,7 +186,7 @@ class GeometricMedianOfMeans(FedAvg):
             self.settings, self._layout_of, self._open, audited=audit is not None
         )
         self._sent_messages: list[Message] = []
-        self._progress = Progress()
+        self._history = History()
         self._timeout, self._has_begun = 0.0, False
 
     def summary(self) -> None:
@@ -216,41 +219,41 @@ class GeometricMedianOfMeans(FedAvg):
         ------
         ValueError
             Where the folder `checkpoints` holds another model, a later round than `num_rounds`, or
-            damaged files only.
+            damaged files only, or where another server uses it.
         """
         self._timeout, self._has_begun = timeout, False
-        self._progress = progress = Progress.resume(self.checkpoints)
-        progress.check_fits(_numpy_arrays(initial_arrays))
-        if progress.finished > num_rounds:
-            raise ValueError(
-                f"the checkpoint in {self.checkpoints} is of round {progress.finished}, after "
-                f"num_rounds={num_rounds}"
+        with closing(History.resume(self.checkpoints, _numpy_arrays(initial_arrays))) as history:
+            self._history = history
+            if history.finished > num_rounds:
+                raise ValueError(
+                    f"the checkpoint in {self.checkpoints} is of round {history.finished}, after "
+                    f"num_rounds={num_rounds}"
+                )
+            if history.finished == num_rounds:
+                log(WARNING, "all rounds are in %s: nothing is left to train", self.checkpoints)
+            if self.audit is not None:
+                self.audit.begin(history.finished)
+
+            def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+                if server_round <= history.finished:
+                    return _record(history.server.get(server_round))
+                metrics = evaluate_fn(server_round, arrays) if evaluate_fn else None
+                if metrics is not None:
+                    history.server[server_round] = dict(metrics)
+                if self.checkpoints is not None:
+                    history.finish(server_round, _numpy_arrays(arrays))
+                return metrics
+
+            initial = initial_arrays if history.finished < 0 else _array_record(history.arrays)
+            return super().start(
+                grid=ArrivingGrid(grid),
+                initial_arrays=initial,
+                num_rounds=num_rounds,
+                timeout=timeout,
+                train_config=train_config,
+                evaluate_config=evaluate_config,
+                evaluate_fn=evaluate if evaluate_fn or self.checkpoints else None,
             )
-        if progress.finished == num_rounds:
-            log(WARNING, "all rounds are in %s: nothing is left to train", self.checkpoints)
-        if self.audit is not None and progress.finished > 0:
-            self.audit.resume(progress.finished)
-
-        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-            if server_round <= progress.finished:
-                return _record(progress.server.get(server_round))
-            metrics = evaluate_fn(server_round, arrays) if evaluate_fn else None
-            if metrics is not None:
-                progress.server[server_round] = dict(metrics)
-            if self.checkpoints is not None:
-                progress.finish(server_round, _numpy_arrays(arrays))
-            return metrics
-
-        initial = initial_arrays if progress.finished < 0 else _array_record(progress.arrays)
-        return super().start(
-            grid=ArrivingGrid(grid),
-            initial_arrays=initial,
-            num_rounds=num_rounds,
-            timeout=timeout,
-            train_config=train_config,
-            evaluate_config=evaluate_config,
-            evaluate_fn=evaluate if evaluate_fn or self.checkpoints else None,
-        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -262,7 +265,7 @@ class GeometricMedianOfMeans(FedAvg):
         ValueError
             Where the model holds an array that is not real, integer or bool, or not finite.
         """
-        if server_round <= self._progress.finished:
+        if server_round <= self._history.finished:
             return []
         try:
             model = read_arrays(arrays, arrays_layout(arrays))
@@ -283,10 +286,10 @@ class GeometricMedianOfMeans(FedAvg):
 
         The model is None, which makes Flower keep the old one, where no step can be justified.
         """
-        if server_round <= self._progress.finished:
-            last = server_round == self._progress.finished
-            arrays = _array_record(self._progress.arrays) if last else None
-            return arrays, _record(self._progress.train.get(server_round))
+        if server_round <= self._history.finished:
+            last = server_round == self._history.finished
+            arrays = _array_record(self._history.arrays) if last else None
+            return arrays, _record(self._history.train.get(server_round))
         clients = {
             m.metadata.message_id: m.metadata.dst_node_id
             for m in self._sent_messages
@@ -314,7 +317,7 @@ class GeometricMedianOfMeans(FedAvg):
             self.train_metrics_aggr_fn, [(r.payload, r.metrics) for r in outcome.replies]
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
-        self._progress.train[server_round] = dict(metrics)
+        self._history.train[server_round] = dict(metrics)
         if self.audit is not None:
             self.audit.write(server_round, outcome.record)
         return None if outcome.model is None else to_arrays(outcome.model), metrics
@@ -323,7 +326,7 @@ class GeometricMedianOfMeans(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Configure the next round of federated evaluation."""
-        if server_round <= self._progress.finished or self.fraction_evaluate == 0.0:
+        if server_round <= self._history.finished or self.fraction_evaluate == 0.0:
             return []
         nodes = self._nodes(grid, max(self.min_available_nodes, self.min_evaluate_nodes))
         if nodes is None:
@@ -337,8 +340,8 @@ class GeometricMedianOfMeans(FedAvg):
 
         None where no more than 2q clients report any.
         """
-        if server_round <= self._progress.finished:
-            return _record(self._progress.evaluate.get(server_round))
+        if server_round <= self._history.finished:
+            return _record(self._history.evaluate.get(server_round))
         payloads: list[tuple[ClientId, RecordDict]] = [
             (m.metadata.src_node_id, m.content) for m in replies if not m.has_error()
         ]
@@ -346,7 +349,7 @@ class GeometricMedianOfMeans(FedAvg):
         if not self.settings.outvotes(len(valid)):
             return None
         metrics, _ = self._metrics(self.evaluate_metrics_aggr_fn, valid)
-        self._progress.evaluate[server_round] = dict(metrics)
+        self._history.evaluate[server_round] = dict(metrics)
         return metrics
 
     def _nodes(self, grid: Grid, num_needed: int) -> Grid | None:
@@ -402,7 +405,9 @@ class GeometricMedianOfMeans(FedAvg):
         try:
             return aggregate(contents, self.weighted_by_key), num_rejected
         except Exception as error:  # a caller's function, fed with clients' claims
-            log(ERROR, "the metrics of this round could not be aggregated: %r", error)
+            log(
+                ERROR, "the metrics of this round could not be aggregated: %s", escaped(repr(error))
+            )
             return MetricRecord(), num_rejected
 
     def _aggregate_metrics(self, contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:

@@ -1,12 +1,15 @@
 """A training that is stopped goes on where it was: checkpoints, and the strategy that uses them."""
 
-import contextlib
+import errno
 import json
+import os
 import random
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +29,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flwr_byz import audit
-from flwr_byz.checkpoint import Checkpoint, DamagedCheckpoint
-from flwr_byz.progress import Progress
+from flwr_byz.history import Checkpoint, DamagedCheckpoint, History
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 
+from . import malformed
 from .answering_grid import AnsweringGrid, drift, model, summary, train
 
 ONE_FOLDER = [HealthCheck.function_scoped_fixture]
@@ -48,10 +51,10 @@ def same(a, b):
 
 
 def test_a_checkpoint_comes_back_to_the_bit(tmp_path):
-    history = {"train": {"1": {"loss": 0.1 + 0.2, "list": [1, 2]}}}
-    Checkpoint(12, ARRAYS, history).save(tmp_path)
+    rounds = {"train": {1: {"loss": 0.1 + 0.2, "list": [1, 2]}}, "evaluate": {}, "server": {}}
+    Checkpoint(12, ARRAYS, rounds).save(tmp_path)
     back = Checkpoint.latest(tmp_path)
-    assert (back.server_round, back.history) == (12, history)
+    assert (back.server_round, back.rounds) == (12, rounds)
     assert list(back.arrays) == list(ARRAYS)
     assert all(same(back.arrays[name], ARRAYS[name]) for name in ARRAYS)
 
@@ -73,7 +76,8 @@ def test_an_unfinished_file_is_no_checkpoint(tmp_path):
 @given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 @settings(max_examples=300, deadline=None, suppress_health_check=ONE_FOLDER)
 def test_a_changed_byte_is_noticed_or_harmless(tmp_path, position, flip):
-    path = Checkpoint(1, ARRAYS, {"x": 1}).save(tmp_path)
+    rounds = {"train": {1: {"x": 1}}, "evaluate": {}, "server": {}}
+    path = Checkpoint(1, ARRAYS, rounds).save(tmp_path)
     content = bytearray(path.read_bytes())
     content[int(position * len(content))] ^= flip
     path.write_bytes(content)
@@ -81,7 +85,7 @@ def test_a_changed_byte_is_noticed_or_harmless(tmp_path, position, flip):
         back = Checkpoint.read(path)
     except DamagedCheckpoint:
         return
-    assert back.history == {"x": 1}  # a byte that means nothing, as a time stamp of the zip file
+    assert back.rounds == rounds  # a byte that means nothing, as a time stamp of the zip file
     assert all(same(back.arrays[name], ARRAYS[name]) for name in ARRAYS)
 
 
@@ -111,7 +115,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     head = {"format": "flwr-byz checkpoint 1", "round": 1, "names": ["w"], "history": {}}
     objects = np.array([print], dtype=object)
     np.savez(path, **{"head": np.array(json.dumps(head)), "array-0": objects}, allow_pickle=True)
-    with pytest.raises(DamagedCheckpoint, match="allow_pickle"):
+    with pytest.raises(DamagedCheckpoint, match=r"malformed \.npy header"):
         Checkpoint.read(path)
 
 
@@ -123,6 +127,186 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capl
     (tmp_path / "round-000001.npz").write_bytes(b"")
     with pytest.raises(DamagedCheckpoint, match="to start anew, empty the folder"):
         Checkpoint.latest(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs named pipes and devices")
+@pytest.mark.parametrize("kind", ["fifo", "folder", "endless", "socket name", "sparse"])
+def test_what_is_no_regular_file_is_never_read(tmp_path, kind, caplog):
+    Checkpoint(1, ARRAYS).save(tmp_path)
+    path = tmp_path / "round-000002.npz"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket name":
+        path.symlink_to(tmp_path / "not there")
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    assert Checkpoint.latest(tmp_path).server_round == 1
+    assert "round-000002.npz is no checkpoint" in caplog.text
+    for server_round in (3, 4, 5):  # nor does it keep later checkpoints from being tidied up
+        Checkpoint(server_round, ARRAYS).save(tmp_path)
+    assert Checkpoint.latest(tmp_path).server_round == 5
+    assert not (tmp_path / "round-000003.npz").exists()
+
+
+@pytest.mark.parametrize("lie", ["compressed", "shape", "directory"])
+def test_a_checkpoint_that_claims_an_absurd_size_is_refused_before_it_is_read(tmp_path, lie):
+    path = tmp_path / "round-000001.npz"
+    rounds = {"train": {}, "evaluate": {}, "server": {}}
+    history = {"rounds": rounds, "random": None}
+    head = {"format": "flwr-byz checkpoint 1", "round": 1, "names": ["w"], "history": history}
+    if lie == "compressed":
+        zeros = np.zeros(20_000_000)
+        np.savez_compressed(path, **{"head": np.array(json.dumps(head)), "array-0": zeros})
+    else:
+        np.savez(path, head=np.array(json.dumps(head)))
+        data = malformed.BAD_TENSORS["header claims 4 TB"] if lie == "shape" else b"\0" * 1000
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("array-0.npy", data)
+    if lie == "directory":
+        content = path.read_bytes()
+        place = content.rindex(b"PK\x01\x02") + 24  # the size of the last member
+        path.write_bytes(content[:place] + (2**31).to_bytes(4, "little") + content[place + 4 :])
+    tracemalloc.start()
+    with pytest.raises(DamagedCheckpoint, match=r"directory|size"):
+        Checkpoint.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, 7, [], [3, [1, 2], None], [3, ["x"] * 625, None], [9, [], None], [3, None, None]],
+)
+def test_a_random_state_that_cannot_be_used_is_logged_and_left_out(tmp_path, caplog, state):
+    Checkpoint(1, ARRAYS, random_state=state).save(tmp_path)
+    random.seed(5)
+    expected = random.getstate()
+    with closing(History.resume(tmp_path)) as history:
+        assert history.finished == 1
+    assert random.getstate() == expected
+    assert "the checkpoint's state of `random` cannot be used" in caplog.text
+
+
+def test_a_random_state_whose_last_part_is_broken_changes_nothing(tmp_path):
+    random.seed(6)
+    version, numbers, _ = random.getstate()
+    Checkpoint(1, ARRAYS, random_state=(version, numbers, "x")).save(tmp_path)
+    random.seed(5)
+    expected = random.getstate()
+    History.resume(tmp_path).close()
+    assert random.getstate() == expected
+
+
+def test_rounds_of_another_form_make_a_damaged_checkpoint(tmp_path):
+    Checkpoint(1, ARRAYS).save(tmp_path)
+    for rounds in ({}, {"train": [], "evaluate": {}, "server": {}}):
+        Checkpoint(2, ARRAYS, rounds).save(tmp_path)
+        assert Checkpoint.latest(tmp_path).server_round == 1
+
+
+def test_a_checkpoint_of_version_0_1_0_is_read(tmp_path):
+    rounds = {"train": {"1": {"loss": 0.5}}, "evaluate": {}, "server": {"0": [1.0, {}]}}
+    history = {"rounds": rounds, "random": random.getstate()}
+    names = list(ARRAYS)
+    head = {"format": "flwr-byz checkpoint 1", "round": 1, "names": names, "history": history}
+    columns = {f"array-{i}": array for i, array in enumerate(ARRAYS.values())}
+    np.savez(tmp_path / "round-000001.npz", head=np.array(json.dumps(head)), **columns)
+    with closing(History.resume(tmp_path)) as back:
+        assert (back.finished, back.train, back.server) == (1, {1: {"loss": 0.5}}, {0: [1.0, {}]})
+        assert all(same(back.arrays[name], ARRAYS[name]) for name in ARRAYS)
+
+
+# The lock. -------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from flwr_byz.history import History
+history = History.resume(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_server_in_the_folder_is_refused_until_the_first_is_closed(tmp_path):
+    first = History.resume(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="is in use: stop the server"):
+        History.resume(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="is in use"):
+        train(tmp_path, 1)
+    first.close()
+    first.close()
+    train(tmp_path, 1)
+    History.resume(tmp_path / "checkpoints").close()
+
+
+def test_a_server_of_another_process_holds_the_folder_until_it_is_killed(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="is in use"):
+            History.resume(tmp_path)
+        holder.kill()
+        holder.wait()
+        History.resume(tmp_path).close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_does_not_hold_the_folder(tmp_path):
+    history = History.resume(tmp_path)
+    ready, release = os.pipe(), os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(ready[1], b"x")
+        os.read(release[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        history.close()
+        History.resume(tmp_path).close()
+    finally:
+        os.write(release[1], b"x")
+        os.waitpid(child, 0)
+
+
+def test_a_history_that_cannot_be_resumed_lets_go_of_the_folder(tmp_path):
+    path = Checkpoint(1, ARRAYS).save(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is of another model"):
+            History.resume(tmp_path, {"w": np.zeros(2)})
+    path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(DamagedCheckpoint):
+            History.resume(tmp_path)
+
+
+def test_a_folder_on_a_file_system_without_locks_is_used_all_the_same(
+    tmp_path, monkeypatch, caplog
+):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(descriptor, operation):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    History.resume(tmp_path).close()
+    assert "cannot be locked against a second server" in caplog.text
+
+
+def test_a_classic_strategy_that_is_initialised_again_takes_its_own_folder(tmp_path):
+    strategy = ClassicStrategy(num_batches=1, checkpoints=tmp_path)
+    manager = SimpleClientManager()
+    strategy.initialize_parameters(manager)
+    strategy.initialize_parameters(manager)
+    with pytest.raises(ValueError, match="is in use"):
+        ClassicStrategy(num_batches=1, checkpoints=tmp_path).initialize_parameters(manager)
+    del strategy
+    ClassicStrategy(num_batches=1, checkpoints=tmp_path).initialize_parameters(manager)
 
 
 # The strategy. ---------------------------------------------------------------------------------
@@ -169,14 +353,14 @@ def test_a_resumed_training_can_be_longer_but_not_shorter(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = {name: array.numpy() for name, array in model().items()} | {"a1": np.zeros(6)}
-    Progress(tmp_path / "checkpoints").finish(2, other)
+    History(tmp_path / "checkpoints").finish(2, other)
     with pytest.raises(ValueError, match="is of another model"):
         train(tmp_path, 3)
 
 
 def test_an_array_s_name_counts(tmp_path):
     record = ArrayRecord({"x": Array(np.zeros((3, 4), "f4")), "a1": Array(np.zeros(5))})
-    Progress(tmp_path / "checkpoints").finish(2, {n: a.numpy() for n, a in record.items()})
+    History(tmp_path / "checkpoints").finish(2, {n: a.numpy() for n, a in record.items()})
     with pytest.raises(ValueError, match="is of another model"):
         train(tmp_path, 3)
 
@@ -276,10 +460,11 @@ def test_a_classic_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 def test_a_metric_that_no_checkpoint_can_hold_is_null_there_and_named(tmp_path, caplog):
-    progress = Progress(tmp_path)
-    progress.train[1] = {"blob": b"1", "loss": 0.5}
-    progress.finish(1, ARRAYS)
-    assert Progress.resume(tmp_path).train == {1: {"blob": None, "loss": 0.5}}
+    history = History(tmp_path)
+    history.train[1] = {"blob": b"1", "loss": 0.5}
+    history.finish(1, ARRAYS)
+    with closing(History.resume(tmp_path)) as back:
+        assert back.train == {1: {"blob": None, "loss": 0.5}}
     assert "not the metric b'1'" in caplog.text
 
 
@@ -306,7 +491,7 @@ def test_the_clients_that_are_drawn_are_those_of_a_training_that_is_not_stopped(
             drawn.setdefault(server_round, set()).add(node)
             return drift(3 + node, server_round, arrays)
 
-        with contextlib.suppress(Stop):
+        with suppress(Stop):
             train(folder, 6, reply, 20, fraction_train=0.3)
         return drawn
 

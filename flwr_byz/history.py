@@ -1,0 +1,301 @@
+"""The rounds of a training, kept in a folder so that a server that was stopped can go on.
+
+Each finished round is a checkpoint, a file ``round-000012.npz`` that holds the model and a head in
+JSON: the metrics of all rounds so far, and the state of Python's `random`, with which Flower draws
+the clients of a round. The newest two are kept. A lock keeps a second server out of the folder.
+"""
+
+import json
+import os
+import random
+import re
+import sys
+import weakref
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from logging import ERROR, INFO, WARNING
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from .payload import read_npy
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+Arrays = Mapping[str, NDArray[Any]]
+Rounds = dict[int, Any]
+
+_FORMAT = "flwr-byz checkpoint 1"
+_NAME = re.compile(r"round-(\d{6,})\.npz")
+_KINDS = ("train", "evaluate", "server")
+_KEPT = 2
+
+
+@dataclass(eq=False)
+class History:
+    """The rounds of a training so far: what a strategy of either API replays after a restart.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where a checkpoint is written after each round; None for nowhere.
+    finished : int
+        The last round that was finished before this start; −1 where there was none.
+    arrays : mapping of str to ndarray
+        The model after that round.
+    train, evaluate, server : dict
+        Metrics by round: of the training, of the evaluation by clients, and of the one at the
+        server. What JSON has no form for is null in a checkpoint.
+    """
+
+    folder: Path | None = None
+    finished: int = -1
+    arrays: Arrays = field(default_factory=dict)
+    train: Rounds = field(default_factory=dict)
+    evaluate: Rounds = field(default_factory=dict)
+    server: Rounds = field(default_factory=dict)
+    _release: Callable[[], object] | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def resume(cls, folder: Path | None, initial: Arrays | None = None) -> "History":
+        """Lock a folder and go on from its newest checkpoint; begin where there is none.
+
+        The lock is held until `close`, or until the process ends, however it ends.
+
+        Raises
+        ------
+        ValueError
+            Where another server uses the folder, where its model differs from the initial one in
+            names, dtypes, shapes or their order, or where no checkpoint of several is whole.
+        OSError
+            Where the folder cannot be written to.
+        """
+        history = cls(folder)
+        if folder is not None:
+            history._lock(folder)
+            try:
+                if checkpoint := Checkpoint.latest(folder):
+                    history._go_on(checkpoint, initial)
+            except BaseException:
+                history.close()
+                raise
+        return history
+
+    def close(self) -> None:
+        """Let other servers use the folder."""
+        if self._release:
+            self._release()
+
+    def finish(self, server_round: int, arrays: Arrays) -> None:
+        """Write a checkpoint of a round that is finished.
+
+        Raises
+        ------
+        OSError
+            Where that of round 0 cannot be written. Later on an error of the disk is logged: it
+            must not end a training.
+        """
+        if self.folder is None:
+            return
+        rounds = dict(zip(_KINDS, (self.train, self.evaluate, self.server), strict=True))
+        try:
+            Checkpoint(server_round, arrays, rounds, random.getstate()).save(self.folder)
+        except OSError as error:
+            if server_round == 0:
+                raise
+            log(ERROR, "round %d is not in a checkpoint: %s", server_round, error)
+
+    def _go_on(self, checkpoint: "Checkpoint", initial: Arrays | None) -> None:
+        form, given = _form(checkpoint.arrays), None if initial is None else _form(initial)
+        if given not in (None, form):
+            raise ValueError(
+                f"the checkpoint in {self.folder} is of another model: {form}, where the initial "
+                f"one is {given}"
+            )
+        log(INFO, "going on after round %d of %s", checkpoint.server_round, self.folder)
+        self.finished, self.arrays = checkpoint.server_round, checkpoint.arrays
+        self.train, self.evaluate, self.server = checkpoint.rounds.values()
+        _set_random(checkpoint.random_state)
+
+    def _lock(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._release = weakref.finalize(self, os.close, descriptor)
+        if sys.platform != "win32":  # a process that is forked must not hold the lock
+            os.register_at_fork(after_in_child=self._release)
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            self.close()
+            raise ValueError(
+                f"the folder {folder} is in use: stop the server that uses it (or delete its "
+                "strategy, where that is in this process), or give another folder"
+            ) from None
+        except OSError as error:
+            log(WARNING, "%s cannot be locked against a second server: %s", folder, error)
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be read; its text says which file, and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The state of a training after a round, as a file has it.
+
+    Attributes
+    ----------
+    server_round : int
+        The last round that was finished.
+    arrays : mapping of str to ndarray
+        The model, in its order.
+    rounds : mapping
+        Metrics by round, of the kinds "train", "evaluate" and "server", in this order.
+    random_state : object
+        What `random.getstate` returned; of a file, unchecked.
+    """
+
+    server_round: int
+    arrays: Arrays
+    rounds: Mapping[str, Rounds] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
+    random_state: Any = None
+
+    def save(self, folder: Path) -> Path:
+        """Write the file: whole or not at all, even where power fails.
+
+        What JSON has no form for is null in the file, and named in the log.
+
+        Raises
+        ------
+        OSError
+            Where the folder cannot be written to.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"round-{self.server_round:06}.npz"
+        head = {
+            "format": _FORMAT,
+            "round": self.server_round,
+            "names": list(self.arrays),
+            "history": {"rounds": self.rounds, "random": self.random_state},
+        }
+        columns = {f"array-{i}": array for i, array in enumerate(self.arrays.values())}
+        unfinished = path.with_suffix(".unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                text = json.dumps(head, default=_plain)
+                np.savez(file, head=np.array(text), **columns)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            for rest in folder.glob("*.unfinished"):
+                rest.unlink(missing_ok=True)
+        _sync_folder(folder)
+        older = [old for number, old in _by_age(folder) if number < self.server_round]
+        for old in filter(Path.is_file, older[_KEPT - 1 :]):
+            old.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> "Checkpoint":
+        """Read a file that `save` wrote, and check its bytes (CRC-32, as zip files have it).
+
+        Nothing is unpickled, and no more is read than the file takes on the disk.
+
+        Raises
+        ------
+        DamagedCheckpoint
+            Where it is cut off, changed, or something else.
+        """
+        try:
+            if not path.is_file():
+                raise ValueError("it is no file")
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+                size = sum(entry.file_size for entry in entries)
+                if size > path.stat().st_size or any(entry.compress_type for entry in entries):
+                    raise ValueError(f"it is not of the {size} bytes that its directory says")
+                head = json.loads(str(read_npy(archive.read("head.npy"), "head")))
+                if head["format"] != _FORMAT:
+                    raise ValueError(f"its format is {head['format']!r}, not {_FORMAT!r}")
+                arrays = {
+                    name: read_npy(archive.read(f"array-{i}.npy"), name)
+                    for i, name in enumerate(head["names"])
+                }
+            rounds = {
+                kind: {int(n): metrics for n, metrics in head["history"]["rounds"][kind].items()}
+                for kind in _KINDS
+            }
+            return cls(int(head["round"]), arrays, rounds, head["history"].get("random"))
+        except Exception as error:  # what a damaged zip file makes its readers raise is not listed
+            raise DamagedCheckpoint(f"{path} is no checkpoint that can be used: {error}") from error
+
+    @classmethod
+    def latest(cls, folder: Path) -> "Checkpoint | None":
+        """Read the newest checkpoint of a folder that is whole; None where none was ever written.
+
+        A damaged one is named in the log, and the one before it taken.
+
+        Raises
+        ------
+        DamagedCheckpoint
+            Where there are checkpoints and every one is damaged: to start anew, empty the folder.
+        """
+        damaged = None
+        for _, path in _by_age(folder):
+            try:
+                return cls.read(path)
+            except DamagedCheckpoint as error:
+                log(WARNING, "%s; the one before it is tried", error)
+                damaged = error
+        if damaged is None:
+            return None
+        text = f"no checkpoint in {folder} is whole; to start anew, empty the folder"
+        raise DamagedCheckpoint(text) from damaged
+
+
+def _form(arrays: Arrays) -> list[tuple[str, str, tuple[int, ...]]]:
+    return [(name, str(array.dtype), array.shape) for name, array in arrays.items()]
+
+
+def _set_random(state: Any) -> None:
+    before = random.getstate()
+    try:
+        version, numbers, gauss = state
+        random.setstate((version, tuple(numbers), None if gauss is None else float(gauss)))
+    except Exception as error:  # whatever `random` trips over
+        random.setstate(before)
+        log(WARNING, "the checkpoint's state of `random` cannot be used: %s", error)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    log(WARNING, "a checkpoint holds numbers and text, not the metric %.60r", value)
+    return None
+
+
+def _by_age(folder: Path) -> list[tuple[int, Path]]:
+    """List the checkpoints of a folder and their rounds, the newest first."""
+    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("*.npz"))
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last; Windows, which cannot open folders, does so by itself."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
