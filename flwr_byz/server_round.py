@@ -387,9 +387,14 @@ class ServerRound(Generic[Payload]):
         self,
         payloads: Sequence[tuple[ClientId, Evaluation]],
         read_metrics: Callable[[Evaluation], Mapping[str, object]],
+        asked: frozenset[ClientId] | None = None,
     ) -> list[tuple[Evaluation, Mapping[str, object]]]:
-        """Return the evaluation replies that are well-formed and their metrics, in client order."""
-        opened = _open_all(payloads, read_metrics, _Rejections())
+        """Return the evaluation replies that are well-formed and their metrics, in client order.
+
+        Those of clients that were not asked, or that answered twice, are left out; where `asked` is
+        None, nobody knows who was.
+        """
+        opened = _open_all(payloads, read_metrics, _Rejections(), asked)
         opened.sort(key=lambda item: self._order(item[0]))
         return [(payload, metrics) for _, payload, metrics in opened]
 

@@ -75,6 +75,10 @@ class Settings:
         """
         return (num_batches - 1) // 2 if self.num_byzantine is None else num_hidden
 
+    def least_to_outvote(self, num_replies: int) -> int:
+        """Return how many of so many clients outvote q: 2q + 1, or more than half of them."""
+        return num_replies // 2 + 1 if self.num_byzantine is None else 2 * self.num_byzantine + 1
+
     def outvotes(self, num_replies: int) -> bool:
         """Tell whether so many replies can outvote q; say in the log where they cannot."""
         if self.num_byzantine is not None and 0 < num_replies <= 2 * self.num_byzantine:

@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.common import Parameters
 from rich.progress import Progress
 
-from flwr_byz.metrics import aggregate_metrics, agreed_metrics
+from flwr_byz.metrics import common_metrics, robust_metrics
 from flwr_byz.payload import (
     MalformedReply,
     arrays_layout,
@@ -185,9 +185,9 @@ def read_metrics(rng):
         RecordDict({"metrics": MetricRecord(claims[0])})  # what Flower lets through at all
     except (TypeError, ValueError, OverflowError):
         return
-    agreed = [metrics for metrics in agreed_metrics(claims) if metrics is not None]
-    if agreed:
-        for value in aggregate_metrics(agreed, 1).values():
+    aggregated, _ = robust_metrics(claims, 2, lambda num_reporters: 1)
+    for metrics in [aggregated, *common_metrics(claims, 2)]:
+        for value in (metrics or {}).values():
             assert np.isfinite(np.asarray(value, np.float64)).all()
 
 

@@ -14,7 +14,7 @@ from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrateg
 from .answering_grid import drift, summary, train
 from .malformed import fit_res
 from .server import classic_round, message_round
-from .test_checkpoint import Stop, classic_train
+from .test_history import Stop, classic_train
 
 VECTORS = np.random.default_rng(0).normal(size=(13, 40))
 MODEL = [np.zeros(40)]

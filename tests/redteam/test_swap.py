@@ -3,6 +3,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common import ndarrays_to_parameters
 from flwr.server import strategy as classic
 from flwr.serverapp import strategy as message
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from flwr_byz.redteam.outcome import OURS
 from flwr_byz.redteam.swap import classic_swap, message_swap
@@ -35,7 +36,7 @@ def test_message_options_are_carried_over_and_the_rule_is_ours():
     assert (ours.weighted_by_key, ours.arrayrecord_key) == ("weight", "model")
     assert ours.configrecord_key == "settings"
     assert ours.train_metrics_aggr_fn is metrics
-    assert ours.evaluate_metrics_aggr_fn == ours._aggregate_metrics  # Flower's default is no wish
+    assert ours.evaluate_metrics_aggr_fn is aggregate_metricrecords  # for which ours is robust
 
 
 def test_classic_options_are_carried_over_and_the_rule_is_ours():

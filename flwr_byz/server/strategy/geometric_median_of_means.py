@@ -6,7 +6,6 @@ from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast
 
-from flwr.app import MetricRecordValues
 from flwr.common import (
     Code,
     DisconnectRes,
@@ -35,7 +34,7 @@ from ...audit import AuditTrail
 from ...bounded_pull import room_for
 from ...history import History
 from ...logs import escaped
-from ...metrics import aggregate_metrics, agreed_metrics, median_of_means
+from ...metrics import common_metrics, median_of_means, robust_metrics
 from ...payload import (
     Layout,
     MalformedReply,
@@ -138,6 +137,7 @@ class GeometricMedianOfMeans(FedAvg):
         self.audit = None if audit is None else AuditTrail(Path(audit))
         self._history = History()
         self._evaluated: Parameters | None = None
+        self._evaluating: frozenset[str] | None = None
         self._round = ServerRound[FitRes](
             self.settings, _layout_of, _open, audited=audit is not None
         )
@@ -222,17 +222,18 @@ class GeometricMedianOfMeans(FedAvg):
             [(client.cid, result) for client, result in results],
             [None if isinstance(f, BaseException) else f[0].cid for f in failures],
         )
+        model = outcome.model
+        if outcome.report["byz-rejected"] and not self.accept_failures:
+            model = None
         metrics, num_rejected = self._metrics(
-            self.fit_metrics_aggregation_fn or self._aggregate_metrics,
-            [(reply.payload.num_examples, reply.metrics) for reply in outcome.replies],
+            self.fit_metrics_aggregation_fn,
+            [(r.payload.num_examples, r.metrics) for r in outcome.replies] if model else [],
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
         self._history.train[server_round] = metrics
         if self.audit is not None:
             self.audit.write(server_round, outcome.record)
-        if outcome.model is None or (outcome.report["byz-rejected"] and not self.accept_failures):
-            return None, metrics
-        return to_parameters(outcome.model), metrics
+        return None if model is None else to_parameters(model), metrics
 
     def evaluate(
         self, server_round: int, parameters: Parameters
@@ -258,6 +259,7 @@ class GeometricMedianOfMeans(FedAvg):
         if not instructions:
             self._finish(server_round, parameters)
         self._evaluated = parameters
+        self._evaluating = frozenset(client.cid for client, _ in instructions)
         return _guarded(instructions, parameters)
 
     def aggregate_evaluate(
@@ -288,45 +290,45 @@ class GeometricMedianOfMeans(FedAvg):
         if not self.accept_failures and failures:
             return None, {}
         valid = self._round.open_metrics(
-            [(client.cid, result) for client, result in results], _read_loss
+            [(client.cid, result) for client, result in results], _read_loss, self._evaluating
         )
         if not self.settings.outvotes(len(valid)):
             return None, {}
         losses = [float(result.loss) for result, _ in valid]
         loss = float(median_of_means(losses, self.settings.batches_for(len(losses))))
         metrics, _ = self._metrics(
-            self.evaluate_metrics_aggregation_fn or self._aggregate_metrics,
+            self.evaluate_metrics_aggregation_fn,
             [(result.num_examples, result.metrics) for result, _ in valid],
         )
         return loss, metrics
 
     def _metrics(
-        self,
-        aggregate: MetricsAggregationFn,
-        claims: Sequence[tuple[int, Mapping[str, object]]],
+        self, custom: MetricsAggregationFn | None, claims: Sequence[tuple[int, object]]
     ) -> tuple[dict[str, Scalar], int]:
-        """Aggregate the metrics that most clients agree on; also count the clients that do not."""
-        agreed = agreed_metrics([metrics for _, metrics in claims])
-        kept = [
+        """Aggregate metrics that enough clients report; also count those left out."""
+        if not claims:
+            return {}, 0
+        reported = [metrics for _, metrics in claims]
+        least = self.settings.least_to_outvote(len(claims))
+        if custom is None:
+            metrics, num_rejected = robust_metrics(
+                reported, least, self.settings.batches_for, {self.settings.group_by_key}
+            )
+            return cast(dict[str, Scalar], metrics), num_rejected
+        given = [
             (num_examples, cast(dict[str, Scalar], metrics))
-            for (num_examples, _), metrics in zip(claims, agreed, strict=True)
+            for (num_examples, _), metrics in zip(
+                claims, common_metrics(reported, least), strict=True
+            )
             if metrics is not None
         ]
-        num_rejected = len(claims) - len(kept)
+        num_rejected = len(claims) - len(given)
         try:
-            return dict(aggregate(kept)), num_rejected
+            return dict(custom(given)), num_rejected
         except Exception as error:  # a caller's function, fed with clients' claims
-            log(
-                ERROR, "the metrics of this round could not be aggregated: %s", escaped(repr(error))
-            )
+            text = escaped(repr(error))
+            log(ERROR, "the metrics of this round could not be aggregated: %s", text)
             return {}, num_rejected
-
-    def _aggregate_metrics(self, claims: list[tuple[int, dict[str, Scalar]]]) -> dict[str, Scalar]:
-        num_batches = self.settings.batches_for(len(claims)) if claims else 1
-        metrics = [cast(dict[str, MetricRecordValues], metrics) for _, metrics in claims]
-        aggregated = aggregate_metrics(metrics, num_batches)
-        aggregated.pop(self.settings.group_by_key or "", None)
-        return cast(dict[str, Scalar], aggregated)
 
 
 class _Nobody(ClientProxy):
@@ -383,7 +385,7 @@ def _layout_of(result: FitRes) -> Layout:
 def _open(result: FitRes, layout: Layout) -> tuple[Model, Mapping[str, object]]:
     model = read_parameters(result.parameters, layout)
     check_num_examples(result.num_examples, "num_examples")
-    return model, result.metrics
+    return model, result.metrics if isinstance(result.metrics, Mapping) else {}
 
 
 def _read_loss(result: EvaluateRes) -> Mapping[str, object]:

@@ -20,6 +20,7 @@ from flwr.app import (
 )
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore import log
 from numpy.typing import NDArray
 
@@ -28,7 +29,7 @@ from ...audit import AuditTrail
 from ...history import History
 from ...identity import ClientId
 from ...logs import escaped
-from ...metrics import aggregate_metrics, agreed_metrics
+from ...metrics import Metrics, common_metrics, robust_metrics
 from ...payload import (
     Layout,
     MalformedReply,
@@ -111,10 +112,13 @@ class GeometricMedianOfMeans(FedAvg):
         A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
-        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. Metrics
-        aggregation functions see only metrics that most clients report as finite numbers; the default ones take the
-        median of batch means. `weighted_by_key` names a claim of the client's: it has to be a
-        positive finite number, and weighs nothing.
+        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. By default
+        each metric is aggregated by itself, over the clients that report it as finite numbers, where
+        these outvote q: the median of batch means. Metrics aggregation functions see only clients
+        that report the same metrics, of which as many are chosen as those clients still outvote q.
+        (More than 2q clients outvote q; with `num_batches` alone, more than half of those that
+        answered.) `weighted_by_key` names a claim of the client's: it has to be a positive finite
+        number, and weighs nothing.
 
     Raises
     ------
@@ -130,12 +134,14 @@ class GeometricMedianOfMeans(FedAvg):
 
     Each round's training metrics hold, beside the clients' own: "byz-clients" (m),
     "byz-batches" (with at least one reply), "byz-missing" (silent clients), "byz-rejected"
-    (malformed and error replies), "byz-metrics-rejected", "byz-trimmed" (batches, those whose sum
-    overflowed among them), "byz-bound" (by how many times the honest batches' largest distance from
-    any place the aggregate can lie off it, see `flwr_byz.theory.sharp_c_alpha`: for q among the
-    batches kept, less what has shown itself; without q, for the most that those outvote), "byz-gap"
-    (certified, before the model is rounded to its dtypes), "byz-iterations" and
-    "byz-aggregate-norm" (of the gradient, or of the update).
+    (malformed and error replies), "byz-metrics-rejected" (accepted replies of which no metric is
+    aggregated, or that a metrics aggregation function is not given), "byz-trimmed" (batches),
+    "byz-bound" (by how many times the honest batches' largest distance from any point the aggregate
+    can lie off it, see `flwr_byz.theory.sharp_c_alpha`: for q among the batches kept, less what has
+    shown itself; without q, for the most that those outvote), "byz-gap" (certified, before the
+    model is rounded to its dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or
+    of the update). Clients' metrics of such names are ignored, and where the model is kept, so are
+    all metrics of clients.
     """
 
     def __init__(
@@ -178,14 +184,11 @@ class GeometricMedianOfMeans(FedAvg):
             "min_available_nodes": max(2, self.settings.min_clients),
         }
         super().__init__(**(defaults | options))
-        self.train_metrics_aggr_fn = options.get("train_metrics_aggr_fn") or self._aggregate_metrics
-        self.evaluate_metrics_aggr_fn = (
-            options.get("evaluate_metrics_aggr_fn") or self._aggregate_metrics
-        )
         self._round = ServerRound[RecordDict](
             self.settings, self._layout_of, self._open, audited=audit is not None
         )
         self._sent_messages: list[Message] = []
+        self._sent_evaluations: list[Message] | None = None
         self._history = History()
         self._timeout, self._has_begun = 0.0, False
 
@@ -290,16 +293,7 @@ class GeometricMedianOfMeans(FedAvg):
             last = server_round == self._history.finished
             arrays = _array_record(self._history.arrays) if last else None
             return arrays, _record(self._history.train.get(server_round))
-        clients = {
-            m.metadata.message_id: m.metadata.dst_node_id
-            for m in self._sent_messages
-            if m.metadata.message_id  # filled in when Flower pushes the message
-        }
-
-        def client_of(message: Message) -> ClientId:
-            metadata = message.metadata
-            return clients.get(metadata.reply_to_message_id, metadata.src_node_id)
-
+        client_of = _senders(self._sent_messages)
         if self.streaming:
             outcome = self._round.fold(
                 server_round,
@@ -314,7 +308,8 @@ class GeometricMedianOfMeans(FedAvg):
                 [client_of(m) for m in replies if m.has_error()],
             )
         metrics, num_rejected = self._metrics(
-            self.train_metrics_aggr_fn, [(r.payload, r.metrics) for r in outcome.replies]
+            self.train_metrics_aggr_fn,
+            [(r.payload, r.metrics) for r in outcome.replies] if outcome.model else [],
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
         self._history.train[server_round] = dict(metrics)
@@ -326,12 +321,14 @@ class GeometricMedianOfMeans(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Configure the next round of federated evaluation."""
+        self._sent_evaluations = []
         if server_round <= self._history.finished or self.fraction_evaluate == 0.0:
             return []
         nodes = self._nodes(grid, max(self.min_available_nodes, self.min_evaluate_nodes))
-        if nodes is None:
-            return []
-        return super().configure_evaluate(server_round, arrays, config, nodes)
+        if nodes is not None:
+            sent = super().configure_evaluate(server_round, arrays, config, nodes)
+            self._sent_evaluations = list(sent)
+        return self._sent_evaluations
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -342,10 +339,13 @@ class GeometricMedianOfMeans(FedAvg):
         """
         if server_round <= self._history.finished:
             return _record(self._history.evaluate.get(server_round))
-        payloads: list[tuple[ClientId, RecordDict]] = [
-            (m.metadata.src_node_id, m.content) for m in replies if not m.has_error()
-        ]
-        valid = self._round.open_metrics(payloads, self._read_metrics)
+        sent = self._sent_evaluations
+        client_of = _senders(sent or [])
+        valid = self._round.open_metrics(
+            [(client_of(m), m.content) for m in replies if not m.has_error()],
+            self._read_metrics,
+            None if sent is None else frozenset(m.metadata.dst_node_id for m in sent),
+        )
         if not self.settings.outvotes(len(valid)):
             return None
         metrics, _ = self._metrics(self.evaluate_metrics_aggr_fn, valid)
@@ -394,29 +394,29 @@ class GeometricMedianOfMeans(FedAvg):
         aggregate: MetricsAggregation,
         replies: Sequence[tuple[RecordDict, Mapping[str, object]]],
     ) -> tuple[MetricRecord, int]:
-        """Aggregate the metrics that most replies agree on; also count the replies that do not."""
-        agreed = agreed_metrics([claims for _, claims in replies])
+        """Aggregate metrics that enough replies report; also count those left out."""
+        if not replies:
+            return MetricRecord(), 0
+        claims = [metrics for _, metrics in replies]
+        least = self.settings.least_to_outvote(len(claims))
+        if aggregate is aggregate_metricrecords:  # Flower's default, which one client can poison
+            no_metrics = {self.weighted_by_key, self.settings.group_by_key}
+            metrics, num_rejected = robust_metrics(
+                claims, least, self.settings.batches_for, no_metrics
+            )
+            return MetricRecord(metrics), num_rejected
         contents = [
             _with_metrics(content, metrics)
-            for (content, _), metrics in zip(replies, agreed, strict=True)
+            for (content, _), metrics in zip(replies, common_metrics(claims, least), strict=True)
             if metrics is not None
         ]
         num_rejected = len(replies) - len(contents)
         try:
-            return aggregate(contents, self.weighted_by_key), num_rejected
+            return MetricRecord(dict(aggregate(contents, self.weighted_by_key))), num_rejected
         except Exception as error:  # a caller's function, fed with clients' claims
-            log(
-                ERROR, "the metrics of this round could not be aggregated: %s", escaped(repr(error))
-            )
+            text = escaped(repr(error))
+            log(ERROR, "the metrics of this round could not be aggregated: %s", text)
             return MetricRecord(), num_rejected
-
-    def _aggregate_metrics(self, contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
-        metrics = [next(iter(_records(c, MetricRecord).values())) for c in contents]
-        num_batches = self.settings.batches_for(len(metrics)) if metrics else 1
-        aggregated = aggregate_metrics(metrics, num_batches)
-        for no_measure in (weighted_by_key, self.settings.group_by_key):
-            aggregated.pop(no_measure or "", None)
-        return MetricRecord(aggregated)
 
 
 @dataclass(frozen=True)
@@ -428,6 +428,20 @@ class _Roster:
     def get_node_ids(self) -> Sequence[int]:
         """Return the ids of the nodes."""
         return self.node_ids
+
+
+def _senders(sent: Sequence[Message]) -> Callable[[Message], ClientId]:
+    """Return what tells the node that a message was sent to from the reply to it."""
+    nodes = {
+        m.metadata.message_id: m.metadata.dst_node_id
+        for m in sent
+        if m.metadata.message_id  # filled in when Flower pushes the message
+    }
+
+    def client_of(reply: Message) -> ClientId:
+        return nodes.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+
+    return client_of
 
 
 def _numpy_arrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
@@ -453,7 +467,7 @@ def _drop_arrays(content: RecordDict) -> None:
         del content[name]
 
 
-def _with_metrics(content: RecordDict, metrics: dict[str, MetricRecordValues]) -> RecordDict:
-    """Return the content with its one MetricRecord cut down to the metrics agreed on."""
+def _with_metrics(content: RecordDict, metrics: Metrics) -> RecordDict:
+    """Return the content with its one MetricRecord cut down to some metrics."""
     (name,) = _records(content, MetricRecord)
     return RecordDict({**content, name: MetricRecord(metrics)})
