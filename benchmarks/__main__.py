@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flwr_byz.aggregation import geometric_median
-from flwr_byz.aggregation._threads import num_threads
+from flwr_byz.aggregation.threads import num_threads
 
 from . import contestants, measure, report
 from .contestants import OURS, ROOFLINE, Contestant, Replies

@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from flwr_byz.aggregation import geometric_median
-from flwr_byz.aggregation._threads import map_in_threads
+from flwr_byz.aggregation.threads import map_in_threads
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
 
@@ -101,7 +101,7 @@ class Replies:
 
 def read_all_write_one(replies: Replies) -> NDArray[np.float32]:
     """Read every reply once with all cores and write one vector: no aggregation can be faster."""
-    map_in_threads(lambda vector: vector.max(), replies.vectors)
+    list(map_in_threads(lambda vector: vector.max(), replies.vectors))
     return replies.vectors[0].copy()
 
 

@@ -5,7 +5,8 @@ model's), is never unpickled, and never makes the reader allocate more than the 
 does not match the model's own names, shapes and sizes is a `MalformedReply`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from io import BytesIO
@@ -189,6 +190,15 @@ def arrays_layout(record: ArrayRecord) -> Layout:
         its header says.
     """
     return _layout({name: _npy_bytes(array) for name, array in record.items()})
+
+
+def most_common_layout(layouts: Iterable[Layout | None]) -> Layout | None:
+    """Take a vote on the layout, for a server that does not know what it sent; None where none is.
+
+    Ties go by the layouts' text, whatever the order of replies.
+    """
+    votes = Counter(layout for layout in layouts if layout is not None)
+    return max(votes, key=lambda layout: (votes[layout], repr(layout)), default=None)
 
 
 def to_parameters(model: Model) -> Parameters:

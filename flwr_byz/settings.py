@@ -8,14 +8,10 @@ from typing import Literal
 from flwr.supercore import log
 
 from .aggregation import num_batches
-from .aggregation._threads import num_threads
+from .aggregation.batches import check_count, check_honest_majority
 from .aggregation.geometric_median import check_gamma
-from .aggregation.median_of_means import (
-    TrimNorm,
-    check_count,
-    check_outvoted,
-    check_trim_norm,
-)
+from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
+from .aggregation.threads import num_threads
 from .theory import c_alpha, sharp_c_alpha
 
 
@@ -31,6 +27,7 @@ class Settings:
     gamma: float = 1e-9
     group_by_key: str | None = None
     bucketing_seed: int | None = None
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         if self.num_byzantine is None and self.num_batches is None:
@@ -39,7 +36,7 @@ class Settings:
         check_count("num_batches", self.num_batches, least=1)
         check_count("bucketing_seed", self.bucketing_seed, least=0)
         if self.num_batches is not None:
-            check_outvoted(self.num_byzantine, self.num_batches)
+            check_honest_majority(self.num_byzantine, self.num_batches)
         if self.reply not in ("weights", "gradients"):
             raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
         if not 0 < self.server_learning_rate < float("inf"):
@@ -48,6 +45,11 @@ class Settings:
             )
         check_trim_norm(self.trim_norm)
         check_gamma(self.gamma)
+        if self.streaming and self.group_by_key is not None:
+            raise ValueError(
+                "streaming and group_by_key exclude each other: a reply can be added to its batch "
+                "on arrival only where batches are known beforehand"
+            )
         num_threads()  # an environment that names none is refused now, not in mid-round
 
     @property
@@ -128,13 +130,13 @@ class Settings:
         alpha = self.hidden_among(num_kept, num_hidden) / num_kept
         return sharp_c_alpha(alpha) if alpha < 0.5 else inf
 
-    def promise(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
-        """Say what k is for m clients, and what is promised where so many batches are kept."""
+    def guarantee(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
+        """Say how far attacks can move the aggregate, of so many clients and batches kept."""
         k = self.batches_for(num_clients)
         if num_clients < self.min_clients:
             return (
                 f"{num_clients} clients are too few for these settings, which need "
-                f"{self.min_clients}: nothing is promised"
+                f"{self.min_clients}: there is no guarantee"
             )
         q = self.hidden_among(num_kept, num_hidden)
         if num_kept <= 2 * q:

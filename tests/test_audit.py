@@ -198,10 +198,11 @@ def test_a_strategy_that_starts_again_scores_anew(tmp_path):
 
 def test_a_classic_strategy_that_is_initialised_again_scores_anew(tmp_path):
     strategy = ClassicStrategy(num_batches=3, audit=tmp_path / "audit.jsonl")
-    strategy.audit.write(1, record(a=Verdict("rejected"), b=used(1.0)))
+    trail = strategy._server.audit
+    trail.write(1, record(a=Verdict("rejected"), b=used(1.0)))
     strategy.initialize_parameters(SimpleClientManager())
-    strategy.audit.write(1, record(a=used(1.0), b=used(1.0)))
-    assert audit.read(strategy.audit.path)[-1]["clients"]["a"]["rounds"] == 1
+    trail.write(1, record(a=used(1.0), b=used(1.0)))
+    assert audit.read(trail.path)[-1]["clients"]["a"]["rounds"] == 1
 
 
 def test_numpy_that_raises_does_not_stop_a_trail(tmp_path):
@@ -248,5 +249,4 @@ def test_a_disk_that_refuses_does_not_end_the_training(tmp_path, caplog):
 
 def test_no_trail_costs_nothing(tmp_path):
     strategy = ClassicStrategy(num_batches=3)
-    assert strategy.audit is None
-    assert not strategy._round.audited
+    assert strategy._server.audit is None

@@ -113,12 +113,12 @@ def test_a_round_in_which_most_sums_overflow_does_not_end_the_run(api):
 
 def test_clients_at_the_end_of_float64_do_not_end_the_run():
     vectors = np.random.default_rng(0).normal(size=(15, 50))
-    honest = geometric_median_of_means(vectors[3:], 4).point
     vectors[:3] = np.finfo("f8").max
     result = geometric_median_of_means(vectors, 5)
-    assert result.trimmed.tolist() == [True, False, False, False, False]
-    assert result.batch_weights[0] == 0.0
-    assert np.allclose(result.point, honest)
+    assert result.gap <= 1e-9
+    assert result.batch_weights[0] <= 1e-100
+    radius = np.linalg.norm([b.mean(axis=0) for b in np.split(vectors[3:], 4)], axis=1).max()
+    assert np.linalg.norm(result.point) <= 1.04 * radius  # alpha = 1/5
 
 
 @APIS
@@ -160,8 +160,8 @@ def test_whatever_a_solver_raises_keeps_the_model(monkeypatch, caplog, api, erro
 
     for name in ("eigh", "eigvalsh", "qr", "norm", "solve"):
         monkeypatch.setattr(np.linalg, name, fail)
-    vectors = np.random.default_rng(0).normal(size=(10, DIM)).astype("f4")
-    model, metrics = play(api, vectors, num_batches=5)
+    vectors = np.random.default_rng(0).normal(size=(10, 4)).astype("f4")
+    model, metrics = play(api, vectors, [np.zeros(4, "f4")], num_batches=5)
     assert model is None
     assert metrics["byz-batches"] == 5
     assert "the model is kept" in caplog.text

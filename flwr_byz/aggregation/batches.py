@@ -113,3 +113,20 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
             raise ValueError(f"{name} must be at least 0, got {value}")
     order = np.random.default_rng([seed, server_round]).permutation(len(clients))
     return [clients[place] for place in order]
+
+
+def check_count(name: str, value: int | None, *, least: int) -> None:
+    """Raise ValueError where a value is neither None nor an integer of at least that."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def check_honest_majority(num_byzantine: int | None, num_batches: int) -> None:
+    """Raise ValueError where q Byzantine batches are half of k or more."""
+    if num_byzantine is not None and num_batches <= 2 * num_byzantine:
+        raise ValueError(
+            f"num_batches must be at least 2·num_byzantine + 1 = {2 * num_byzantine + 1}, got "
+            f"{num_batches}"
+        )

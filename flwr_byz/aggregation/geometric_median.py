@@ -1,43 +1,23 @@
 """The (1+γ)-approximate geometric median (the paper's equation 6), with a certificate."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._batch_means import BatchMeans, Block, Vector, find_centre
-from ._coordinates import (
-    central_row,
-    coordinatewise_median,
-    gram_coordinates,
-    plain_coordinates,
-    qr_coordinates,
-)
-from ._in_blocks import search
-from ._minimise import (
-    candidate_free_sets,
-    certified_gap,
-    met_points,
-    minimise,
-    pulls,
-    remaining_force,
-)
-from ._vectors import (
-    Vectors,
-    as_vectors,
-    block,
-    check_finite,
-    column_blocks,
-    norms,
-    power_of_two_scale,
-)
+from .careful import Median, careful_median
+from .certificate import curvature_gap, residual_bound
+from .gram import gram, offset_products, relative_error
+from .pre_aggregation import RowMap, map_products, map_rows, map_weights
+from .rows import ReplyRows, Rows, StoredRows
+from .solvers import weiszfeld
+from .threads import one_blas_thread
+from .vectors import Vectors, as_vectors, check_finite
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_UNIT = float(np.finfo(np.float64).eps)
-_ROUNDING = 16 * _UNIT
-_FAR = 2.0**40  # times as far as most of the mass
-_SAFE = 2.0**-64  # distances of vectors that are scaled by it do not overflow
+_SUMMED = 128  # numbers that are added up in the rows' own precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +29,8 @@ class GeometricMedian:
     point : ndarray (d,), float64
         The approximate geometric median.
     objective : float
-        Weighted sum of the distances from `point` to the points; for points in float32 from inner
-        products in float32, with about six digits.
+        Weighted sum of the distances from `point` to the points; for points in float32 with about
+        five digits.
     gap : float
         Certified relative gap: the true objective at `point` is at most ``(1 + gap) * optimum``.
     weights : ndarray (n,), float64
@@ -76,8 +56,8 @@ def geometric_median(
 
     It minimises ``sum(weights[i] * norm(z - points[i]))`` over z, to a certified relative gap of at
     most γ. Where the minimiser is not unique (collinear points) it is one of them. Up to half of
-    the weight can be arbitrary without moving the median beyond C_α times the radius of the rest
-    (the paper's Lemma 1).
+    the weight can be arbitrary without moving the median beyond (1 − α)/√(1 − 2α) times the radius
+    of the rest, α the share that is arbitrary.
 
     Parameters
     ----------
@@ -102,14 +82,20 @@ def geometric_median(
 
     Notes
     -----
-    The median is a convex combination of the points, so the search runs in at most n dimensions:
-    on the Gram matrix (one pass over the data): Weiszfeld's fixed point and, where that crawls,
-    Newton's method with a line search; for 200 points and more, Weiszfeld passes over the data
-    where these are quick. Distances from the
-    median, measured on the data where they are not float32, then certify it by the strong convexity
-    of the objective. Where that is not to be had, because the median is one of the points, points
-    lie on a line or cancellation spoiled the Gram matrix, weak duality certifies it in float64 in
-    two more passes, if need be after another search on coordinates from a QR factorisation.
+    The median is a convex combination of the points, so all that is needed of them are their inner
+    products: one pass over the data forms them, Weiszfeld's fixed point on the n × n matrix finds
+    the weights, and one more pass forms the combination and measures the distances from it, which
+    certify it by the strong convexity of the objective. Where that is not to be had (the median is
+    one of the points, points lie on a line, cancellation spoils the inner products), the same is
+    done in float64 about one of the points, with Newton's method and a certificate by weak duality.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flwr_byz.aggregation import geometric_median
+    >>> points = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 1e9]])
+    >>> bool(np.linalg.norm(geometric_median(points).point) < 2)
+    True
     """
     vectors = as_vectors(points, "points")
     check_gamma(gamma)
@@ -119,168 +105,173 @@ def geometric_median(
         vectors = [vectors[int(i)] for i in heavy]
     share = mass[heavy] / mass.max()
     share /= share.sum()
-    median = _fast(vectors, share, gamma)
-    if median is None:
+    rows = _as_rows(vectors)
+    measured = gram(rows)
+    if not measured.finite.all():
         check_finite(vectors, "points")
-        median = careful_median(vectors, share, gamma)
+    median = median_of_rows(rows, share, gamma, None, measured.products)
     all_weights = np.zeros(len(mass))
     all_weights[heavy] = median.weights
     with np.errstate(over="ignore"):
         objective = float(np.float64(median.objective) * mass.sum())
-    return replace(median, objective=objective, weights=all_weights)
-
-
-def _fast(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> GeometricMedian | None:
-    """Find the median in two or three passes; None where that does not certify it."""
-    if len(vectors[0]) <= len(vectors):
-        return None
-    batches = [[(row,)] for row in vectors]
-    if (
-        all(row.dtype == _FLOAT32 for row in vectors)
-        and find_centre(batches, _FLOAT32, None) is None
-    ):
-        median = _found(_in_place(vectors, batches, _FLOAT32, None), mass, gamma)
-        if median is not None:
-            return median
-    centre = find_centre(batches, _FLOAT64, None)
-    return _found(_in_place(vectors, batches, _FLOAT64, centre), mass, gamma)
-
-
-def _in_place(
-    vectors: Vectors,
-    batches: list[list[tuple[NDArray[np.floating]]]],
-    dtype: np.dtype[np.floating],
-    centre: Vector | None,
-) -> BatchMeans:
-    """Return the vectors as batch means of one member each; an array of them is not copied."""
-    if isinstance(vectors, np.ndarray) and vectors.dtype == dtype and centre is None:
-        return BatchMeans(batches, dtype, None, vectors, filled=True)
-    return BatchMeans(batches, dtype, centre)
-
-
-def _found(points: BatchMeans, mass: NDArray[np.float64], gamma: float) -> GeometricMedian | None:
-    measured = points.dtype == _FLOAT64
-    found = search(points, gamma, mass=mass, target=points.centre, measured=measured)
-    if found is None:
-        return None
-    gap = found.gap
-    if points.centre is not None and found.objective > 0.0:
-        # The objective grows by no more than the point is moved when the centre is added back.
-        gap += _UNIT * float(norms(list(points.centre))[0]) / found.objective
-        if gap > gamma:
-            return None
-    point = np.empty(points.dim)
-
-    def write(block: Block, combination: NDArray[np.floating]) -> None:
-        point[block.columns] = combination
-
-    points.combine(found.weights, write)
     return GeometricMedian(
-        point=point,
-        objective=found.objective,
-        gap=gap,
-        weights=found.weights,
-        iterations=found.iterations,
+        point=median.point.astype(np.float64, copy=False),
+        objective=objective,
+        gap=median.gap,
+        weights=all_weights,
+        iterations=median.iterations,
     )
 
 
-def careful_median(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> GeometricMedian:
-    """Find the median of any finite vectors, on the float64 numbers themselves, in more passes.
+def median_of_rows(
+    rows: Rows,
+    mass: NDArray[np.float64],
+    gamma: float,
+    row_map: RowMap,
+    products: NDArray[np.float64] | None,
+) -> Median:
+    """Find the geometric median of mapped rows.
 
-    Masses sum to one, and so do the weights of the objective. Vectors so far off that float64 does
-    not hold them beside the others are drawn near first.
-    """
-    near, kept, centre = _drawn_near(vectors, mass)
-    if kept.all():
-        return _careful_median(vectors, mass, gamma)
-    median = _careful_median(near, mass, gamma)
-    weights = median.weights * kept
-    weights[centre] += float(median.weights @ (1.0 - kept))
-    distances = np.concatenate([norms([row - median.point]) for row in vectors])
-    with np.errstate(over="ignore"):
-        return replace(median, objective=float(mass @ distances), weights=weights)
-
-
-def _drawn_near(
-    vectors: Vectors, mass: NDArray[np.float64]
-) -> tuple[Vectors, NDArray[np.float64], int]:
-    """Draw vectors that are very far off towards one in the midst of the others.
-
-    That changes by less than 2^-40 the direction in which they pull at any place near the median,
-    and so the median by no more than a residual of that size does.
+    Parameters
+    ----------
+    rows : Rows
+        k points; those that `row_map` uses are finite.
+    mass : ndarray (k',)
+        Positive, sums to one.
+    gamma : float
+        The gap that is asked for.
+    row_map : ndarray (k', k) or None
+        See `flwr_byz.aggregation.pre_aggregation`.
+    products : ndarray (k, k) or None
+        Inner products of the rows, from `gram`; without them, as where d ≤ k, the careful way is
+        taken.
 
     Returns
     -------
-    vectors : n vectors
-    kept : ndarray (n,)
-        The share of the way that each of them has kept.
-    centre : int
-        The one they are drawn to.
+    Median
+        Its weights are those of the rows (k,).
     """
-    middle = coordinatewise_median(vectors, _SAFE)
-    centre = int(np.argmin(_lengths(vectors, middle)))
-    distances = _lengths(vectors, np.multiply(vectors[centre], _SAFE, dtype=np.float64))
-    order = np.argsort(distances, kind="stable")
-    most = min(int(np.searchsorted(np.cumsum(mass[order]), 0.5 + 1e-9)), len(order) - 1)
-    limit = _FAR * float(distances[order[most]])
-    kept = np.ones(len(distances))
-    far = np.flatnonzero(distances > limit)
-    if len(far) == 0:
-        return vectors, kept, centre
-    kept[far] = limit / distances[far]
-    near = list(vectors)
-    for row in far:
-        here = np.asarray(vectors[centre], dtype=np.float64)
-        offset = vectors[row] * _SAFE - here * _SAFE
-        near[row] = here + offset * (kept[row] / _SAFE)
-    return near, kept, centre
+    if rows.dim == 0:
+        weights = map_weights(row_map, mass)
+        return Median(
+            np.zeros(0), objective=0.0, gap=0.0, residual=0.0, weights=weights, iterations=0
+        )
+    with one_blas_thread(), np.errstate(all="ignore"):
+        median = None
+        if products is not None:
+            products = map_products(row_map, products)
+            median = _fast_median(rows, mass, gamma, row_map, products)
+        if median is None or not median.gap <= gamma:
+            median = careful_median(rows, mass, gamma, row_map, products)
+    return replace(median, weights=map_weights(row_map, median.weights))
 
 
-def _lengths(vectors: Vectors, place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return distances from a place; all of it scaled so that nothing overflows."""
-    return np.concatenate(
-        [norms([np.multiply(row, _SAFE, dtype=np.float64) - place]) for row in vectors]
+def _fast_median(
+    rows: Rows,
+    mass: NDArray[np.float64],
+    gamma: float,
+    row_map: RowMap,
+    products: NDArray[np.float64],
+) -> Median | None:
+    """Find the median in one pass over the data; None or a large gap where that is not enough."""
+    found = weiszfeld(products, mass, gamma) if np.isfinite(products).all() else None
+    if found is None:
+        return None
+    weights, iterations = found
+    norms = np.sqrt(products.diagonal())
+    typical = float(weights @ norms)
+    unit = float(np.finfo(rows.dtype).eps) / 2
+    moved = (min(len(weights), _SUMMED) + 3) * unit * typical
+    distance_error = (_SUMMED / 2 + 3) * unit
+    products = offset_products(products, weights)
+    errors = np.sqrt(relative_error(rows)) * (norms + typical)
+    guess = np.sqrt(products.diagonal())
+    certify = partial(
+        curvature_gap,
+        offset_products=products,
+        mass=mass,
+        product_errors=errors,
+        distance_error=distance_error,
+        moved=moved,
     )
-
-
-def _careful_median(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> GeometricMedian:
-    scale = power_of_two_scale(vectors)
-    iterations = 0
-    best = None
-    for combination, steps in _combinations(vectors, scale, mass, gamma):
-        iterations += steps
-        certified = _certify(vectors, scale, mass, combination, gamma)
-        if best is None or certified.shortfall(gamma) < best.shortfall(gamma):
-            best = certified
-        if best.shortfall(gamma) == (gamma, gamma):
-            break
-    assert best is not None
-    with np.errstate(over="ignore"):
-        objective = float(np.float64(best.objective) / scale)
-    return GeometricMedian(
-        point=best.point,
-        objective=objective,
-        gap=best.gap,
-        weights=best.weights,
+    if certify(distances=guess, residual=0.0) > gamma:  # no measuring would help
+        return None
+    point, distances = combine(rows, weights, row_map)
+    # Squares of smaller distances are lost to underflow.
+    least = rows.dim * float(np.finfo(rows.dtype).tiny) / (2 * unit)
+    if not (np.isfinite(distances).all() and distances.min() ** 2 > least):
+        return None
+    residual = residual_bound(distances, mass, weights, distance_error=distance_error, moved=moved)
+    return Median(
+        point=point,
+        objective=float(mass @ distances),
+        gap=certify(distances=distances, residual=residual),
+        residual=residual,
+        weights=weights,
         iterations=iterations,
     )
 
 
-def _combinations(
-    vectors: Vectors, scale: float, mass: NDArray[np.float64], gamma: float
-) -> Iterator[tuple[NDArray[np.float64], int]]:
-    """Yield convex weights that should do, and the steps they took; the sure ones come late."""
-    if len(vectors[0]) <= len(vectors):
-        searches = [(plain_coordinates, coordinatewise_median)]
-    else:
-        searches = [(gram_coordinates, central_row), (qr_coordinates, coordinatewise_median)]
-    for coordinates, centre in searches:
-        weights, steps = minimise(coordinates(vectors, scale, centre(vectors, scale)), mass, gamma)
-        yield weights, steps
-        # Where points differ in their last digits, their combination is no float64 vector.
-        alone = np.zeros(len(weights))
-        alone[np.argmax(weights)] = 1.0
-        yield alone, 0
+def combine(
+    rows: Rows, weights: NDArray[np.float64], row_map: RowMap
+) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+    """Combine mapped rows, and measure their distances from the combination; one pass.
+
+    Returns
+    -------
+    point : ndarray (d,)
+        The weighted sum of the mapped rows, in the rows' precision.
+    distances : ndarray (k',), float64
+        Of the mapped rows from `point`, each right to ``_SUMMED/2 + 3`` roundings of that precision
+        where nothing underflows.
+    """
+    point = np.empty(rows.dim, rows.dtype)
+    start, squares = 0, np.zeros(len(weights))
+    kernel = partial(_combined, weights.astype(rows.dtype), row_map)
+    for parts in rows.map(kernel):
+        for coordinates, part in parts:
+            point[start : start + len(coordinates)] = coordinates
+            start += len(coordinates)
+            squares += part
+    return point, np.sqrt(squares)
+
+
+def _combined(
+    weights: NDArray[np.floating], row_map: RowMap, block: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+    mapped = map_rows(row_map, block)
+    point = _weighted_sum(weights, mapped)
+    offsets = mapped - point
+    squares = _squared_norms(offsets)
+    if block.dtype != _FLOAT64 and not np.isfinite(squares).all():
+        squares = _squared_norms(offsets.astype(np.float64))
+    return point, squares
+
+
+def _weighted_sum(
+    weights: NDArray[np.floating], block: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    starts = range(0, len(block), _SUMMED)
+    parts = [weights[i : i + _SUMMED] @ block[i : i + _SUMMED] for i in starts]
+    if len(parts) == 1:
+        return parts[0]
+    return np.sum(parts, axis=0, dtype=np.float64).astype(block.dtype)
+
+
+def _squared_norms(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
+    k, width = offsets.shape
+    whole = width - width % _SUMMED
+    runs = offsets[:, :whole].reshape(k, -1, _SUMMED)
+    squares: NDArray[np.float64] = np.einsum("ijk,ijk->ij", runs, runs).sum(axis=1, dtype="f8")
+    squares += np.einsum("ij,ij->i", offsets[:, whole:], offsets[:, whole:])
+    return squares
+
+
+def _as_rows(vectors: Vectors) -> Rows:
+    if isinstance(vectors, np.ndarray) and vectors.dtype in (_FLOAT32, _FLOAT64):
+        return StoredRows(vectors)
+    all_float32 = all(row.dtype == _FLOAT32 for row in vectors)
+    return ReplyRows([(row,) for row in vectors], _FLOAT32 if all_float32 else _FLOAT64)
 
 
 def check_gamma(gamma: float) -> None:
@@ -298,80 +289,3 @@ def _as_mass(weights: ArrayLike | None, num_points: int) -> NDArray[np.float64]:
     if not (np.isfinite(mass).all() and (mass >= 0).all() and mass.any()):
         raise ValueError("weights must be nonnegative, finite and not all zero")
     return mass
-
-
-@dataclass(frozen=True, eq=False)
-class _Certified:
-    point: NDArray[np.float64]
-    objective: float
-    gap: float
-    residual: float
-    weights: NDArray[np.float64]
-
-    def shortfall(self, gamma: float) -> tuple[float, float]:
-        """Gap and residual, for comparison: as small as was asked for is small enough."""
-        return max(self.gap, gamma), max(self.residual, gamma)
-
-
-def _certify(
-    vectors: Vectors,
-    scale: float,
-    mass: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    gamma: float,
-) -> _Certified:
-    """Form the convex combination and certify it on the data, in float64.
-
-    Two passes. The dual vectors start from the combination before it is rounded to float64
-    coordinates (y, kept as an offset from the heaviest point), the objective is that of the rounded
-    one (z).
-    """
-    centre = np.multiply(vectors[int(np.argmax(weights))], scale, dtype=np.float64)
-    n, d = len(vectors), len(vectors[0])
-    point = np.empty(d)
-    squared_to_y, squared_to_z, squared_reach = np.zeros(n), np.zeros(n), np.zeros(n)
-    for columns in column_blocks(n, d):
-        scaled = block(vectors, columns, scale)
-        offsets = scaled - centre[columns]
-        shift = weights @ offsets
-        squared_reach += np.einsum("ij,ij->i", offsets, offsets)
-        offsets -= shift
-        squared_to_y += np.einsum("ij,ij->i", offsets, offsets)
-        point[columns] = centre[columns] + shift
-        scaled -= point[columns]
-        squared_to_z += np.einsum("ij,ij->i", scaled, scaled)
-    distances = np.sqrt(squared_to_y)
-    objective = float(mass @ distances)
-    excess = float(mass @ np.sqrt(squared_to_z)) - objective
-
-    met = met_points(distances, np.sqrt(squared_reach))
-    free_sets = np.concatenate([candidate_free_sets(distances, objective, gamma), met[None]])
-    directions = np.stack([pulls(mass, distances, free) for free in free_sets])
-    squared_forces, dot_mean, dot_free = np.zeros(3), np.zeros(3), np.zeros(3)
-    for columns in column_blocks(n, d):
-        offsets = block(vectors, columns, scale) - centre[columns]
-        offsets -= weights @ offsets
-        forces = directions @ offsets
-        squared_forces += np.einsum("ij,ij->i", forces, forces)
-        dot_mean += forces @ (mass @ offsets)
-        dot_free += np.einsum("ij,ij->i", forces, (free_sets * mass) @ offsets)
-    forces_norm = np.sqrt(squared_forces)
-    gap = min(
-        certified_gap(
-            objective=objective,
-            excess=excess,
-            free_objective=float(mass[free] @ distances[free]),
-            free_mass=float(mass[free].sum()),
-            force=float(forces_norm[i]),
-            force_dot_mean=float(dot_mean[i]),
-            force_dot_free=float(dot_free[i]),
-        )
-        for i, free in enumerate(free_sets)
-    )
-    return _Certified(
-        point=point / scale,
-        objective=objective + excess,
-        gap=gap + _ROUNDING if objective + excess > 0 else 0.0,
-        residual=remaining_force(float(forces_norm[-1]), float(mass[met].sum())),
-        weights=weights,
-    )

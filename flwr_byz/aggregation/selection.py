@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._vectors import as_vectors, check_finite, norms
 from .median_of_means import mean
+from .vectors import as_vectors, check_finite, norms
 
 
 def mean_of_random_subset(

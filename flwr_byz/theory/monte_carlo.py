@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aggregation import geometric_median_of_means, split_into_batches
-from ..aggregation.median_of_means import TrimNorm
+from ..aggregation.pre_aggregation import TrimNorm
 
 _ETA = 0.5  # L/(2M²) with L = M = 1
 

@@ -23,7 +23,8 @@ from flwr_byz.aggregation import (
 )
 from flwr_byz.attacks import Attack, FreshEachRound, Rotating, Schedule
 from flwr_byz.payload import ArraySpec, Layout, Model
-from flwr_byz.server_round import ServerRound
+from flwr_byz.robust_server import RobustServer
+from flwr_byz.round import Reply
 from flwr_byz.settings import Settings
 from flwr_byz.theory import step_size
 
@@ -231,19 +232,16 @@ def _median_server(
 ) -> Callable[[int, Arrays, Sequence[tuple[int, Arrays]]], Arrays]:
     """Return the step of the strategies' own round, from replies that need no parsing."""
     layout = Layout((ArraySpec("theta", (cell.d,), np.dtype(np.float32)),))
-
-    def opened(arrays: Arrays, of: Layout) -> tuple[Model, dict[str, object]]:
-        return Model(of, tuple(arrays)), {}
-
     chosen: dict[str, Any] = {"num_batches": cell.k}
     if cell.trimmed:
         chosen = {"num_byzantine": cell.q, "trim_norm": "auto"}
     settings = Settings(reply="gradients", server_learning_rate=step_of(cell), **chosen)
-    server = ServerRound[Arrays](settings, lambda arrays: layout, opened)
+    server = RobustServer(settings)
 
     def step(server_round: int, arrays: Arrays, replies: Sequence[tuple[int, Arrays]]) -> Arrays:
-        server.sends(Model(layout, tuple(arrays)), range(cell.m))
-        model = server.finish(server_round, replies, []).model
+        server.begin(Model(layout, tuple(arrays)), range(cell.m))
+        opened = [Reply(client, Model(layout, tuple(sent))) for client, sent in replies]
+        model = server.aggregate(server_round, opened).model
         return arrays if model is None else list(model.values)
 
     return step

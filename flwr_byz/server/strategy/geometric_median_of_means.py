@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from logging import ERROR, INFO, WARNING
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast
 
@@ -29,23 +29,26 @@ from flwr.server.strategy import FedAvg
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ...aggregation.median_of_means import TrimNorm
+from ...aggregation.pre_aggregation import TrimNorm
 from ...audit import AuditTrail
 from ...bounded_pull import room_for
 from ...history import History
+from ...identity import ClientId
 from ...logs import escaped
-from ...metrics import common_metrics, median_of_means, robust_metrics
+from ...metrics import Metrics, median_of_means
 from ...payload import (
     Layout,
     MalformedReply,
     Model,
     check_num_examples,
+    most_common_layout,
     parameters_layout,
     read_number,
     read_parameters,
     to_parameters,
 )
-from ...server_round import ServerRound
+from ...robust_server import RobustServer
+from ...round import UNKNOWN, Reply
 from ...settings import Settings
 from ..guarded_client import GuardedClient
 
@@ -133,17 +136,16 @@ class GeometricMedianOfMeans(FedAvg):
             "min_available_clients": max(2, self.settings.min_clients),
         }
         super().__init__(**(defaults | options))
-        self.checkpoints = None if checkpoints is None else Path(checkpoints)
-        self.audit = None if audit is None else AuditTrail(Path(audit))
-        self._history = History()
-        self._evaluated: Parameters | None = None
-        self._evaluating: frozenset[str] | None = None
-        self._round = ServerRound[FitRes](
-            self.settings, _layout_of, _open, audited=audit is not None
+        self._server = RobustServer(
+            self.settings,
+            None if audit is None else AuditTrail(Path(audit)),
+            None if checkpoints is None else Path(checkpoints),
         )
+        self._evaluated: Parameters | None = None
+        self._evaluating: frozenset[ClientId] | None = None
         if self.initial_parameters is not None:
             try:
-                self._round.sends(_read_model(self.initial_parameters))
+                self._server.begin(_read_model(self.initial_parameters))
             except MalformedReply as error:
                 raise ValueError(f"initial_parameters cannot be aggregated: {error}") from None
 
@@ -169,14 +171,10 @@ class GeometricMedianOfMeans(FedAvg):
             another server uses it. This strategy uses it until it is initialised again or deleted.
         """
         self.summary()
-        self._history.close()
         given = self.initial_parameters
-        initial = None if given is None else _numpy_arrays(given)
-        self._history = History.resume(self.checkpoints, initial)
-        if self.audit is not None:
-            self.audit.begin(self._history.finished)
-        if self._history.finished >= 0:
-            return ndarrays_to_parameters(list(self._history.arrays.values()))
+        history = self._server.resume(None if given is None else _numpy_arrays(given))
+        if history.finished >= 0:
+            return ndarrays_to_parameters(list(history.arrays.values()))
         if self.initial_parameters is None:
             log(
                 WARNING,
@@ -202,7 +200,7 @@ class GeometricMedianOfMeans(FedAvg):
                     "the parameters sent are malformed (%s); clients decide",
                     escaped(error),
                 )
-        self._round.sends(model, [client.cid for client, _ in instructions])
+        self._server.begin(model, [client.cid for client, _ in instructions])
         return _guarded(instructions, parameters)
 
     def aggregate_fit(
@@ -217,22 +215,18 @@ class GeometricMedianOfMeans(FedAvg):
         """
         if server_round <= self._history.finished:
             return None, self._history.train.get(server_round, {})
-        outcome = self._round.finish(
-            server_round,
-            [(client.cid, result) for client, result in results],
-            [None if isinstance(f, BaseException) else f[0].cid for f in failures],
-        )
+        layout = self._server.layout or most_common_layout([_layout_of(r) for _, r in results])
+        replies = [_opened(client.cid, result, layout) for client, result in results]
+        replies += [_failed(failure) for failure in failures]
+        outcome = self._server.aggregate(server_round, replies)
         model = outcome.model
         if outcome.report["byz-rejected"] and not self.accept_failures:
             model = None
         metrics, num_rejected = self._metrics(
-            self.fit_metrics_aggregation_fn,
-            [(r.payload.num_examples, r.metrics) for r in outcome.replies] if model else [],
+            self.fit_metrics_aggregation_fn, outcome.replies if model else []
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
         self._history.train[server_round] = metrics
-        if self.audit is not None:
-            self.audit.write(server_round, outcome.record)
         return None if model is None else to_parameters(model), metrics
 
     def evaluate(
@@ -278,8 +272,12 @@ class GeometricMedianOfMeans(FedAvg):
             self._finish(server_round, self._evaluated)
         return evaluation
 
+    @property
+    def _history(self) -> History:
+        return self._server.history
+
     def _finish(self, server_round: int, parameters: Parameters) -> None:
-        if self.checkpoints is not None:
+        if self._history.folder is not None:
             self._history.finish(server_round, _numpy_arrays(parameters))
 
     def _aggregate_evaluations(
@@ -289,46 +287,30 @@ class GeometricMedianOfMeans(FedAvg):
     ) -> tuple[float | None, dict[str, Scalar]]:
         if not self.accept_failures and failures:
             return None, {}
-        valid = self._round.open_metrics(
-            [(client.cid, result) for client, result in results], _read_loss, self._evaluating
-        )
-        if not self.settings.outvotes(len(valid)):
+        replies = [_evaluated(client.cid, result) for client, result in results]
+        valid = self._server.evaluations(replies, self._evaluating)
+        if not valid:
             return None, {}
-        losses = [float(result.loss) for result, _ in valid]
+        losses = [float(reply.payload.loss) for reply in valid]
         loss = float(median_of_means(losses, self.settings.batches_for(len(losses))))
-        metrics, _ = self._metrics(
-            self.evaluate_metrics_aggregation_fn,
-            [(result.num_examples, result.metrics) for result, _ in valid],
-        )
-        return loss, metrics
+        return loss, self._metrics(self.evaluate_metrics_aggregation_fn, valid)[0]
 
     def _metrics(
-        self, custom: MetricsAggregationFn | None, claims: Sequence[tuple[int, object]]
+        self, custom: MetricsAggregationFn | None, replies: Sequence[Reply]
     ) -> tuple[dict[str, Scalar], int]:
         """Aggregate metrics that enough clients report; also count those left out."""
-        if not claims:
-            return {}, 0
-        reported = [metrics for _, metrics in claims]
-        least = self.settings.least_to_outvote(len(claims))
-        if custom is None:
-            metrics, num_rejected = robust_metrics(
-                reported, least, self.settings.batches_for, {self.settings.group_by_key}
+
+        def given(chosen: Sequence[Metrics | None]) -> Mapping[str, Scalar]:
+            assert custom is not None
+            return custom(
+                [
+                    (reply.payload.num_examples, cast(dict[str, Scalar], metrics))
+                    for reply, metrics in zip(replies, chosen, strict=True)
+                    if metrics is not None
+                ]
             )
-            return cast(dict[str, Scalar], metrics), num_rejected
-        given = [
-            (num_examples, cast(dict[str, Scalar], metrics))
-            for (num_examples, _), metrics in zip(
-                claims, common_metrics(reported, least), strict=True
-            )
-            if metrics is not None
-        ]
-        num_rejected = len(claims) - len(given)
-        try:
-            return dict(custom(given)), num_rejected
-        except Exception as error:  # a caller's function, fed with clients' claims
-            text = escaped(repr(error))
-            log(ERROR, "the metrics of this round could not be aggregated: %s", text)
-            return {}, num_rejected
+
+        return self._server.metrics(replies, None if custom is None else given)
 
 
 class _Nobody(ClientProxy):
@@ -378,16 +360,39 @@ def _read_model(parameters: Parameters) -> Model:
     return model
 
 
-def _layout_of(result: FitRes) -> Layout:
-    return parameters_layout(result.parameters)
+def _layout_of(result: FitRes) -> Layout | None:
+    try:
+        return parameters_layout(result.parameters)
+    except Exception:  # counted as malformed when it is opened
+        return None
 
 
-def _open(result: FitRes, layout: Layout) -> tuple[Model, Mapping[str, object]]:
-    model = read_parameters(result.parameters, layout)
-    check_num_examples(result.num_examples, "num_examples")
-    return model, result.metrics if isinstance(result.metrics, Mapping) else {}
+def _opened(client: ClientId, result: FitRes, layout: Layout | None) -> Reply:
+    """Check a reply against the layout of the model; whatever it trips over is its own fault."""
+    try:
+        if layout is None:
+            raise MalformedReply("no reply has readable arrays")
+        model = read_parameters(result.parameters, layout)
+        check_num_examples(result.num_examples, "num_examples")
+        return Reply(client, model, _mapping(result.metrics), result)
+    except Exception as error:
+        return Reply(client, None, reason=str(error) or repr(error))
 
 
-def _read_loss(result: EvaluateRes) -> Mapping[str, object]:
-    check_num_examples(result.num_examples, "num_examples")
-    return {"loss": read_number(result.loss, "the loss")}
+def _failed(failure: tuple[ClientProxy, FitRes] | BaseException) -> Reply:
+    if isinstance(failure, BaseException):
+        return Reply(UNKNOWN, None, reason="an error reply", is_error=True)
+    return Reply(failure[0].cid, None, reason="an error reply", is_error=True)
+
+
+def _evaluated(client: ClientId, result: EvaluateRes) -> Reply:
+    try:
+        check_num_examples(result.num_examples, "num_examples")
+        read_number(result.loss, "the loss")
+        return Reply(client, None, _mapping(result.metrics), result)
+    except Exception as error:
+        return Reply(client, None, reason=str(error) or repr(error))
+
+
+def _mapping(metrics: object) -> Mapping[str, object]:
+    return metrics if isinstance(metrics, Mapping) else {}

@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from logging import ERROR, INFO, WARNING
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast
 
@@ -24,22 +24,20 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ...aggregation.median_of_means import TrimNorm
+from ...aggregation.pre_aggregation import TrimNorm
 from ...audit import AuditTrail
 from ...history import History
 from ...identity import ClientId
-from ...logs import escaped
-from ...metrics import Metrics, common_metrics, robust_metrics
+from ...metrics import Metrics
 from ...payload import (
-    Layout,
     MalformedReply,
-    Model,
     arrays_layout,
     check_num_examples,
     read_arrays,
     to_arrays,
 )
-from ...server_round import ServerRound
+from ...robust_server import RobustServer
+from ...round import Reply
 from ...settings import Settings
 from ..arriving_grid import ArrivingGrid, Unreadable
 
@@ -113,12 +111,12 @@ class GeometricMedianOfMeans(FedAvg):
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
         nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. By default
-        each metric is aggregated by itself, over the clients that report it as finite numbers, where
-        these outvote q: the median of batch means. Metrics aggregation functions see only clients
-        that report the same metrics, of which as many are chosen as those clients still outvote q.
-        (More than 2q clients outvote q; with `num_batches` alone, more than half of those that
-        answered.) `weighted_by_key` names a claim of the client's: it has to be a positive finite
-        number, and weighs nothing.
+        each metric is aggregated by itself, over the clients that report it as finite numbers,
+        where these outvote q: the median of batch means. Metrics aggregation functions see only
+        clients that report the same metrics, of which as many are chosen as those clients still
+        outvote q. (More than 2q clients outvote q; with `num_batches` alone, more than half of
+        those that answered.) `weighted_by_key` names a claim of the client's: it has to be a
+        positive finite number, and weighs nothing.
 
     Raises
     ------
@@ -169,27 +167,21 @@ class GeometricMedianOfMeans(FedAvg):
             gamma=gamma,
             group_by_key=group_by_key,
             bucketing_seed=bucketing_seed,
+            streaming=streaming,
         )
-        if streaming and group_by_key is not None:
-            raise ValueError(
-                "streaming and group_by_key exclude each other: a reply can be added to its batch "
-                "on arrival only where batches are known beforehand"
-            )
-        self.streaming = streaming
-        self.checkpoints = None if checkpoints is None else Path(checkpoints)
-        self.audit = None if audit is None else AuditTrail(Path(audit))
         defaults: FedAvgOptions = {
             "min_train_nodes": max(2, self.settings.min_clients),
             "min_evaluate_nodes": max(2, self.settings.min_clients),
             "min_available_nodes": max(2, self.settings.min_clients),
         }
         super().__init__(**(defaults | options))
-        self._round = ServerRound[RecordDict](
-            self.settings, self._layout_of, self._open, audited=audit is not None
+        self._server = RobustServer(
+            self.settings,
+            None if audit is None else AuditTrail(Path(audit)),
+            None if checkpoints is None else Path(checkpoints),
         )
         self._sent_messages: list[Message] = []
         self._sent_evaluations: list[Message] | None = None
-        self._history = History()
         self._timeout, self._has_begun = 0.0, False
 
     def summary(self) -> None:
@@ -225,17 +217,14 @@ class GeometricMedianOfMeans(FedAvg):
             damaged files only, or where another server uses it.
         """
         self._timeout, self._has_begun = timeout, False
-        with closing(History.resume(self.checkpoints, _numpy_arrays(initial_arrays))) as history:
-            self._history = history
+        with closing(self._server.resume(_numpy_arrays(initial_arrays))) as history:
             if history.finished > num_rounds:
                 raise ValueError(
-                    f"the checkpoint in {self.checkpoints} is of round {history.finished}, after "
+                    f"the checkpoint in {history.folder} is of round {history.finished}, after "
                     f"num_rounds={num_rounds}"
                 )
             if history.finished == num_rounds:
-                log(WARNING, "all rounds are in %s: nothing is left to train", self.checkpoints)
-            if self.audit is not None:
-                self.audit.begin(history.finished)
+                log(WARNING, "all rounds are in %s: nothing is left to train", history.folder)
 
             def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
                 if server_round <= history.finished:
@@ -243,7 +232,7 @@ class GeometricMedianOfMeans(FedAvg):
                 metrics = evaluate_fn(server_round, arrays) if evaluate_fn else None
                 if metrics is not None:
                     history.server[server_round] = dict(metrics)
-                if self.checkpoints is not None:
+                if history.folder is not None:
                     history.finish(server_round, _numpy_arrays(arrays))
                 return metrics
 
@@ -255,7 +244,7 @@ class GeometricMedianOfMeans(FedAvg):
                 timeout=timeout,
                 train_config=train_config,
                 evaluate_config=evaluate_config,
-                evaluate_fn=evaluate if evaluate_fn or self.checkpoints else None,
+                evaluate_fn=evaluate if evaluate_fn or history.folder else None,
             )
 
     def configure_train(
@@ -279,7 +268,7 @@ class GeometricMedianOfMeans(FedAvg):
         self._sent_messages = (
             list(super().configure_train(server_round, arrays, config, nodes)) if nodes else []
         )
-        self._round.sends(model, [m.metadata.dst_node_id for m in self._sent_messages])
+        self._server.begin(model, [m.metadata.dst_node_id for m in self._sent_messages])
         return self._sent_messages
 
     def aggregate_train(
@@ -293,28 +282,12 @@ class GeometricMedianOfMeans(FedAvg):
             last = server_round == self._history.finished
             arrays = _array_record(self._history.arrays) if last else None
             return arrays, _record(self._history.train.get(server_round))
-        client_of = _senders(self._sent_messages)
-        if self.streaming:
-            outcome = self._round.fold(
-                server_round,
-                ((client_of(m), None if m.has_error() else m.content) for m in replies),
-                _drop_arrays,
-            )
-        else:
-            replies = list(replies)
-            outcome = self._round.finish(
-                server_round,
-                [(client_of(m), m.content) for m in replies if not m.has_error()],
-                [client_of(m) for m in replies if m.has_error()],
-            )
+        outcome = self._server.aggregate(server_round, self._opened(replies))
         metrics, num_rejected = self._metrics(
-            self.train_metrics_aggr_fn,
-            [(r.payload, r.metrics) for r in outcome.replies] if outcome.model else [],
+            self.train_metrics_aggr_fn, outcome.replies if outcome.model else []
         )
         metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
         self._history.train[server_round] = dict(metrics)
-        if self.audit is not None:
-            self.audit.write(server_round, outcome.record)
         return None if outcome.model is None else to_arrays(outcome.model), metrics
 
     def configure_evaluate(
@@ -341,16 +314,19 @@ class GeometricMedianOfMeans(FedAvg):
             return _record(self._history.evaluate.get(server_round))
         sent = self._sent_evaluations
         client_of = _senders(sent or [])
-        valid = self._round.open_metrics(
-            [(client_of(m), m.content) for m in replies if not m.has_error()],
-            self._read_metrics,
+        valid = self._server.evaluations(
+            [self._evaluated(client_of(m), m.content) for m in replies if not m.has_error()],
             None if sent is None else frozenset(m.metadata.dst_node_id for m in sent),
         )
-        if not self.settings.outvotes(len(valid)):
+        if not valid:
             return None
         metrics, _ = self._metrics(self.evaluate_metrics_aggr_fn, valid)
         self._history.evaluate[server_round] = dict(metrics)
         return metrics
+
+    @property
+    def _history(self) -> History:
+        return self._server.history
 
     def _nodes(self, grid: Grid, num_needed: int) -> Grid | None:
         """Wait for nodes; return a grid of those that are there now, None where too few come."""
@@ -365,11 +341,37 @@ class GeometricMedianOfMeans(FedAvg):
         self._has_begun = True
         return cast(Grid, _Roster(node_ids))
 
-    def _layout_of(self, content: RecordDict) -> Layout:
-        return arrays_layout(self._arrays(content))
+    def _opened(self, messages: Iterable[Message]) -> Iterator[Reply]:
+        """Check replies against the layout of the model; what trips it up is a reply's own fault.
 
-    def _open(self, content: RecordDict, layout: Layout) -> tuple[Model, Mapping[str, object]]:
-        return read_arrays(self._arrays(content), layout), self._read_metrics(content)
+        Of a round that streams, a reply's arrays are let go when the next one is asked for.
+        """
+        client_of = _senders(self._sent_messages)
+        layout = self._server.layout
+        for message in messages:
+            client = client_of(message)
+            if message.has_error():
+                yield Reply(client, None, reason="an error reply", is_error=True)
+                continue
+            content = message.content
+            try:
+                if layout is None:
+                    raise RuntimeError("call configure_train before aggregating")
+                model = read_arrays(self._arrays(content), layout)
+                reply = Reply(client, model, self._read_metrics(content), content)
+                del model
+            except Exception as error:
+                reply = Reply(client, None, reason=str(error) or repr(error))
+            yield reply
+            del reply
+            if self.settings.streaming:
+                _drop_arrays(content)
+
+    def _evaluated(self, client: ClientId, content: RecordDict) -> Reply:
+        try:
+            return Reply(client, None, self._read_metrics(content), content)
+        except Exception as error:
+            return Reply(client, None, reason=str(error) or repr(error))
 
     def _arrays(self, content: RecordDict) -> ArrayRecord:
         if isinstance(content, Unreadable):
@@ -390,33 +392,22 @@ class GeometricMedianOfMeans(FedAvg):
         return record
 
     def _metrics(
-        self,
-        aggregate: MetricsAggregation,
-        replies: Sequence[tuple[RecordDict, Mapping[str, object]]],
+        self, aggregate: MetricsAggregation, replies: Sequence[Reply]
     ) -> tuple[MetricRecord, int]:
         """Aggregate metrics that enough replies report; also count those left out."""
-        if not replies:
-            return MetricRecord(), 0
-        claims = [metrics for _, metrics in replies]
-        least = self.settings.least_to_outvote(len(claims))
-        if aggregate is aggregate_metricrecords:  # Flower's default, which one client can poison
-            no_metrics = {self.weighted_by_key, self.settings.group_by_key}
-            metrics, num_rejected = robust_metrics(
-                claims, least, self.settings.batches_for, no_metrics
-            )
-            return MetricRecord(metrics), num_rejected
-        contents = [
-            _with_metrics(content, metrics)
-            for (content, _), metrics in zip(replies, common_metrics(claims, least), strict=True)
-            if metrics is not None
-        ]
-        num_rejected = len(replies) - len(contents)
-        try:
-            return MetricRecord(dict(aggregate(contents, self.weighted_by_key))), num_rejected
-        except Exception as error:  # a caller's function, fed with clients' claims
-            text = escaped(repr(error))
-            log(ERROR, "the metrics of this round could not be aggregated: %s", text)
-            return MetricRecord(), num_rejected
+
+        def given(chosen: Sequence[Metrics | None]) -> Mapping[str, MetricRecordValues]:
+            contents = [
+                _with_metrics(reply.payload, metrics)
+                for reply, metrics in zip(replies, chosen, strict=True)
+                if metrics is not None
+            ]
+            return aggregate(contents, self.weighted_by_key)
+
+        # One client can poison what Flower aggregates by default.
+        custom = None if aggregate is aggregate_metricrecords else given
+        metrics, num_rejected = self._server.metrics(replies, custom, {self.weighted_by_key})
+        return MetricRecord(metrics), num_rejected
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 # n equal-length real vectors: one (n, d) array, or n arrays (d,) left where they are.
 Vectors = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 
-# Numbers in a block: 2 MB of float64, which stays in a core's cache.
-_BLOCK_SIZE = 1 << 18
-
 
 def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
     """Check that `values` are n ≥ 1 real vectors of one length, without copying floats.
@@ -59,20 +56,6 @@ def _as_real(values: NDArray[Any], name: str) -> NDArray[np.floating]:
     if values.dtype.kind in "iuf":
         return values.astype(np.float64)
     raise ValueError(f"{name} must hold real numbers, got dtype {values.dtype}")
-
-
-def column_blocks(num_vectors: int, dim: int) -> Iterator[slice]:
-    """Cut d coordinates into slices whose (n, width) blocks stay in cache."""
-    width = max(_BLOCK_SIZE // num_vectors, 64)
-    for start in range(0, dim, width):
-        yield slice(start, min(start + width, dim))
-
-
-def block(vectors: Vectors, columns: slice, scale: float) -> NDArray[np.float64]:
-    """Return ``scale * vectors[:, columns]`` as a new float64 array (n, width)."""
-    if isinstance(vectors, np.ndarray):
-        return np.multiply(vectors[:, columns], scale, dtype=np.float64)
-    return np.stack([np.multiply(row[columns], scale, dtype=np.float64) for row in vectors])
 
 
 def power_of_two_scale(vectors: Vectors) -> float:

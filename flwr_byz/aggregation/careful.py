@@ -1,0 +1,274 @@
+"""The geometric median of any finite rows, in float64: for what the fast way cannot certify.
+
+It reads the same rows in blocks: the Gram matrix about a row near most others, coordinates in few
+dimensions, Newton's method there, and a certificate by weak duality in two passes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .certificate import (
+    duality_gap,
+    excluded_sets,
+    inverse_distance_weights,
+    remaining_residual,
+)
+from .gram import Kernel, distances_between, total
+from .pre_aggregation import RowMap, map_rows
+from .rows import Rows
+from .solvers import coincident_points, newton
+
+_EPS = float(np.finfo(np.float64).eps)
+_ROUNDING = 16 * _EPS
+_MOST_OCTAVES = 400  # a row so many times longer than most is taken for one of that length
+_MOST_CENTRES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Median:
+    """A point that nearly minimises the mean distance to the rows; see `GeometricMedian`."""
+
+    point: NDArray[np.floating]
+    objective: float
+    gap: float
+    residual: float
+    weights: NDArray[np.float64]
+    iterations: int
+
+    def shortfall(self, gamma: float) -> tuple[float, float]:
+        """Gap and residual, for comparison: as small as was asked for is small enough."""
+        return max(self.gap, gamma), max(self.residual, gamma)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    """What makes float64 numbers of moderate size of a block of rows, exactly."""
+
+    row_map: RowMap
+    factors: NDArray[np.float64]  # (k', 1), powers of two
+    factor: float  # that of most rows
+
+    def __call__(self, block: NDArray[np.floating]) -> NDArray[np.float64]:
+        mapped = map_rows(self.row_map, block)
+        return np.asarray(np.multiply(mapped, self.factors, dtype=np.float64))
+
+
+def careful_median(
+    rows: Rows,
+    mass: NDArray[np.float64],
+    gamma: float,
+    row_map: RowMap,
+    products: NDArray[np.float64] | None,
+) -> Median:
+    """Find the median of mapped rows, in float64.
+
+    Parameters
+    ----------
+    rows : Rows
+        Finite.
+    mass : ndarray (k',)
+        Positive, sums to one.
+    gamma : float
+    row_map : ndarray (k', k) or None
+    products : ndarray (k', k') or None
+        Inner products of the mapped rows, of any precision, if they are known.
+
+    Returns
+    -------
+    Median
+        The best that was found: its gap is above γ where float64 cannot tell, or no float64 vector
+        is near enough. The weights are those of the mapped rows.
+    """
+    scaled = _scale_of(rows, row_map)
+    iterations = 0
+    best: Median | None = None
+    for weights, steps in _candidates(rows, scaled, mass, gamma, products):
+        iterations += steps
+        # Where points differ in their last digits, their combination is no float64 vector.
+        alone = np.zeros(len(weights))
+        alone[np.argmax(weights)] = 1.0
+        for candidate in (weights, alone):
+            found = _certified(rows, scaled, mass, candidate, gamma, iterations)
+            if best is None or found.shortfall(gamma) < best.shortfall(gamma):
+                best = found
+            if best.shortfall(gamma) == (gamma, gamma):
+                return best
+    assert best is not None
+    return best
+
+
+def _candidates(
+    rows: Rows,
+    scaled: _Scaled,
+    mass: NDArray[np.float64],
+    gamma: float,
+    products: NDArray[np.float64] | None,
+) -> Iterator[tuple[NDArray[np.float64], int]]:
+    """Yield convex weights that should do, and the steps they took; the sure ones come late."""
+    if rows.dim <= len(mass):
+        points = np.concatenate(_collect(rows, scaled), axis=1)
+        yield newton(points - np.median(points, axis=0), mass, gamma)
+        return
+    if products is not None:
+        products = products * scaled.factors * scaled.factors.T
+    if products is None or not np.isfinite(products).all():
+        products = total(rows, partial(_gram_about, scaled, None))
+    centres: list[int] = []
+    for _ in range(_MOST_CENTRES):
+        centre = int(np.argmin(np.median(distances_between(products), axis=0)))
+        if centre in centres:
+            break
+        centres.append(centre)
+        products = total(rows, partial(_gram_about, scaled, centre))
+        yield newton(coordinates_of_gram(products), mass, gamma)
+    factor = np.zeros((0, len(mass)))
+    for block in _collect(rows, partial(_triangle, scaled, centres[-1])):
+        factor = np.asarray(np.linalg.qr(np.concatenate([factor, block]), mode="r"))
+    yield newton(np.ascontiguousarray(factor.T), mass, gamma)
+
+
+def coordinates_of_gram(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Place n points in n dimensions so that their inner products are those of the Gram matrix.
+
+    The matrix is scaled to a unit diagonal before its eigendecomposition, so that distances are
+    right to about n·ε of the larger norm, however much longer other points are.
+    """
+    n = len(gram)
+    lengths = np.sqrt(gram.diagonal())
+    unit = np.divide(1.0, lengths, out=np.zeros(n), where=lengths > 0)
+    eigenvalues, eigenvectors = np.linalg.eigh(gram * unit * unit[:, None])
+    eigenvalues[eigenvalues < 4 * n * _EPS * eigenvalues[-1]] = 0.0
+    coordinates: NDArray[np.float64] = lengths[:, None] * eigenvectors * np.sqrt(eigenvalues)
+    return coordinates
+
+
+def _collect(rows: Rows, kernel: Kernel) -> list[NDArray[np.float64]]:
+    return [part for parts in rows.map(kernel) for part in parts]
+
+
+def _scale_of(rows: Rows, row_map: RowMap) -> _Scaled:
+    """Choose powers of two that bring most rows near one, and no row far above that."""
+    largest = np.max(_collect(rows, partial(_largest, row_map)), axis=0)
+    exponents = np.frexp(largest)[1]
+    nonzero = exponents[largest > 0]
+    most = int(np.median(nonzero)) if len(nonzero) else 0
+    own = np.maximum(np.maximum(most, exponents - _MOST_OCTAVES), -1000)
+    factors = np.ldexp(1.0, -own)
+    return _Scaled(row_map, factors[:, None], float(np.ldexp(1.0, -max(most, -1000))))
+
+
+def _certified(
+    rows: Rows,
+    scaled: _Scaled,
+    mass: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    gamma: float,
+    iterations: int,
+) -> Median:
+    """Form the convex combination and certify it on the data, in two passes.
+
+    The dual vectors start from the combination before it is rounded to float64 coordinates (y), the
+    objective is that of the rounded one (x).
+    """
+    point = np.empty(rows.dim)
+    start, sums = 0, np.zeros((3, len(mass)))
+    for parts in rows.map(partial(_combined, scaled, weights)):
+        for coordinates, squares in parts:
+            point[start : start + len(coordinates)] = coordinates
+            start += len(coordinates)
+            sums += squares
+    to_y, to_x, reach = np.sqrt(sums)
+    objective = float(mass @ to_y)
+    excess = float(mass @ to_x) - objective
+
+    coincident = coincident_points(to_y, reach)
+    sets = np.concatenate([excluded_sets(to_y, objective, gamma), coincident[None]])
+    directions = np.stack([inverse_distance_weights(mass, to_y, excluded) for excluded in sets])
+    kernel = partial(_forces, scaled, weights, mass, directions, sets)
+    squared, dot_mean, dot_excluded = total(rows, kernel)
+    residuals = np.sqrt(squared)
+    gap = min(
+        duality_gap(
+            objective=objective,
+            excess=excess,
+            excluded_objective=float(mass[excluded] @ to_y[excluded]),
+            excluded_mass=float(mass[excluded].sum()),
+            residual=float(residuals[i]),
+            residual_dot_mean=float(dot_mean[i]),
+            residual_dot_excluded=float(dot_excluded[i]),
+        )
+        for i, excluded in enumerate(sets)
+    )
+    reached = objective + excess
+    return Median(
+        point=point,
+        objective=float(np.float64(reached) / scaled.factor),
+        gap=gap + _ROUNDING if reached > 0 else 0.0,
+        residual=remaining_residual(float(residuals[-1]), float(mass[coincident].sum())),
+        weights=weights * (scaled.factors[:, 0] / scaled.factor),
+        iterations=iterations,
+    )
+
+
+def _largest(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.float64]:
+    mapped = map_rows(row_map, block)
+    return np.asarray(np.maximum(mapped.max(axis=1), -mapped.min(axis=1)), np.float64)
+
+
+def _gram_about(
+    scaled: _Scaled, centre: int | None, block: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    offsets = scaled(block)
+    if centre is not None:
+        offsets -= offsets[centre].copy()
+    products: NDArray[np.float64] = offsets @ offsets.T
+    return products
+
+
+def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDArray[np.float64]:
+    offsets = scaled(block)
+    offsets -= offsets[centre].copy()
+    return np.asarray(np.linalg.qr(offsets.T, mode="r"))
+
+
+def _combined(
+    scaled: _Scaled, weights: NDArray[np.float64], block: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the combination, and squared distances from it before and after its rounding."""
+    values = scaled(block)
+    heaviest = values[int(np.argmax(weights))].copy()
+    offsets = values - heaviest
+    shift = weights @ offsets
+    reach = np.einsum("ij,ij->i", offsets, offsets)
+    offsets -= shift
+    to_y = np.einsum("ij,ij->i", offsets, offsets)
+    point = (heaviest + shift) / scaled.factor
+    values -= point * scaled.factor
+    to_x = np.einsum("ij,ij->i", values, values)
+    return point, np.stack([to_y, to_x, reach])
+
+
+def _forces(
+    scaled: _Scaled,
+    weights: NDArray[np.float64],
+    mass: NDArray[np.float64],
+    directions: NDArray[np.float64],
+    sets: NDArray[np.bool_],
+    block: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """Return squared norms of Σ a_i u_i, and its products with the mean offset, for each set."""
+    offsets = scaled(block)
+    offsets -= offsets[int(np.argmax(weights))].copy()
+    offsets -= weights @ offsets
+    forces = directions @ offsets
+    return np.stack(
+        [
+            np.einsum("ij,ij->i", forces, forces),
+            forces @ (mass @ offsets),
+            np.einsum("ij,ij->i", forces, (sets * mass) @ offsets),
+        ]
+    )

@@ -1,0 +1,176 @@
+"""How near to optimal a point is: upper bounds on its gap, by strong convexity or by duality.
+
+Points z_i with masses a_i that sum to one, f(x) = Σ a_i‖z_i − x‖. At x, d_i = ‖z_i − x‖ and
+u_i = (z_i − x)/d_i; the sum Σ a_i u_i is the residual, minus the gradient of f.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BALL = 0.1  # of the shortest distance: within it the minimiser has to lie
+_ROUNDING = 2.0**-43  # of sums in float64, whatever their order
+
+
+def residual_bound(
+    distances: NDArray[np.float64],
+    mass: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    *,
+    distance_error: float = 0.0,
+    moved: float = 0.0,
+) -> float:
+    """Bound ‖Σ a_i u_i‖ at a point x near y = Σ w_i z_i, from distances alone.
+
+    As Σ w_i(z_i − x) = y − x, the residual is Σ (a_i/d_i − t·w_i)(z_i − x) + t(y − x) for any t,
+    and so no longer than Σ |a_i − t·w_i·d_i| + t‖y − x‖.
+
+    Parameters
+    ----------
+    distances : ndarray (k,)
+        d_i, measured from x.
+    mass, weights : ndarray (k,)
+        a and w; each sums to one.
+    distance_error : float
+        Bound on the relative errors of the distances.
+    moved : float
+        Bound on ‖y − x‖.
+    """
+    scale = float(weights @ distances)
+    shares = weights * distances / scale
+    return float(np.abs(mass - shares).sum()) + distance_error + moved / scale
+
+
+def curvature_gap(
+    offset_products: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    mass: NDArray[np.float64],
+    *,
+    residual: float,
+    product_errors: NDArray[np.float64],
+    distance_error: float,
+    moved: float,
+) -> float:
+    """Bound the gap of x by the strong convexity of f in a ball about it.
+
+    For every s, ‖z_i − x − s‖ ≥ d_i − ⟨u_i, s⟩ + (‖s‖² − ⟨u_i, s⟩²)/(2(d_i + ‖s‖)). With
+    T = Σ a_i/d_i, λ the largest eigenvalue of Σ a_i/(T·d_i) u_i u_iᵀ and c = 1 − λ, it follows that
+    f(x + s) ≥ f(x) − r‖s‖ + c·T‖s‖²/(2(1 + ‖s‖/min d)), r the norm of the residual. On a sphere of
+    radius 2r(1 + ρ)/(c·T) that is f(x) or more; where that radius is at most ρ·min d, the minimiser
+    therefore lies within it, and f(x) − min f ≤ r²(1 + ρ)/(2c·T). An error of the distances enters
+    squared: inner products in float32 can certify a gap of 1e-9.
+
+    λ is no larger than the largest row sum of a_j/(T·d_j)·|⟨u_i, u_j⟩|.
+
+    Parameters
+    ----------
+    offset_products : ndarray (k, k)
+        ⟨z_i − y, z_j − y⟩.
+    distances : ndarray (k,)
+        d_i, measured from x, positive.
+    mass : ndarray (k,)
+        a; sums to one.
+    residual : float
+        Bound on r.
+    product_errors : ndarray (k,)
+        e with |error of ⟨z_i − y, z_j − y⟩| ≤ e_i·e_j.
+    distance_error : float
+        Bound on the relative errors of the distances.
+    moved : float
+        Bound on ‖y − x‖.
+
+    Returns
+    -------
+    float
+        g with f(x) − min f ≤ g·min(min f, 1/T): where some points are very far off, 1/T is still
+        the distance of the near ones. Infinity where no bound is found, as where the minimiser is
+        one of the points, or where points lie on a line.
+    """
+    pulls = mass / distances
+    pull = float(pulls.sum())
+    shares = pulls / pull
+    relative = product_errors / distances
+    cosines = np.abs(offset_products) / distances / distances[:, None]
+    concentration = float(((cosines + relative * relative[:, None]) @ shares).max())
+    turned = 4 * distance_error + 5 * moved * float((shares / distances).sum())
+    curvature = 1.0 - concentration - turned - _ROUNDING
+    if not curvature > 0.0:
+        return float("inf")
+    radius = 2 * residual * (1 + _BALL) / (curvature * pull)
+    excess = residual**2 * (1 + _BALL) / (2 * curvature)  # times 1/T
+    if radius > _BALL * float(distances.min()) * (1 - distance_error) or excess > 0.5:
+        return float("inf")
+    return excess / (1 - excess) * (1 + 2 * distance_error) + _ROUNDING
+
+
+def duality_gap(
+    *,
+    objective: float,
+    excess: float,
+    excluded_objective: float,
+    excluded_mass: float,
+    residual: float,
+    residual_dot_mean: float,
+    residual_dot_excluded: float,
+) -> float:
+    """Bound the gap of a point by weak duality.
+
+    Take the unit vectors u_i from y to the points outside of an excluded set J, and
+    S = Σ_{i∉J} a_i u_i. Let the excluded points share one dual vector against S: p_J = −t·S/a_J,
+    with t ≤ 1 the most that keeps ‖p_J‖ ≤ 1 (any vector that short is a subgradient where y is the
+    point itself). The mean of all dual vectors is then r = (1 − t)·S, and (p_i − r)/(1 + ‖r‖) have
+    mean zero and norm at most one, so that Σ a_i⟨(p_i − r)/(1 + ‖r‖), z_i − y⟩ is a lower bound on
+    the optimum.
+
+    Parameters
+    ----------
+    objective : float
+        f(y) = Σ a_i‖z_i − y‖.
+    excess : float
+        f(x) − f(y), where the point that is returned is x.
+    excluded_objective, excluded_mass : float
+        Parts of f(y) and of the mass that belong to J.
+    residual : float
+        ‖S‖.
+    residual_dot_mean, residual_dot_excluded : float
+        ⟨S, Σ a_i(z_i − y)⟩ over all points, and over J alone.
+
+    Returns
+    -------
+    float
+        g with f(x) ≤ (1 + g)·min f; infinity where the bound says nothing.
+    """
+    if objective + excess <= 0.0:
+        return 0.0
+    remaining = remaining_residual(residual, excluded_mass)
+    kept = remaining / residual if residual > 0.0 else 0.0
+    loss = excluded_objective
+    if excluded_mass > 0.0:
+        loss += (1.0 - kept) / excluded_mass * residual_dot_excluded
+    loss = max(loss, 0.0) + kept * residual_dot_mean
+    lower_bound = objective - loss  # times 1 + remaining
+    if lower_bound <= 0.0:
+        return float("inf")
+    return max(excess * (1.0 + remaining) + objective * remaining + loss, 0.0) / lower_bound
+
+
+def remaining_residual(residual: float, excluded_mass: float) -> float:
+    """Return the norm of Σ a_i u_i once excluded points of that mass oppose it all they can."""
+    return max(residual - excluded_mass, 0.0)
+
+
+def excluded_sets(
+    distances: NDArray[np.float64], objective: float, gamma: float
+) -> NDArray[np.bool_]:
+    """Propose sets of points, (2, k), for `duality_gap` to exclude.
+
+    Any set gives a valid bound. Good ones are the points whose whole contribution is below γ (it
+    may be lost), and those so near that the median may sit beside them.
+    """
+    return np.stack([distances <= gamma / 8 * objective, distances <= 1e-4 * np.median(distances)])
+
+
+def inverse_distance_weights(
+    mass: NDArray[np.float64], distances: NDArray[np.float64], excluded: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return a_i/d_i, (k,), with zero at the excluded points."""
+    return np.divide(mass, distances, out=np.zeros_like(mass), where=~excluded & (distances > 0))

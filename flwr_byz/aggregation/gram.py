@@ -1,0 +1,111 @@
+"""Inner products of the rows: next to the rows themselves, all that a rule looks at.
+
+Every distance between rows, every norm, and every distance from a combination of rows follows from
+their k × k inner products.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial, reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .rows import WIDTH, Rows
+from .threads import one_blas_thread
+
+Kernel = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """What one pass over k rows tells of them.
+
+    Attributes
+    ----------
+    products : ndarray (k, k), float64, or None
+        Their inner products, off by at most `relative_error`; None where d ≤ k, for then the rows
+        themselves are the smaller matrix. Not finite in row and column i where row i is not, or
+        where its square overflows.
+    norms : ndarray (k,), float64
+    finite : ndarray (k,), bool
+        Whether a row holds neither NaN nor infinity.
+    """
+
+    products: NDArray[np.float64] | None
+    norms: NDArray[np.float64]
+    finite: NDArray[np.bool_]
+
+
+def gram(rows: Rows) -> Gram:
+    """Measure the rows in one pass over the data; in three where squares leave float64.
+
+    Products are added up in the rows' precision over a block of coordinates and in float64 over
+    the blocks; a block whose products leave float32 is done again in float64.
+    """
+    with one_blas_thread(), np.errstate(all="ignore"):
+        products = total(rows, _products) if rows.dim > len(rows) else None
+        if products is not None and np.isfinite(products.diagonal()).all():
+            norms = np.sqrt(np.maximum(products.diagonal(), 0.0))
+            return Gram(products, norms, np.ones(len(rows), np.bool_))
+        largest = reduce(np.maximum, _parts(rows, _largest), np.zeros(len(rows)))
+        finite = np.isfinite(largest)
+        exponents = np.maximum(np.frexp(np.where(finite, largest, 1.0))[1], -1000)
+        squares = total(rows, partial(_scaled_squares, np.ldexp(1.0, -exponents)[:, None]))
+        return Gram(products, np.ldexp(np.sqrt(squares), exponents), finite)
+
+
+def total(rows: Rows, kernel: Kernel) -> NDArray[np.float64]:
+    """Add up what a kernel makes of every block; 0 where there is none."""
+    return reduce(np.add, _parts(rows, kernel), np.zeros(()))
+
+
+def relative_error(rows: Rows) -> float:
+    """Return e with |error of ⟨z_i, z_j⟩| ≤ e·‖z_i‖‖z_j‖ for the inner products of `gram`.
+
+    A sum of L products in a precision of unit u is off by at most L·u/(1 − L·u) times the product
+    of the norms, in whatever order it is added up (Higham 2002, "Accuracy and Stability of
+    Numerical Algorithms", section 3.1), where nothing underflows.
+    """
+    unit = float(np.finfo(rows.dtype).eps) / 2
+    terms = min(rows.dim, WIDTH) + rows.dim // WIDTH + 2
+    return terms * unit / (1 - terms * unit)
+
+
+def distances_between(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distances between rows, (k, k), from their inner products."""
+    squares = products.diagonal()
+    squared = squares + squares[:, None] - 2 * products
+    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
+
+
+def offset_products(
+    products: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the inner products of the rows' offsets from their combination, (k, k)."""
+    about = products @ weights
+    moved: NDArray[np.float64] = products - about - about[:, None] + weights @ about
+    return moved
+
+
+def _parts(rows: Rows, kernel: Kernel) -> Iterator[NDArray[np.float64]]:
+    return (part for parts in rows.map(kernel) for part in parts)
+
+
+def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
+    products = block @ block.T
+    if block.dtype != np.float64 and not np.isfinite(products.diagonal()).all():
+        wide = block.astype(np.float64)
+        products = wide @ wide.T
+    return np.asarray(products, np.float64)
+
+
+def _largest(block: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(block.max(axis=1), -block.min(axis=1)), np.float64)
+
+
+def _scaled_squares(
+    factors: NDArray[np.float64], block: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    scaled = np.multiply(block, factors, dtype=np.float64)
+    return np.asarray(np.einsum("ij,ij->i", scaled, scaled))

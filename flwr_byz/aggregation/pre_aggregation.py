@@ -1,0 +1,101 @@
+"""What is done to the rows before their median is taken: a linear map of them.
+
+A map is a matrix T (k', k): row i of ``T @ rows`` takes row i's place. The inner products of the
+mapped rows are ``T @ products @ T.T``, and weights w on them are weights ``T.T @ w`` on the rows: a
+map costs no pass over the data.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+TrimNorm = float | Literal["auto"] | None
+
+_AUTO_TRIM_FACTOR = 2.0
+
+
+class NoRowsLeft(ValueError):
+    """No row is left to take a median of."""
+
+
+RowMap = NDArray[np.float64] | None  # None leaves the rows as they are
+
+
+def select(kept: NDArray[np.bool_]) -> RowMap:
+    """Return the map that leaves out the rows that are not `kept`."""
+    return None if kept.all() else np.eye(len(kept))[kept]
+
+
+def map_rows(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return ``row_map @ block``; where the map only selects rows, the rows themselves."""
+    if row_map is None:
+        return block
+    used = row_map.any(axis=0)  # the others may hold NaN
+    if np.count_nonzero(row_map) == len(row_map) and (row_map.sum(axis=1) == 1.0).all():
+        selected: NDArray[np.floating] = block[row_map.argmax(axis=1)]
+        return selected
+    mapped: NDArray[np.floating] = row_map[:, used].astype(block.dtype) @ block[used]
+    return mapped
+
+
+def map_products(row_map: RowMap, products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``row_map @ products @ row_map.T``: the inner products of the mapped rows."""
+    if row_map is None:
+        return products
+    used = row_map.any(axis=0)
+    mapped: NDArray[np.float64] = (
+        row_map[:, used] @ products[np.ix_(used, used)] @ row_map[:, used].T
+    )
+    return mapped
+
+
+def map_weights(row_map: RowMap, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``row_map.T @ weights``: the weights on the rows that are `weights` when mapped."""
+    return weights if row_map is None else weights @ row_map
+
+
+def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:
+    """Mark the rows whose norm is above τ (the paper's Remark 2).
+
+    Parameters
+    ----------
+    norms : ndarray (k,)
+    trim_norm : float, "auto" or None
+        τ; "auto" is twice the median norm, None marks nothing.
+
+    Raises
+    ------
+    NoRowsLeft
+        A ValueError: where every row is marked.
+    """
+    if trim_norm is None:
+        return np.zeros(len(norms), dtype=np.bool_)
+    limit = _AUTO_TRIM_FACTOR * float(np.median(norms)) if trim_norm == "auto" else trim_norm
+    marked: NDArray[np.bool_] = norms > limit
+    if marked.all():
+        raise NoRowsLeft(
+            f"trim_norm = {trim_norm} leaves no batch: the shortest batch mean has norm "
+            f"{norms.min():.6g}"
+        )
+    return marked
+
+
+def may_be_trimmed(num_rows: int, num_trimmed: int, num_byzantine: int | None) -> bool:
+    """Tell whether so many rows may be left out for their norm.
+
+    With q known, an honest majority has to remain. Otherwise no more may go than the (k − 1)//2
+    Byzantine rows against which the median of all rows holds: where more are too long, τ is below
+    the norm of honest rows.
+    """
+    if num_byzantine is None:
+        return num_trimmed <= (num_rows - 1) // 2
+    return num_rows - num_trimmed > 2 * num_byzantine
+
+
+def check_trim_norm(trim_norm: TrimNorm) -> None:
+    """Raise ValueError where τ is neither a positive number nor "auto" nor None."""
+    if trim_norm is None or trim_norm == "auto":
+        return
+    if isinstance(trim_norm, str) or not trim_norm > 0:
+        raise ValueError(f'trim_norm must be a positive number, "auto" or None, got {trim_norm!r}')

@@ -1,0 +1,273 @@
+"""The points of a round: k batch means, stored once, and from then on read and never formed anew.
+
+Everything that looks at the points reads them through `Rows.map`: the Gram matrix, the
+certificate, the combination. What was judged is therefore what is applied, to the bit. What cancels
+within a batch is that batch's own affair; its row is one more corrupted row.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .threads import map_in_threads
+
+# A client's vector: one-dimensional arrays of real numbers, one after the other, left where they
+# are. All vectors of a round have pieces of the same sizes.
+Vector = Sequence[NDArray[Any]]
+
+Part = TypeVar("Part")
+
+WIDTH = 8192  # coordinates that are read together: enough for BLAS, few enough for a cache
+_FORMED = 8 * WIDTH  # coordinates of a reply that are added to its row together
+_MOST_RUNS = 32
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Coordinates `start` … `stop` − 1 of a vector.
+
+    Attributes
+    ----------
+    start, stop : int
+    parts : tuple of (int, slice)
+        The pieces that they lie in, and where therein.
+    """
+
+    start: int
+    stop: int
+    parts: tuple[tuple[int, slice], ...]
+
+    def of(self, vector: Vector) -> NDArray[Any]:
+        """Return these coordinates of a vector: a view where they lie in one piece."""
+        if len(self.parts) == 1:
+            piece, part = self.parts[0]
+            return vector[piece][part]
+        return np.concatenate([vector[piece][part] for piece, part in self.parts])
+
+    def write(self, vector: Vector, values: NDArray[Any]) -> None:
+        """Write these coordinates of a vector, cast to the dtypes of its pieces."""
+        start = 0
+        for piece, part in self.parts:
+            stop = start + part.stop - part.start
+            vector[piece][part] = values[start:stop]
+            start = stop
+
+
+def cut(sizes: Sequence[int], width: int) -> list[Columns]:
+    """Cut the coordinates of vectors with pieces of these sizes into runs of at most `width`."""
+    blocks: list[Columns] = []
+    parts: list[tuple[int, slice]] = []
+    start = filled = 0
+    for piece, size in enumerate(sizes):
+        at = 0
+        while at < size:
+            taken = min(size - at, width - filled)
+            parts.append((piece, slice(at, at + taken)))
+            at, filled = at + taken, filled + taken
+            if filled == width:
+                blocks.append(Columns(start, start + filled, tuple(parts)))
+                start, filled, parts = start + filled, 0, []
+    if filled:
+        blocks.append(Columns(start, start + filled, tuple(parts)))
+    return blocks
+
+
+class Rows(Protocol):
+    """k points in d dimensions that can be passed over."""
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Precision of the points, float32 or float64."""
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates d."""
+
+    def __len__(self) -> int:
+        """Return the number of points k."""
+
+    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
+        """Apply a kernel to every block of coordinates (k, width), in order and in threads.
+
+        Yields the results of a run of blocks at a time; runs and blocks are the same for any number
+        of threads.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of a matrix (k, d)."""
+
+    matrix: NDArray[np.floating]
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Precision of the points."""
+        return self.matrix.dtype
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return int(self.matrix.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
+        """Apply a kernel to every block of coordinates."""
+        return _map(
+            kernel, lambda columns: self.matrix[:, columns.start : columns.stop], [self.dim]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ReplyRows:
+    """Rows that are one reply each, read where it lies: its offset from a centre in `dtype`."""
+
+    vectors: Sequence[Vector]
+    dtype: np.dtype[np.floating]
+    centre: Vector | None = None
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return sum(len(piece) for piece in self.vectors[0])
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
+        """Apply a kernel to every block of coordinates."""
+        return _map(kernel, self._read, [len(piece) for piece in self.vectors[0]])
+
+    def _read(self, columns: Columns) -> NDArray[np.floating]:
+        values = np.empty((len(self), columns.stop - columns.start), self.dtype)
+        centre = None if self.centre is None else columns.of(self.centre)
+        for row, vector in zip(values, self.vectors, strict=True):
+            _set(row, columns.of(vector), centre)
+        return values
+
+
+class BatchSums:
+    """Running sums of k batches of vectors, taken as offsets from a centre.
+
+    Parameters
+    ----------
+    memory : ndarray (k, d), float32 or float64
+        Where the sums are held, in its precision; what is in it does not matter.
+    sizes : sequence of int
+        Sizes of the pieces of a vector, d together.
+    centre : vector, optional
+        Subtracted from every vector: sums of offsets from a place near all vectors lose fewer
+        digits.
+    """
+
+    def __init__(
+        self, memory: NDArray[np.floating], sizes: Sequence[int], centre: Vector | None = None
+    ) -> None:
+        self._sums = memory
+        self._blocks = cut(sizes, _FORMED)
+        self._centre = centre
+        self._counts = np.zeros(len(memory), dtype=np.intp)
+
+    def add(self, batch: int, vector: Vector) -> None:
+        """Add a vector to a batch."""
+        self.add_all([(batch, vector)])
+
+    def add_all(self, members: Sequence[tuple[int, Vector]]) -> None:
+        """Add vectors to their batches, in this order, a block of coordinates in each thread."""
+        is_first = []
+        for batch, _ in members:
+            is_first.append(self._counts[batch] == 0)
+            self._counts[batch] += 1
+
+        def add(columns: Columns) -> None:
+            spare = np.empty(columns.stop - columns.start, self._sums.dtype)
+            centre = None if self._centre is None else columns.of(self._centre)
+            with np.errstate(all="ignore"):
+                for (batch, vector), first in zip(members, is_first, strict=True):
+                    total = self._sums[batch, columns.start : columns.stop]
+                    if first:
+                        _set(total, columns.of(vector), centre)
+                    elif centre is None:
+                        np.add(total, columns.of(vector), out=total, casting="same_kind")
+                    else:
+                        _set(spare, columns.of(vector), centre)
+                        total += spare
+
+        for _ in map_in_threads(add, self._blocks):
+            pass
+
+    def rows(self) -> tuple[StoredRows, list[int]]:
+        """Return the means of the batches that hold a vector, and which these are.
+
+        They take the place of the sums: nothing can be added any more. A mean whose sum overflowed
+        is not finite.
+        """
+        filled = [int(batch) for batch in np.flatnonzero(self._counts)]
+
+        def divide(columns: Columns) -> None:
+            part = self._sums[:, columns.start : columns.stop]
+            with np.errstate(all="ignore"):
+                for row, batch in enumerate(filled):
+                    np.divide(part[batch], self._counts[batch], out=part[row], casting="same_kind")
+
+        if filled != list(range(len(self._counts))) or self._counts.max() > 1:
+            for _ in map_in_threads(divide, self._blocks):
+                pass
+        return StoredRows(self._sums[: len(filled)]), filled
+
+
+def form_rows(
+    batches: Sequence[Sequence[Vector]],
+    dtype: np.dtype[np.floating],
+    centre: Vector | None = None,
+    memory: NDArray[np.floating] | None = None,
+) -> StoredRows | ReplyRows:
+    """Average batches of vectors; where every batch is one vector, they stay where they lie.
+
+    Parameters
+    ----------
+    batches : sequence of k sequences of vectors
+        Real; no batch is empty.
+    dtype : float32 or float64
+        Precision of the rows.
+    centre : vector, optional
+        What is subtracted from every vector.
+    memory : ndarray (k, d), optional
+        Of that dtype: where to store the rows; made anew by default.
+    """
+    if all(len(batch) == 1 for batch in batches):
+        return ReplyRows([batch[0] for batch in batches], dtype, centre)
+    sizes = [len(piece) for piece in batches[0][0]]
+    if memory is None:
+        memory = np.empty((len(batches), sum(sizes)), dtype)
+    sums = BatchSums(memory, sizes, centre)
+    sums.add_all([(number, vector) for number, batch in enumerate(batches) for vector in batch])
+    return sums.rows()[0]
+
+
+def _set(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] | None) -> None:
+    if centre is None:
+        np.copyto(row, values, casting="same_kind")
+    else:
+        np.subtract(values, centre, out=row, dtype=row.dtype, casting="same_kind")
+
+
+def _map(
+    kernel: Callable[[NDArray[np.floating]], Part],
+    read: Callable[[Columns], NDArray[np.floating]],
+    sizes: Sequence[int],
+) -> Iterator[list[Part]]:
+    blocks = cut(sizes, WIDTH)
+    length = -(-len(blocks) // _MOST_RUNS)
+    runs = [blocks[i : i + length] for i in range(0, len(blocks), max(length, 1))]
+
+    def work(run: Sequence[Columns]) -> list[Part]:
+        with np.errstate(all="ignore"):
+            return [kernel(read(columns)) for columns in run]
+
+    return map_in_threads(work, runs)

@@ -1,0 +1,65 @@
+"""Work on all cores; NumPy lets go of the interpreter's lock inside of its loops."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from threading import RLock
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_blas_lock = RLock()
+
+
+def num_threads() -> int:
+    """Return the number of cores this process may use; FLWR_BYZ_NUM_THREADS sets another."""
+    setting = os.environ.get("FLWR_BYZ_NUM_THREADS")
+    if setting:
+        if not (setting.isdecimal() and int(setting) > 0):
+            raise ValueError(f"FLWR_BYZ_NUM_THREADS must be a positive integer, got {setting!r}")
+        return int(setting)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Apply a function to every item; yield the results in the order of the items.
+
+    Threads work no more than a few items ahead of the results that were taken, so that these do not
+    pile up.
+    """
+    threads = min(num_threads(), len(items))
+    if threads <= 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as executor:
+        ahead: deque[Future[Result]] = deque()
+        for item in items:
+            ahead.append(executor.submit(function, item))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS and LAPACK to the calling thread.
+
+    Our own threads do not wait for theirs then, and the bytes of a product do not depend on how
+    many they are. The number of threads is the process's; it is put back at the end.
+    """
+    with _blas_lock, _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()

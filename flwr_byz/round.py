@@ -1,0 +1,198 @@
+"""What a round is made of, whatever the API: replies, rejections, batches, the step."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from logging import ERROR, WARNING
+from typing import Any
+
+import numpy as np
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from .aggregation.rows import Columns, Vector, cut
+from .aggregation.threads import map_in_threads
+from .audit import Verdict
+from .identity import ClientId
+from .logs import escaped
+from .payload import Layout, Model
+
+UNKNOWN = ""
+
+_MAX_LOGGED_REJECTIONS = 10
+_STEPPED = 1 << 16  # coordinates that are stepped together
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reply:
+    """What came back from a client.
+
+    Attributes
+    ----------
+    client : int or str
+        `UNKNOWN` where Flower does not say whose error it is.
+    model : Model or None
+        Its arrays, checked against the layout of the model that was sent; None where they cannot be
+        used, are no longer held, or none were asked for.
+    metrics : mapping
+        What the client claims, unchecked.
+    payload : FitRes, RecordDict, ...
+        The reply as it came.
+    reason : str
+        Why it cannot be used; empty where it can.
+    is_error : bool
+        Whether it is an error, which does not show that the client is Byzantine.
+    """
+
+    client: ClientId
+    model: Model | None
+    metrics: Mapping[str, object] = field(default_factory=dict)
+    payload: Any = None
+    reason: str = ""
+    is_error: bool = False
+
+
+class Rejections:
+    """Replies that count as no message, and why; the first ones are logged."""
+
+    def __init__(self) -> None:
+        self._verdicts: dict[ClientId, Verdict] = {}
+        self._malformed: set[ClientId] = set()
+        self._num = self._num_unknown = 0
+
+    def __len__(self) -> int:
+        return self._num
+
+    def add(self, client: ClientId, reason: str, *, is_error: bool = False) -> None:
+        """Note and log a rejection; an error does not show that a client is Byzantine."""
+        text = escaped(reason)
+        if self._num < _MAX_LOGGED_REJECTIONS:
+            log(WARNING, "\t> Rejected the reply of client %s: %s", escaped(client), text)
+        elif self._num == _MAX_LOGGED_REJECTIONS:
+            log(WARNING, "\t> More replies were rejected; only the first ones are listed")
+        self._num += 1
+        if client == UNKNOWN:
+            self._num_unknown += 1
+            return
+        self._verdicts[client] = Verdict("error" if is_error else "rejected", reason=text)
+        if not is_error:
+            self._malformed.add(client)
+
+    @property
+    def num_unknown(self) -> int:
+        """Number of errors of which it is not known whose they are."""
+        return self._num_unknown
+
+    @property
+    def malformed(self) -> frozenset[ClientId]:
+        """Clients of whom a reply was malformed."""
+        return frozenset(self._malformed)
+
+    @property
+    def verdicts(self) -> Mapping[ClientId, Verdict]:
+        """A verdict on each client of whom a reply was rejected."""
+        return self._verdicts
+
+
+def numbered(replies: Iterable[Reply]) -> list[Reply]:
+    """Tell replies of one identity apart by number, for a server that asked nobody by name."""
+    times_seen: Counter[ClientId] = Counter()
+    apart = []
+    for reply in replies:
+        seen = times_seen[reply.client]
+        times_seen[reply.client] += 1
+        is_again = seen > 0 and reply.client != UNKNOWN
+        apart.append(replace(reply, client=f"{reply.client} #{seen}") if is_again else reply)
+    return apart
+
+
+def screen(
+    replies: Sequence[Reply], asked: frozenset[ClientId] | None, rejections: Rejections
+) -> list[Reply]:
+    """Return the usable replies, of each client the only one; note the others.
+
+    Nobody knows who was `asked` where it is None.
+    """
+    times = Counter(reply.client for reply in replies if not reply.is_error)
+    usable = []
+    for reply in replies:
+        reason = reply.reason
+        if not reply.is_error:
+            if asked is not None and reply.client not in asked:
+                reason = "was not asked"
+            elif times[reply.client] > 1:
+                reason = "answered more than once"
+        if reason:
+            rejections.add(reply.client, reason, is_error=reply.is_error)
+        else:
+            usable.append(reply)
+    return usable
+
+
+def step(
+    layout: Layout, base: Vector | None, point: NDArray[np.floating], step_size: float
+) -> list[NDArray[Any]] | None:
+    """Return ``base + step_size * point`` as the layout's flat float arrays, in its dtypes.
+
+    None, and a line in the log, where a coordinate leaves the range of its dtype. `base` is zero
+    where it is None. The memory of `point` becomes that of the arrays whose dtype it has.
+    """
+    ends = np.cumsum([spec.size for spec in layout.floats], dtype=np.intp)
+    stepped = [
+        point[end - spec.size : end]
+        if spec.dtype == point.dtype
+        else np.empty(spec.size, spec.dtype)
+        for spec, end in zip(layout.floats, ends, strict=True)
+    ]
+
+    def write(columns: Columns) -> bool:
+        with np.errstate(all="ignore"):
+            values = step_size * point[columns.start : columns.stop].astype(np.float64)
+            if base is not None:
+                values += columns.of(base)
+            columns.write(stepped, values)
+            return bool(np.isfinite(columns.of(stepped)).all())
+
+    if not all(list(map_in_threads(write, cut([spec.size for spec in layout.floats], _STEPPED)))):
+        names = [
+            spec.name
+            for spec, values in zip(layout.floats, stepped, strict=True)
+            if not np.isfinite(values).all()
+        ]
+        log(
+            ERROR,
+            "array %s leaves the range of its dtype after the step: the model is kept",
+            escaped(names[0]),
+        )
+        return None
+    return stepped
+
+
+def distances_from(
+    vectors: Sequence[Vector], centre: Vector | None, point: NDArray[np.floating]
+) -> list[float]:
+    """Return the distances of vectors, as offsets from a centre, from a point."""
+    blocks = cut([len(piece) for piece in vectors[0]], _STEPPED) if vectors else []
+
+    def squares(columns: Columns) -> NDArray[np.float64]:
+        position = point[columns.start : columns.stop].astype(np.float64)
+        if centre is not None:
+            position += columns.of(centre)
+        result = np.empty(len(vectors))
+        with np.errstate(all="ignore"):
+            for number, vector in enumerate(vectors):
+                offsets = columns.of(vector) - position
+                result[number] = offsets @ offsets
+        return result
+
+    total = np.zeros(len(vectors))
+    with np.errstate(all="ignore"):
+        for part in map_in_threads(squares, blocks):
+            total += part
+        return [float(distance) for distance in np.sqrt(total)]
+
+
+def median_counters(counters: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
+    """Take the lower median over replies of every integer and bool entry."""
+    columns = zip(*counters, strict=True)
+    return [np.sort(np.stack(values), axis=0)[(len(values) - 1) // 2] for values in columns]
