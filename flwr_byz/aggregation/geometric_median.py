@@ -36,6 +36,8 @@ from ._vectors import (
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _UNIT = float(np.finfo(np.float64).eps)
 _ROUNDING = 16 * _UNIT
+_FAR = 2.0**40  # times as far as most of the mass
+_SAFE = 2.0**-64  # distances of vectors that are scaled by it do not overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +187,63 @@ def _found(points: BatchMeans, mass: NDArray[np.float64], gamma: float) -> Geome
 def careful_median(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> GeometricMedian:
     """Find the median of any finite vectors, on the float64 numbers themselves, in more passes.
 
-    Masses sum to one, and so do the weights of the objective.
+    Masses sum to one, and so do the weights of the objective. Vectors so far off that float64 does
+    not hold them beside the others are drawn near first.
     """
+    near, kept, centre = _drawn_near(vectors, mass)
+    if (kept == 1.0).all():
+        return _careful_median(vectors, mass, gamma)
+    median = _careful_median(near, mass, gamma)
+    weights = median.weights * kept
+    weights[centre] += float(median.weights @ (1.0 - kept))
+    distances = np.concatenate([norms([row - median.point]) for row in vectors])
+    with np.errstate(over="ignore"):
+        return replace(median, objective=float(mass @ distances), weights=weights)
+
+
+def _drawn_near(
+    vectors: Vectors, mass: NDArray[np.float64]
+) -> tuple[Vectors, NDArray[np.float64], int]:
+    """Draw vectors that are very far off towards one in the midst of the others.
+
+    That changes by less than 2^-40 the direction in which they pull at any place near the median,
+    and so the median by no more than a residual of that size does.
+
+    Returns
+    -------
+    vectors : n vectors
+    kept : ndarray (n,)
+        The share of the way that each of them has kept.
+    centre : int
+        The one they are drawn to.
+    """
+    middle = coordinatewise_median(vectors, _SAFE)
+    centre = int(np.argmin(_lengths(vectors, middle)))
+    distances = _lengths(vectors, np.multiply(vectors[centre], _SAFE, dtype=np.float64))
+    order = np.argsort(distances, kind="stable")
+    most = min(int(np.searchsorted(np.cumsum(mass[order]), 0.5 + 1e-9)), len(order) - 1)
+    limit = _FAR * float(distances[order[most]])
+    kept = np.ones(len(distances))
+    far = np.flatnonzero(distances > limit)
+    if len(far) == 0:
+        return vectors, kept, centre
+    kept[far] = limit / distances[far]
+    near = list(vectors)
+    for row in map(int, far):
+        here = np.asarray(vectors[centre], dtype=np.float64)
+        offset = vectors[row] * _SAFE - here * _SAFE
+        near[row] = here + offset * (kept[row] / _SAFE)
+    return near, kept, centre
+
+
+def _lengths(vectors: Vectors, place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return distances from a place; all of it scaled so that nothing overflows."""
+    return np.concatenate(
+        [norms([np.multiply(row, _SAFE, dtype=np.float64) - place]) for row in vectors]
+    )
+
+
+def _careful_median(vectors: Vectors, mass: NDArray[np.float64], gamma: float) -> GeometricMedian:
     scale = power_of_two_scale(vectors)
     iterations = 0
     best = None

@@ -109,9 +109,9 @@ class GeometricMedianOfMeans(FedAvg):
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
         nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. Metrics
-        aggregation functions see only metrics that most clients report as finite numbers; the default ones take the
-        median of batch means. `weighted_by_key` names a claim of the client's: it has to be a
-        positive finite number, and weighs nothing.
+        aggregation functions see only metrics that most clients report as finite numbers; the
+        default ones take the median of batch means. `weighted_by_key` names a claim of the
+        client's: it has to be a positive finite number, and weighs nothing.
 
     Raises
     ------
