@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flwr_byz.aggregation import geometric_median_of_means
 from flwr_byz.theory import sharp_c_alpha
 
+from .colluders import APIS as PLAYED
+from .colluders import DTYPES, HONEST, PATTERNS, TARGETS, Round
 from .malformed import fit_res, named
 from .server import as_content, classic_round, message_round
 
@@ -184,3 +188,52 @@ def test_vectors_that_cancel_at_any_size_do_not_drown_the_honest_ones(exponent, 
     centre = honest.mean(axis=0)
     reach = np.linalg.norm(honest - centre, axis=1).max()
     assert np.linalg.norm(point - centre) <= sharp_c_alpha(3 / 9) * reach
+
+
+@st.composite
+def rounds(draw, **given_fields):
+    k = draw(st.integers(3, 9))
+    num_colluders = draw(st.integers(2, 5))
+    model = draw(st.sampled_from(DTYPES))
+    return Round(
+        **given_fields,
+        model=model,
+        replies=draw(st.sampled_from([model, "mixed", *DTYPES])),
+        rate=draw(st.sampled_from([1.0, 0.5])),
+        gives_q=draw(st.booleans()),
+        dim=draw(st.integers(20, 50)),
+        num_batches=k,
+        batch_size=num_colluders + draw(st.integers(0, 2)),
+        num_bad=draw(st.integers(1, (k - 1) // 2)),
+        num_colluders=num_colluders,
+        exponent=draw(st.sampled_from([0.0, 0.1, 0.3, 1.0]) | st.floats(0.0, 1.0)),
+        pattern=draw(st.sampled_from(PATTERNS)),
+        target=draw(st.sampled_from(TARGETS)),
+        hidden=draw(st.floats(0.0, 1.0)),
+        sparse=draw(st.booleans()),
+        honest=draw(st.sampled_from(HONEST)),
+        offset=draw(st.sampled_from([0.0, 1.0, 30.0, 1000.0])),
+        spread=draw(st.sampled_from([1e-3, 0.1, 1.0, 10.0])),
+        sent_nearby=draw(st.booleans()),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@REPLIES
+@TRIMMED
+@pytest.mark.parametrize("audited", [False, True])
+@pytest.mark.parametrize("api", PLAYED)
+def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(
+    tmp_path, api, audited, trim_norm, reply
+):
+    fields = {"api": api, "audited": audited, "trim_norm": trim_norm, "reply": reply}
+
+    @settings(max_examples=40)
+    @given(rounds(**fields))
+    def check(played):
+        audit = tmp_path / "audit.jsonl"
+        audit.unlink(missing_ok=True)
+        _, allowed, distance = played.play(audit)
+        assert distance <= allowed
+
+    check()
