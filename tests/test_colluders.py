@@ -1,5 +1,8 @@
 """Colluders of one batch whose vectors cancel, or whose sum leaves the range of their dtype."""
 
+import zlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from flwr_byz.theory import sharp_c_alpha
 
 from .colluders import APIS as PLAYED
 from .colluders import DTYPES, HONEST, PATTERNS, TARGETS, Round
+from .colluders import draw as draw_round
 from .malformed import fit_res, named
 from .server import as_content, classic_round, message_round
 
@@ -199,6 +203,9 @@ def rounds(draw, **given_fields):
         **given_fields,
         model=model,
         replies=draw(st.sampled_from([model, "mixed", *DTYPES])),
+        reply=draw(st.sampled_from(["weights", "gradients"])),
+        trim_norm=draw(st.sampled_from([None, "auto"])),
+        audited=draw(st.booleans()),
         rate=draw(st.sampled_from([1.0, 0.5])),
         gives_q=draw(st.booleans()),
         dim=draw(st.integers(20, 50)),
@@ -219,17 +226,10 @@ def rounds(draw, **given_fields):
     )
 
 
-@REPLIES
-@TRIMMED
-@pytest.mark.parametrize("audited", [False, True])
 @pytest.mark.parametrize("api", PLAYED)
-def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(
-    tmp_path, api, audited, trim_norm, reply
-):
-    fields = {"api": api, "audited": audited, "trim_norm": trim_norm, "reply": reply}
-
-    @settings(max_examples=40)
-    @given(rounds(**fields))
+def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(tmp_path, api):
+    @settings(max_examples=100)
+    @given(rounds(api=api))
     def check(played):
         audit = tmp_path / "audit.jsonl"
         audit.unlink(missing_ok=True)
@@ -237,3 +237,18 @@ def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(
         assert distance <= allowed
 
     check()
+
+
+@REPLIES
+@TRIMMED
+@pytest.mark.parametrize("audited", [False, True])
+@pytest.mark.parametrize("api", PLAYED)
+def test_rounds_drawn_at_random_stay_within_the_sharp_bound(
+    tmp_path, api, audited, trim_norm, reply
+):
+    rng = np.random.default_rng(zlib.crc32(f"{api} {audited} {trim_norm} {reply}".encode()))
+    fields = {"api": api, "audited": audited, "trim_norm": trim_norm, "reply": reply}
+    for number in range(30):
+        played = replace(draw_round(rng), **fields)
+        _, allowed, distance = played.play(tmp_path / f"{number}.jsonl")
+        assert distance <= allowed, played
