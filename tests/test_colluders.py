@@ -1,10 +1,19 @@
 """Colluders of one batch whose vectors cancel, or whose sum leaves the range of their dtype."""
 
+import zlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flwr_byz.aggregation import geometric_median_of_means
+from flwr_byz.theory import sharp_c_alpha
 
+from .colluders import APIS as PLAYED
+from .colluders import DTYPES, HONEST, PATTERNS, TARGETS, Round
+from .colluders import draw as draw_round
 from .malformed import fit_res, named
 from .server import as_content, classic_round, message_round
 
@@ -82,11 +91,13 @@ LARGEST = np.finfo("f4").max
 @APIS
 @REPLIES
 @TRIMMED
-def test_a_batch_whose_sum_overflows_is_left_out(api, reply, trim_norm):
+@pytest.mark.parametrize("options", [{"num_batches": 5}, {"num_byzantine": 1, "num_batches": 5}])
+def test_a_batch_whose_sum_overflows_is_left_out(api, reply, trim_norm, options):
     vectors = np.random.default_rng(0).normal(size=(10, DIM)).astype("f4")
     without, _ = play(api, vectors[2:], num_batches=4, reply=reply)
     vectors[:2] = LARGEST
-    model, metrics = play(api, vectors, num_batches=5, reply=reply, trim_norm=trim_norm)
+    options = options | {"reply": reply, "trim_norm": trim_norm}
+    model, metrics = play(api, vectors, **options)
     assert metrics["byz-batches"] == 5
     assert metrics["byz-trimmed"] == 1
     assert np.allclose(model, without, atol=1e-6)
@@ -98,8 +109,9 @@ def test_a_batch_whose_sum_overflows_outvotes_nobody(api):
     vectors = np.random.default_rng(0).normal(size=(10, DIM)).astype("f4")
     vectors[:4] = LARGEST
     vectors[4:6] = 1e30
-    model, metrics = play(api, vectors, num_batches=5)
+    model, metrics = play(api, vectors, num_batches=5, num_byzantine=2)
     assert metrics["byz-trimmed"] == 2
+    assert metrics["byz-bound"] == 1.0  # both Byzantine batches have shown themselves
     assert np.linalg.norm(model) <= 20.0
 
 
@@ -165,3 +177,78 @@ def test_whatever_a_solver_raises_keeps_the_model(monkeypatch, caplog, api, erro
     assert model is None
     assert metrics["byz-batches"] == 5
     assert "the model is kept" in caplog.text
+
+
+@pytest.mark.parametrize("exponent", [100, 200, 267, 300, 307])
+@pytest.mark.parametrize("d", [5, 40])
+def test_vectors_that_cancel_at_any_size_do_not_drown_the_honest_ones(exponent, d):
+    """What is left of such a sum is still too far off for float64 to hold it beside the others."""
+    vectors = 1.0 + 0.01 * np.random.default_rng(0).normal(size=(27, d))
+    honest = vectors[9:].reshape(6, 3, d).mean(axis=1)
+    vectors[:9] = 10.0**exponent * np.random.default_rng(1).normal(size=(9, d)) / 4
+    vectors[2] = honest[0] - vectors[:2].sum(axis=0)
+    vectors[3:6] = honest[1] + 0.5
+    point = geometric_median_of_means(vectors, 9, num_byzantine=3).point
+    centre = honest.mean(axis=0)
+    reach = np.linalg.norm(honest - centre, axis=1).max()
+    assert np.linalg.norm(point - centre) <= sharp_c_alpha(3 / 9) * reach
+
+
+@st.composite
+def rounds(draw, **given_fields):
+    k = draw(st.integers(3, 9))
+    num_colluders = draw(st.integers(2, 5))
+    model = draw(st.sampled_from(DTYPES))
+    return Round(
+        **given_fields,
+        model=model,
+        replies=draw(st.sampled_from([model, "mixed", *DTYPES])),
+        reply=draw(st.sampled_from(["weights", "gradients"])),
+        trim_norm=draw(st.sampled_from([None, "auto"])),
+        audited=draw(st.booleans()),
+        rate=draw(st.sampled_from([1.0, 0.5])),
+        gives_q=draw(st.booleans()),
+        dim=draw(st.integers(20, 50)),
+        num_batches=k,
+        batch_size=num_colluders + draw(st.integers(0, 2)),
+        num_bad=draw(st.integers(1, (k - 1) // 2)),
+        num_colluders=num_colluders,
+        exponent=draw(st.sampled_from([0.0, 0.1, 0.3, 1.0]) | st.floats(0.0, 1.0)),
+        pattern=draw(st.sampled_from(PATTERNS)),
+        target=draw(st.sampled_from(TARGETS)),
+        hidden=draw(st.floats(0.0, 1.0)),
+        sparse=draw(st.booleans()),
+        honest=draw(st.sampled_from(HONEST)),
+        offset=draw(st.sampled_from([0.0, 1.0, 30.0, 1000.0])),
+        spread=draw(st.sampled_from([1e-3, 0.1, 1.0, 10.0])),
+        sent_nearby=draw(st.booleans()),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@pytest.mark.parametrize("api", PLAYED)
+def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(tmp_path, api):
+    @settings(max_examples=100)
+    @given(rounds(api=api))
+    def check(played):
+        audit = tmp_path / "audit.jsonl"
+        audit.unlink(missing_ok=True)
+        _, allowed, distance = played.play(audit)
+        assert distance <= allowed
+
+    check()
+
+
+@REPLIES
+@TRIMMED
+@pytest.mark.parametrize("audited", [False, True])
+@pytest.mark.parametrize("api", PLAYED)
+def test_rounds_drawn_at_random_stay_within_the_sharp_bound(
+    tmp_path, api, audited, trim_norm, reply
+):
+    rng = np.random.default_rng(zlib.crc32(f"{api} {audited} {trim_norm} {reply}".encode()))
+    fields = {"api": api, "audited": audited, "trim_norm": trim_norm, "reply": reply}
+    for number in range(30):
+        played = replace(draw_round(rng), **fields)
+        _, allowed, distance = played.play(tmp_path / f"{number}.jsonl")
+        assert distance <= allowed, played
