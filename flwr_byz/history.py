@@ -30,7 +30,6 @@ else:
     import fcntl
 
 Arrays = Mapping[str, NDArray[Any]]
-Rounds = dict[int, Any]
 
 _FORMAT = "flwr-byz checkpoint 1"
 _NAME = re.compile(r"round-(\d{6,})\.npz")
@@ -58,9 +57,9 @@ class History:
     folder: Path | None = None
     finished: int = -1
     arrays: Arrays = field(default_factory=dict)
-    train: Rounds = field(default_factory=dict)
-    evaluate: Rounds = field(default_factory=dict)
-    server: Rounds = field(default_factory=dict)
+    train: dict[int, Any] = field(default_factory=dict)
+    evaluate: dict[int, Any] = field(default_factory=dict)
+    server: dict[int, Any] = field(default_factory=dict)
     _release: Callable[[], object] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -167,13 +166,13 @@ class Checkpoint:
 
     server_round: int
     arrays: Arrays
-    rounds: Mapping[str, Rounds] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
+    rounds: Mapping[str, dict[int, Any]] = field(
+        default_factory=lambda: {kind: {} for kind in _KINDS}
+    )
     random_state: Any = None
 
     def save(self, folder: Path) -> Path:
         """Write the file: whole or not at all, even where power fails.
-
-        What JSON has no form for is null in the file, and named in the log.
 
         Raises
         ------
@@ -201,8 +200,8 @@ class Checkpoint:
             for rest in folder.glob("*.unfinished"):
                 rest.unlink(missing_ok=True)
         _sync_folder(folder)
-        older = [old for number, old in _by_age(folder) if number < self.server_round]
-        for old in filter(Path.is_file, older[_KEPT - 1 :]):
+        older = [old for n, old in _by_age(folder) if n < self.server_round and old.is_file()]
+        for old in older[_KEPT - 1 :]:
             old.unlink(missing_ok=True)
         return path
 
@@ -251,17 +250,16 @@ class Checkpoint:
         DamagedCheckpoint
             Where there are checkpoints and every one is damaged: to start anew, empty the folder.
         """
-        damaged = None
-        for _, path in _by_age(folder):
+        by_age = _by_age(folder)
+        for _, path in by_age:
             try:
                 return cls.read(path)
             except DamagedCheckpoint as error:
                 log(WARNING, "%s; the one before it is tried", error)
-                damaged = error
-        if damaged is None:
-            return None
-        text = f"no checkpoint in {folder} is whole; to start anew, empty the folder"
-        raise DamagedCheckpoint(text) from damaged
+        if by_age:
+            text = f"no checkpoint in {folder} is whole; to start anew, empty the folder"
+            raise DamagedCheckpoint(text)
+        return None
 
 
 def _form(arrays: Arrays) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -287,8 +285,8 @@ def _plain(value: object) -> object:
 
 def _by_age(folder: Path) -> list[tuple[int, Path]]:
     """List the checkpoints of a folder and their rounds, the newest first."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("*.npz"))
-    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
+    paths = (path for path in folder.glob("*.npz") if _NAME.fullmatch(path.name))
+    return sorted(((int(path.stem.partition("-")[2]), path) for path in paths), reverse=True)
 
 
 def _sync_folder(folder: Path) -> None:

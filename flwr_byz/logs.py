@@ -5,8 +5,7 @@ def escaped(text: object, limit: int = 200) -> str:
     r"""Return a text in which nothing breaks a line or drives a terminal, cut to a length.
 
     Line breaks, escape sequences and whatever else does not print become what Python writes for
-    them, such as ``\n``; so does the backslash, so that what was escaped can be told from what was
-    not.
+    them, such as ``\n``. So does the backslash: no two texts look alike but for the cut.
 
     Parameters
     ----------

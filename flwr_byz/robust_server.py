@@ -324,8 +324,8 @@ class RobustServer:
             sorted(asked, key=identity_order), Verdict("silent")
         )
         verdicts |= rejections.verdicts
-        for number, clients in enumerate(collected.members):
-            for client in clients:
+        for number, members in enumerate(collected.members):
+            for client in members:
                 verdicts[client] = Verdict("used", number, distance=distances.get(client))
         return verdicts
 

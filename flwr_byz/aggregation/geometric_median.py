@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .careful import Median, careful_median
 from .certificate import curvature_gap, residual_bound
-from .gram import gram, offset_products, relative_error
+from .gram import gram, offset_products, relative_error, smallest_square
 from .pre_aggregation import RowMap, map_products, map_rows, map_weights
 from .rows import ReplyRows, Rows, StoredRows
 from .solvers import weiszfeld
@@ -194,18 +194,17 @@ def _fast_median(
         distance_error=distance_error,
         moved=moved,
     )
-    if certify(distances=guess, residual=0.0) > gamma:  # no measuring would help
+    is_middle = len(mass) == 2 and mass[0] == mass[1]  # all points between two are medians
+    if not is_middle and certify(distances=guess, residual=0.0) > gamma:  # no measuring would help
         return None
     point, distances = combine(rows, weights, row_map)
-    # Squares of smaller distances are lost to underflow.
-    least = rows.dim * float(np.finfo(rows.dtype).tiny) / (2 * unit)
-    if not (np.isfinite(distances).all() and distances.min() ** 2 > least):
+    if not (np.isfinite(distances).all() and distances.min() ** 2 > smallest_square(rows)):
         return None
     residual = residual_bound(distances, mass, weights, distance_error=distance_error, moved=moved)
     return Median(
         point=point,
         objective=float(mass @ distances),
-        gap=certify(distances=distances, residual=residual),
+        gap=residual**2 if is_middle else certify(distances=distances, residual=residual),
         residual=residual,
         weights=weights,
         iterations=iterations,

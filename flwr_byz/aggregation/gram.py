@@ -38,21 +38,24 @@ class Gram:
 
 
 def gram(rows: Rows) -> Gram:
-    """Measure the rows in one pass over the data; in three where squares leave float64.
+    """Measure the rows in one pass over the data, and again those whose squares leave the range.
 
     Products are added up in the rows' precision over a block of coordinates and in float64 over
     the blocks; a block whose products leave float32 is done again in float64.
     """
     with one_blas_thread(), np.errstate(all="ignore"):
         products = total(rows, _products) if rows.dim > len(rows) else None
-        if products is not None and np.isfinite(products.diagonal()).all():
-            norms = np.sqrt(np.maximum(products.diagonal(), 0.0))
-            return Gram(products, norms, np.ones(len(rows), np.bool_))
-        largest = reduce(np.maximum, _parts(rows, _largest), np.zeros(len(rows)))
-        finite = np.isfinite(largest)
-        exponents = np.maximum(np.frexp(np.where(finite, largest, 1.0))[1], -1000)
-        squares = total(rows, partial(_scaled_squares, np.ldexp(1.0, -exponents)[:, None]))
-        return Gram(products, np.ldexp(np.sqrt(squares), exponents), finite)
+        squares = np.full(len(rows), np.nan) if products is None else products.diagonal()
+        norms, finite = np.sqrt(squares), np.ones(len(rows), np.bool_)
+        again = np.flatnonzero(~(np.isfinite(squares) & (squares > smallest_square(rows))))
+        if len(again):
+            largest = reduce(np.maximum, _parts(rows, partial(_largest, again)), np.zeros(1))
+            finite[again] = np.isfinite(largest)
+            exponents = np.maximum(np.frexp(np.where(finite[again], largest, 1.0))[1], -1000)
+            factors = np.ldexp(1.0, -exponents)[:, None]
+            scaled = np.sqrt(total(rows, partial(_scaled_squares, again, factors)))
+            norms[again] = np.ldexp(scaled, exponents)
+        return Gram(products, norms, finite)
 
 
 def total(rows: Rows, kernel: Kernel) -> NDArray[np.float64]:
@@ -70,6 +73,12 @@ def relative_error(rows: Rows) -> float:
     unit = float(np.finfo(rows.dtype).eps) / 2
     terms = min(rows.dim, WIDTH) + rows.dim // WIDTH + 2
     return terms * unit / (1 - terms * unit)
+
+
+def smallest_square(rows: Rows) -> float:
+    """Return the sum of squares below which underflow may show in the rows' precision."""
+    limits = np.finfo(rows.dtype)
+    return rows.dim * float(limits.tiny) / float(limits.eps)
 
 
 def distances_between(products: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,12 +109,13 @@ def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(products, np.float64)
 
 
-def _largest(block: NDArray[np.floating]) -> NDArray[np.float64]:
+def _largest(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:
+    block = block[which]
     return np.asarray(np.maximum(block.max(axis=1), -block.min(axis=1)), np.float64)
 
 
 def _scaled_squares(
-    factors: NDArray[np.float64], block: NDArray[np.floating]
+    which: NDArray[np.intp], factors: NDArray[np.float64], block: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    scaled = np.multiply(block, factors, dtype=np.float64)
+    scaled = np.multiply(block[which], factors, dtype=np.float64)
     return np.asarray(np.einsum("ij,ij->i", scaled, scaled))

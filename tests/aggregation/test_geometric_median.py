@@ -156,8 +156,9 @@ def test_magnitudes_at_the_ends_of_float64(exponent):
     points = np.random.default_rng(3).uniform(-1.7, 1.7, size=(9, 30)) * 10.0**exponent
     result = geometric_median(points)
     assert np.isfinite(result.point).all()
-    spacing = np.spacing(0.0) * len(points[0])  # no float64 vector lies nearer to another
-    assert result.gap <= max(GAMMA, spacing / np.linalg.norm(points, axis=1).mean())
+    # Near zero, no float64 vector lies nearer to another than about that.
+    resolution = len(points[0]) * 2.0**-1074 / np.abs(points).mean()
+    assert result.gap <= max(GAMMA, resolution)
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-4, 1e-6])

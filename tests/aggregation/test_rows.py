@@ -189,7 +189,7 @@ def test_vectors_close_together_far_from_the_origin_are_certified():
     vectors = np.stack([(far + rng.normal(size=500)).astype("f4") for _ in range(12)])
     vectors[3] = 1e38
     for k in (6, 12):
-        result, rows = aggregate(vectors, k)
+        result, _ = aggregate(vectors, k)
         assert result.gap <= 1e-9
         assert np.linalg.norm(result.point - far) <= 100
 
