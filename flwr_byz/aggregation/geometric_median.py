@@ -17,6 +17,7 @@ from .threads import one_blas_thread
 from .vectors import Vectors, as_vectors, check_finite
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_CACHED = 1 << 19  # numbers that stay in a core's cache while they are worked on
 _SUMMED = 128  # numbers that are added up in the rows' own precision
 
 
@@ -239,12 +240,17 @@ def _combined(
     weights: NDArray[np.floating], row_map: RowMap, block: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     mapped = map_rows(row_map, block)
-    point = _weighted_sum(weights, mapped)
-    offsets = mapped - point
-    squares = _squared_norms(offsets)
-    if block.dtype != _FLOAT64 and not np.isfinite(squares).all():
-        squares = _squared_norms(offsets.astype(np.float64))
-    return point, squares
+    width = max(_CACHED // len(mapped) // _SUMMED, 1) * _SUMMED
+    points, squares = [], np.zeros(len(mapped))
+    for start in range(0, mapped.shape[1], width):
+        part = mapped[:, start : start + width]
+        points.append(_weighted_sum(weights, part))
+        offsets = part - points[-1]
+        measured = _squared_norms(offsets)
+        if block.dtype != _FLOAT64 and not np.isfinite(measured).all():
+            measured = _squared_norms(offsets.astype(np.float64))
+        squares += measured
+    return np.concatenate(points), squares
 
 
 def _weighted_sum(

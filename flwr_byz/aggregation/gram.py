@@ -11,8 +11,11 @@ from functools import partial, reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import WIDTH, Rows
+from .rows import Rows
 from .threads import one_blas_thread
+
+_SUMMED = 1024  # coordinates whose products are added up in the rows' own precision
+_HELD = 1 << 22  # numbers of products that are held at a time
 
 Kernel = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 
@@ -40,8 +43,8 @@ class Gram:
 def gram(rows: Rows) -> Gram:
     """Measure the rows in one pass over the data, and again those whose squares leave the range.
 
-    Products are added up in the rows' precision over a block of coordinates and in float64 over
-    the blocks; a block whose products leave float32 is done again in float64.
+    Products are added up in the rows' precision over a run of coordinates and in float64 over the
+    runs; a block whose products leave float32 is done again in float64.
     """
     with one_blas_thread(), np.errstate(all="ignore"):
         products = total(rows, _products) if rows.dim > len(rows) else None
@@ -71,7 +74,7 @@ def relative_error(rows: Rows) -> float:
     Numerical Algorithms", section 3.1), where nothing underflows.
     """
     unit = float(np.finfo(rows.dtype).eps) / 2
-    terms = min(rows.dim, WIDTH) + rows.dim // WIDTH + 2
+    terms = min(rows.dim, _SUMMED) + rows.dim // _SUMMED * (rows.dtype == np.float64) + 2
     return terms * unit / (1 - terms * unit)
 
 
@@ -102,11 +105,22 @@ def _parts(rows: Rows, kernel: Kernel) -> Iterator[NDArray[np.float64]]:
 
 
 def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
-    products = block @ block.T
+    products = _products_of_runs(block)
     if block.dtype != np.float64 and not np.isfinite(products.diagonal()).all():
-        wide = block.astype(np.float64)
-        products = wide @ wide.T
-    return np.asarray(products, np.float64)
+        products = _products_of_runs(block.astype(np.float64))
+    return products
+
+
+def _products_of_runs(block: NDArray[np.floating]) -> NDArray[np.float64]:
+    k, width = block.shape
+    whole = width - width % _SUMMED
+    last = block[:, whole:]
+    products = (last @ last.T).astype(np.float64)
+    step = _SUMMED * max(_HELD // (k * k), 1)
+    for start in range(0, whole, step):
+        runs = block[:, start : min(start + step, whole)].reshape(k, -1, _SUMMED).transpose(1, 0, 2)
+        products += np.matmul(runs, runs.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
+    return products
 
 
 def _largest(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from .pre_aggregation import (
     too_long,
 )
 from .rows import WIDTH, Rows, StoredRows, form_rows
+from .threads import one_blas_thread
 from .vectors import as_vectors, check_finite, norms
 
 _FLOAT64 = np.dtype(np.float64)
@@ -71,7 +72,8 @@ class GeometricMedianOfMeans:
     def norm(self) -> float:
         """Norm of the point."""
         runs = [self.point[i : i + WIDTH] for i in range(0, len(self.point), WIDTH)]
-        return float(np.linalg.norm([norms([run])[0] for run in runs]))
+        with one_blas_thread():
+            return float(np.linalg.norm([norms([run])[0] for run in runs]))
 
 
 def geometric_median_of_means(

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .threads import map_in_threads
+from .threads import map_in_threads, num_threads
 
 # A client's vector: one-dimensional arrays of real numbers, one after the other, left where they
 # are. All vectors of a round have pieces of the same sizes.
@@ -20,9 +20,9 @@ Vector = Sequence[NDArray[Any]]
 
 Part = TypeVar("Part")
 
-WIDTH = 8192  # coordinates that are read together: enough for BLAS, few enough for a cache
-_FORMED = 8 * WIDTH  # coordinates of a reply that are added to its row together
-_MOST_RUNS = 32
+WIDTH = 1 << 15  # coordinates that are read together: long runs of memory
+_MOST_FORMED = 1 << 18  # coordinates of a reply that are added to its row together
+_MOST_RUNS = 32  # of blocks; enough for the threads to end at about the same time
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,10 @@ class ReplyRows:
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         values = np.empty((len(self), columns.stop - columns.start), self.dtype)
-        centre = None if self.centre is None else columns.of(self.centre)
-        for row, vector in zip(values, self.vectors, strict=True):
-            _set(row, columns.of(vector), centre)
+        replies = [columns.of(vector) for vector in self.vectors]
+        np.concatenate(replies, out=values.ravel(), casting="same_kind")
+        if self.centre is not None:
+            np.subtract(values, columns.of(self.centre), out=values, casting="same_kind")
         return values
 
 
@@ -169,37 +170,24 @@ class BatchSums:
         self, memory: NDArray[np.floating], sizes: Sequence[int], centre: Vector | None = None
     ) -> None:
         self._sums = memory
-        self._blocks = cut(sizes, _FORMED)
+        self._blocks = _shares(sizes)
         self._centre = centre
         self._counts = np.zeros(len(memory), dtype=np.intp)
 
     def add(self, batch: int, vector: Vector) -> None:
-        """Add a vector to a batch."""
-        self.add_all([(batch, vector)])
-
-    def add_all(self, members: Sequence[tuple[int, Vector]]) -> None:
-        """Add vectors to their batches, in this order, a block of coordinates in each thread."""
-        is_first = []
-        for batch, _ in members:
-            is_first.append(self._counts[batch] == 0)
-            self._counts[batch] += 1
+        """Add a vector to a batch, a block of coordinates in each thread."""
+        is_first = self._counts[batch] == 0
+        self._counts[batch] += 1
 
         def add(columns: Columns) -> None:
-            spare = np.empty(columns.stop - columns.start, self._sums.dtype)
-            centre = None if self._centre is None else columns.of(self._centre)
+            total = self._sums[batch, columns.start : columns.stop]
+            offset = total if is_first else np.empty_like(total)
             with np.errstate(all="ignore"):
-                for (batch, vector), first in zip(members, is_first, strict=True):
-                    total = self._sums[batch, columns.start : columns.stop]
-                    if first:
-                        _set(total, columns.of(vector), centre)
-                    elif centre is None:
-                        np.add(total, columns.of(vector), out=total, casting="same_kind")
-                    else:
-                        _set(spare, columns.of(vector), centre)
-                        total += spare
+                _set(offset, columns.of(vector), _part(self._centre, columns))
+                if not is_first:
+                    total += offset
 
-        for _ in map_in_threads(add, self._blocks):
-            pass
+        _for_each(add, self._blocks)
 
     def rows(self) -> tuple[StoredRows, list[int]]:
         """Return the means of the batches that hold a vector, and which these are.
@@ -215,9 +203,7 @@ class BatchSums:
                 for row, batch in enumerate(filled):
                     np.divide(part[batch], self._counts[batch], out=part[row], casting="same_kind")
 
-        if filled != list(range(len(self._counts))) or self._counts.max() > 1:
-            for _ in map_in_threads(divide, self._blocks):
-                pass
+        _for_each(divide, self._blocks)
         return StoredRows(self._sums[: len(filled)]), filled
 
 
@@ -245,9 +231,33 @@ def form_rows(
     sizes = [len(piece) for piece in batches[0][0]]
     if memory is None:
         memory = np.empty((len(batches), sum(sizes)), dtype)
-    sums = BatchSums(memory, sizes, centre)
-    sums.add_all([(number, vector) for number, batch in enumerate(batches) for vector in batch])
-    return sums.rows()[0]
+
+    def form(columns: Columns) -> None:
+        about, spare = _part(centre, columns), np.empty(columns.stop - columns.start, dtype)
+        with np.errstate(all="ignore"):
+            for row, batch in zip(memory, batches, strict=True):
+                _average(row[columns.start : columns.stop], batch, columns, about, spare)
+
+    _for_each(form, _shares(sizes))
+    return StoredRows(memory)
+
+
+def _average(
+    row: NDArray[np.floating],
+    batch: Sequence[Vector],
+    columns: Columns,
+    centre: NDArray[Any] | None,
+    spare: NDArray[np.floating],
+) -> None:
+    _set(row, columns.of(batch[0]), centre)
+    for vector in batch[1:]:
+        if centre is None:
+            np.add(row, columns.of(vector), out=row, dtype=row.dtype, casting="same_kind")
+        else:
+            _set(spare, columns.of(vector), centre)
+            row += spare
+    if len(batch) > 1:
+        row /= len(batch)
 
 
 def _set(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] | None) -> None:
@@ -255,6 +265,21 @@ def _set(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] |
         np.copyto(row, values, casting="same_kind")
     else:
         np.subtract(values, centre, out=row, dtype=row.dtype, casting="same_kind")
+
+
+def _part(vector: Vector | None, columns: Columns) -> NDArray[Any] | None:
+    return None if vector is None else columns.of(vector)
+
+
+def _shares(sizes: Sequence[int]) -> list[Columns]:
+    """Cut coordinates into a few blocks for each thread; they are worked on one by one."""
+    share = -(-sum(sizes) // (2 * num_threads()))
+    return cut(sizes, min(max(share, WIDTH), _MOST_FORMED))
+
+
+def _for_each(work: Callable[[Columns], None], blocks: Sequence[Columns]) -> None:
+    for _ in map_in_threads(work, blocks):
+        pass
 
 
 def _map(
