@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
+from flwr.common import ndarrays_to_parameters
 from flwr.server.client_manager import SimpleClientManager
 
 from flwr_byz import audit
@@ -197,7 +198,11 @@ def test_a_strategy_that_starts_again_scores_anew(tmp_path):
 
 
 def test_a_classic_strategy_that_is_initialised_again_scores_anew(tmp_path):
-    strategy = ClassicStrategy(num_batches=3, audit=tmp_path / "audit.jsonl")
+    strategy = ClassicStrategy(
+        num_batches=3,
+        audit=tmp_path / "audit.jsonl",
+        initial_parameters=ndarrays_to_parameters([np.zeros(3)]),
+    )
     trail = strategy._server.audit
     trail.write(1, record(a=Verdict("rejected"), b=used(1.0)))
     strategy.initialize_parameters(SimpleClientManager())

@@ -299,14 +299,19 @@ def test_a_folder_on_a_file_system_without_locks_is_used_all_the_same(
 
 
 def test_a_classic_strategy_that_is_initialised_again_takes_its_own_folder(tmp_path):
-    strategy = ClassicStrategy(num_batches=1, checkpoints=tmp_path)
+    options = {
+        "num_batches": 1,
+        "checkpoints": tmp_path,
+        "initial_parameters": ndarrays_to_parameters([np.zeros(3)]),
+    }
+    strategy = ClassicStrategy(**options)
     manager = SimpleClientManager()
     strategy.initialize_parameters(manager)
     strategy.initialize_parameters(manager)
     with pytest.raises(ValueError, match="is in use"):
-        ClassicStrategy(num_batches=1, checkpoints=tmp_path).initialize_parameters(manager)
+        ClassicStrategy(**options).initialize_parameters(manager)
     del strategy
-    ClassicStrategy(num_batches=1, checkpoints=tmp_path).initialize_parameters(manager)
+    ClassicStrategy(**options).initialize_parameters(manager)
 
 
 # The strategy. ---------------------------------------------------------------------------------

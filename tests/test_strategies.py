@@ -6,7 +6,14 @@ import logging
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters
+from flwr.common import (
+    Code,
+    EvaluateRes,
+    GetParametersRes,
+    Parameters,
+    Status,
+    ndarrays_to_parameters,
+)
 from flwr.common import parameters_to_ndarrays as to_ndarrays
 from flwr.server.client_manager import SimpleClientManager
 from flwr.server.strategy import FedAvg as ClassicFedAvg
@@ -435,11 +442,6 @@ def test_initial_parameters_that_cannot_be_aggregated_are_refused():
         )
 
 
-def test_initial_parameters_left_to_a_random_client_are_warned_of(caplog):
-    assert ClassicStrategy(num_batches=1).initialize_parameters(SimpleClientManager()) is None
-    assert "possibly Byzantine" in caplog.text
-
-
 def test_accept_failures_false_keeps_the_model_after_a_failure():
     results = {c: fit_res(a) for c, a in enumerate(replies())}
     options = {"num_byzantine": 1, "accept_failures": False}
@@ -637,3 +639,41 @@ def test_the_bound_that_is_logged_is_that_of_the_batches_that_are_kept(api, capl
     assert f"{sharp_c_alpha(3 / 9):.3g} times" in caplog.text
     assert f"{c_alpha(3 / 9):.3g} times" in caplog.text
     assert "Minsker" in caplog.text
+
+
+class Asked(Proxy):
+    """A client that gives these initial parameters, or raises."""
+
+    def __init__(self, cid, given):
+        super().__init__(cid)
+        self.given = given
+
+    def get_parameters(self, *args, **kwargs):
+        if isinstance(self.given, Exception):
+            raise self.given
+        return GetParametersRes(Status(Code.OK, ""), self.given)
+
+
+def test_unusable_initial_parameters_of_a_client_are_asked_of_another(caplog):
+    good = ndarrays_to_parameters([np.arange(3.0)])
+    bad = [
+        Parameters([], "numpy.ndarray"),
+        ndarrays_to_parameters([np.array([1.0, np.nan])]),
+        Parameters([malformed.BAD_TENSORS["header claims 4 TB"]], "numpy.ndarray"),
+        RuntimeError("broken\x1b[2J"),
+    ]
+    manager = SimpleClientManager()
+    for cid, answer in enumerate([*bad, good]):
+        manager.register(Asked(str(cid), answer))
+    for _ in range(5):
+        assert ClassicStrategy(num_byzantine=1).initialize_parameters(manager) is good
+    assert "may be Byzantine" in caplog.text
+    assert "no initial parameters from client" in caplog.text
+    assert "\x1b" not in caplog.text
+
+
+def test_without_any_usable_initial_parameters_clients_are_sent_none():
+    manager = SimpleClientManager()
+    manager.register(Asked("0", RuntimeError("broken")))
+    given = ClassicStrategy(num_byzantine=0).initialize_parameters(manager)
+    assert given.tensors == []

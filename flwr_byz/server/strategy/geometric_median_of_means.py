@@ -1,6 +1,7 @@
 """Byzantine gradient descent as a strategy for Flower's classic API."""
 
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from logging import INFO, WARNING
 from pathlib import Path
@@ -13,6 +14,7 @@ from flwr.common import (
     EvaluateRes,
     FitIns,
     FitRes,
+    GetParametersIns,
     GetParametersRes,
     GetPropertiesRes,
     MetricsAggregationFn,
@@ -55,6 +57,8 @@ from ..guarded_client import GuardedClient
 Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
 
 _OK = Status(Code.OK, "")
+_FIRST_ANSWER = 60.0  # seconds that a client has to give initial parameters
+_LONG = 86_400  # seconds to wait for the first client, as Flower does
 
 
 class FedAvgOptions(TypedDict, total=False):
@@ -92,7 +96,7 @@ class GeometricMedianOfMeans(FedAvg):
     checkpoints, audit
         The same; the rounds before a restart are played over from the file by Flower's `Server`.
     **options
-        The options of Flower's ``FedAvg``. Without `initial_parameters` Flower takes them from one
+        The options of Flower's ``FedAvg``. Without `initial_parameters` they are taken from a
         client drawn at random, which may be Byzantine: give them. The minimum numbers of fit,
         evaluate and available clients are k by default, 2q + 1 where it is not given.
         `accept_failures=False` gives every client the power to veto a round. `inplace` changes
@@ -176,11 +180,7 @@ class GeometricMedianOfMeans(FedAvg):
         if history.finished >= 0:
             return ndarrays_to_parameters(list(history.arrays.values()))
         if self.initial_parameters is None:
-            log(
-                WARNING,
-                "initial_parameters are not given: Flower will take them from one client drawn at "
-                "random, and with them the word of a possibly Byzantine client",
-            )
+            return _from_a_client(client_manager)
         return super().initialize_parameters(client_manager)
 
     def configure_fit(
@@ -311,6 +311,29 @@ class GeometricMedianOfMeans(FedAvg):
             )
 
         return self._server.metrics(replies, None if custom is None else given)
+
+
+def _from_a_client(client_manager: ClientManager) -> Parameters:
+    """Ask clients in random order for initial parameters until one gives a usable model."""
+    log(
+        WARNING,
+        "initial_parameters are not given: they are taken from a client drawn at random, which may "
+        "be Byzantine",
+    )
+    client_manager.wait_for(1, _LONG)
+    clients = list(client_manager.all().values())
+    for client in random.sample(clients, len(clients)):
+        try:
+            answer = client.get_parameters(GetParametersIns({}), _FIRST_ANSWER, 0)
+            if answer.status.code == Code.OK and _read_model(answer.parameters).values:
+                return answer.parameters
+            reason: object = "it has none"
+        except Exception as error:  # whatever the client makes Flower raise
+            reason = error
+        client_id, reason = escaped(client.cid), escaped(reason)
+        log(WARNING, "no initial parameters from client %s: %s", client_id, reason)
+    log(WARNING, "no client gave initial parameters: clients are sent none in the first round")
+    return Parameters([], "")
 
 
 class _Nobody(ClientProxy):
