@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 
 from ...aggregation.median_of_means import TrimNorm
 from ...audit import AuditTrail
-from ...bounded_pull import room_for
 from ...metrics import aggregate_metrics, agreed_metrics, median_of_means
 from ...payload import (
     Layout,
@@ -47,7 +46,7 @@ from ...payload import (
 from ...progress import Progress
 from ...server_round import ServerRound
 from ...settings import Settings
-from ..guarded_client import GuardedClient
+from ...transport import GuardedClient, room_for
 
 Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
 

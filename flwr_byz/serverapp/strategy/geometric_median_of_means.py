@@ -37,7 +37,7 @@ from ...payload import (
 from ...progress import Progress
 from ...server_round import ServerRound
 from ...settings import Settings
-from ..arriving_grid import ArrivingGrid, Unreadable
+from ...transport import ArrivingGrid, Unreadable
 
 _POLL_INTERVAL = 1.0
 

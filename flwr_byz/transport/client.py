@@ -1,9 +1,12 @@
 """A client as the classic API's server sees it, from which nothing worse than a failure comes."""
 
-import math
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
+from logging import WARNING
 from typing import TypeVar
 
+from flwr.app import Message
 from flwr.common import (
     Code,
     DisconnectRes,
@@ -20,8 +23,11 @@ from flwr.common import (
     Status,
 )
 from flwr.server.client_proxy import ClientProxy
+from flwr.serverapp import Grid
+from flwr.supercore import log
 
-from ..bounded_pull import at_most
+from .bounded import is_in_memory
+from .grid import ArrivingGrid, Unreadable
 
 Result = TypeVar("Result")
 
@@ -42,15 +48,13 @@ class GuardedClient(ClientProxy):
     def __init__(self, client: ClientProxy, num_bytes: int) -> None:
         super().__init__(client.cid)
         self.properties = client.properties
-        self._client = client
-        self._num_bytes = num_bytes
+        self._client = _bounded(client, num_bytes)
 
     def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
         """Train at the client."""
         return self._guarded(
             lambda: self._client.fit(ins, timeout, group_id),
             lambda failed: FitRes(failed, Parameters([], ""), 0, {}),
-            timeout,
         )
 
     def evaluate(
@@ -60,7 +64,6 @@ class GuardedClient(ClientProxy):
         return self._guarded(
             lambda: self._client.evaluate(ins, timeout, group_id),
             lambda failed: EvaluateRes(failed, 0.0, 0, {}),
-            timeout,
         )
 
     def get_properties(
@@ -81,15 +84,45 @@ class GuardedClient(ClientProxy):
         """Disconnect the client and let it reconnect later."""
         return self._client.reconnect(ins, timeout, group_id)
 
-    def _guarded(
-        self,
-        ask: Callable[[], Result],
-        fail: Callable[[Status], Result],
-        timeout: float | None,
-    ) -> Result:
+    def _guarded(self, ask: Callable[[], Result], fail: Callable[[Status], Result]) -> Result:
         try:
-            with at_most(self._num_bytes, timeout or math.inf):
-                return ask()
+            return ask()
         except Exception as error:  # whatever the client makes Flower raise
             reason = f"{type(error).__name__}: {error}"
             return fail(Status(Code.FIT_NOT_IMPLEMENTED, reason))
+
+
+class _OneReplyGrid(ArrivingGrid):
+    """A grid that returns one reply of bounded size before its message expires, or raises."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        (message,) = messages
+        for reply in super().send_and_receive([message], timeout=timeout or message.metadata.ttl):
+            if reply.has_content() and isinstance(reply.content, Unreadable):
+                raise ValueError(reply.content.reason)
+            return [reply]
+        raise TimeoutError("there is no reply")
+
+
+def _bounded(client: ClientProxy, num_bytes: int) -> ClientProxy:
+    """Return a copy of a client whose replies come through a grid within limits."""
+    grid = getattr(client, "grid", None)
+    if not isinstance(grid, Grid):
+        _warn(type(client).__name__)
+    if not isinstance(grid, Grid) or is_in_memory(grid):
+        return client
+    bounded = copy.copy(client)
+    bounded.grid = _one_reply_grid(grid, num_bytes)  # type: ignore[attr-defined]
+    return bounded
+
+
+@lru_cache(maxsize=1)  # one in a run, which looks for what it relies on once
+def _one_reply_grid(grid: Grid, num_bytes: int) -> Grid:
+    return _OneReplyGrid(grid, num_bytes)
+
+
+@cache
+def _warn(kind: str) -> None:
+    log(WARNING, "PROTECTION IS OFF: a reply that comes through %s may take any size", kind)
