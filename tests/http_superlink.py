@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import httpx
 from flwr.app import Array, ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.serde import message_to_proto
 from flwr.proto import message_pb2, runtime_pb2
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -48,30 +47,18 @@ def names(replies):
     return [r.content["which"]["name"] for r in replies if r.has_content() and "which" in r.content]
 
 
-def bomb(times):
-    """Return an array whose one chunk of a kilobyte is named that many times, and its objects."""
-    chunk = ArrayChunk(memoryview(bytes(1024)))
-    claims = {"dtype": "float32", "shape": [4], "stype": "numpy.ndarray"}
-    body = json.dumps(claims | {"arraychunk_ids": [0] * times}).encode()
-    content = b"Array %s %d\x00" % (chunk.object_id.encode(), len(body)) + body
-    return content, {chunk.object_id: chunk}
+class Bomb(Array):
+    """An array whose one chunk of a kilobyte is named that many times."""
 
+    def __init__(self, times):
+        super().__init__("float32", (4,), "numpy.ndarray", bytes(1024))
+        self.times = times
 
-def bombs(*all_times):
-    """Return the content of a reply with such arrays, whose parts Flower deflates as they are."""
-
-    class Bomb(Array):
-        def __init__(self, times):
-            super().__init__("float32", (4,), "numpy.ndarray", bytes(1024))
-            self.__dict__["forged"], self.__dict__["parts"] = bomb(times)
-
-        children = property(lambda self: self.__dict__["parts"])
-        object_id = property(lambda self: super().object_id)
-
-        def deflate(self):
-            return self.__dict__["forged"]
-
-    return [Bomb(times) for times in all_times]
+    def deflate(self):
+        head, body = super().deflate().split(b"\0", 1)
+        body = json.dumps(json.loads(body) | {"arraychunk_ids": [0] * self.times}).encode()
+        _, children, _ = head.split(b" ")
+        return b"Array %s %d\0" % (children, len(body)) + body
 
 
 class SuperLink:

@@ -4,7 +4,6 @@ Nothing of Flower or httpx is changed, nor the grid: the copy has a copy of its 
 Flower's own code does the pull. What that takes of Flower is looked for when a grid is wrapped.
 """
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -70,7 +69,7 @@ class BoundedPull:
 
     def _within(self, limits: Limits) -> Any:
         """Return a copy of the grid for one pull."""
-        grid, stub = copy.copy(self._grid), copy.copy(self._grid._runtime_client)
+        grid, stub = copy_of(self._grid), copy_of(self._grid._runtime_client)
         limits.is_counting = "Array.deflate" in self._hooks
         if "event_hooks" in self._hooks:
             stub._client = _bounded_client(stub._client, limits)
@@ -81,6 +80,13 @@ class BoundedPull:
         return grid
 
 
+def copy_of(thing: Any) -> Any:
+    """Return a shallow copy of an object; `copy.copy` would leave an attribute at its class."""
+    made = object.__new__(type(thing))
+    vars(made).update(vars(thing))
+    return made
+
+
 def is_in_memory(grid: Grid) -> bool:
     """Say whether a grid is that of a simulation, whose replies are in this process already."""
     return any(kind.__name__ == "InMemoryGrid" for kind in type(grid).__mro__)
@@ -88,7 +94,8 @@ def is_in_memory(grid: Grid) -> bool:
 
 def _bounded_client(client: httpx.Client, limits: Limits) -> httpx.Client:
     """Return a copy of an HTTP client, on the same connections, whose responses are bounded."""
-    bounded, hooks = copy.copy(client), client.event_hooks
+    bounded: httpx.Client = copy_of(client)
+    hooks = client.event_hooks
     bounded.event_hooks = {
         "request": [*hooks["request"], _ask_for_plain_bytes],
         "response": [*hooks["response"], limits.bound],
@@ -103,7 +110,7 @@ def _ask_for_plain_bytes(request: httpx.Request) -> None:
 def _hooks(grid: Any) -> Iterator[str]:
     """Yield the names of what there is, of all that the limits rely on."""
     try:
-        stub, view = copy.copy(grid._runtime_client), copy.copy(grid)
+        stub, view = copy_of(grid._runtime_client), copy_of(grid)
         view._client = stub
         if view._runtime_client is not stub:
             return
@@ -113,9 +120,9 @@ def _hooks(grid: Any) -> Iterator[str]:
     for name, (fields, _) in _METHODS.items():
         if _answers(getattr(stub, name, None), fields):
             yield name
-    if isinstance(client := getattr(stub, "_client", None), httpx.Client):
-        if {"request", "response"} <= set(getattr(client, "event_hooks", ())):
-            yield "event_hooks"
+    client = getattr(stub, "_client", None)
+    if isinstance(client, httpx.Client) and hasattr(client, "event_hooks"):
+        yield "event_hooks"
     if _is_counted():
         yield "Array.deflate"
 
@@ -126,7 +133,7 @@ def _answers(method: Callable[..., Any] | None, fields: tuple[str, ...]) -> bool
         inspect.signature(method).bind(None)  # type: ignore[arg-type]
         response = get_type_hints(method)["return"]
         return set(fields) <= set(response.DESCRIPTOR.fields_by_name)
-    except (AttributeError, LookupError, NameError, TypeError, ValueError):
+    except Exception:  # it is another method, or none
         return False
 
 
@@ -137,7 +144,7 @@ def _is_counted() -> bool:
     try:
         for part in (*array.children.values(), array, *records):
             limits.count(part.object_id, part.deflate())
-    except (AttributeError, LookupError, TypeError, ValueError):
+    except Exception:  # they are of another form
         return False
     sizes = sum(len(record.deflate()) for record in records)
     return (limits.unfolded, limits.metrics) == (len(array.data), sizes)

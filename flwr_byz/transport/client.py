@@ -1,10 +1,9 @@
 """A client as the classic API's server sees it, from which nothing worse than a failure comes."""
 
-import copy
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from logging import WARNING
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from flwr.app import Message
 from flwr.common import (
@@ -14,19 +13,16 @@ from flwr.common import (
     EvaluateRes,
     FitIns,
     FitRes,
-    GetParametersIns,
     GetParametersRes,
-    GetPropertiesIns,
     GetPropertiesRes,
     Parameters,
-    ReconnectIns,
     Status,
 )
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from .bounded import is_in_memory
+from .bounded import copy_of, is_in_memory
 from .grid import ArrivingGrid, Unreadable
 
 Result = TypeVar("Result")
@@ -66,23 +62,17 @@ class GuardedClient(ClientProxy):
             lambda failed: EvaluateRes(failed, 0.0, 0, {}),
         )
 
-    def get_properties(
-        self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None
-    ) -> GetPropertiesRes:
+    def get_properties(self, *args: Any, **kwargs: Any) -> GetPropertiesRes:
         """Return the client's properties."""
-        return self._client.get_properties(ins, timeout, group_id)
+        return self._client.get_properties(*args, **kwargs)
 
-    def get_parameters(
-        self, ins: GetParametersIns, timeout: float | None, group_id: int | None
-    ) -> GetParametersRes:
+    def get_parameters(self, *args: Any, **kwargs: Any) -> GetParametersRes:
         """Return the client's parameters."""
-        return self._client.get_parameters(ins, timeout, group_id)
+        return self._client.get_parameters(*args, **kwargs)
 
-    def reconnect(
-        self, ins: ReconnectIns, timeout: float | None, group_id: int | None
-    ) -> DisconnectRes:
+    def reconnect(self, *args: Any, **kwargs: Any) -> DisconnectRes:
         """Disconnect the client and let it reconnect later."""
-        return self._client.reconnect(ins, timeout, group_id)
+        return self._client.reconnect(*args, **kwargs)
 
     def _guarded(self, ask: Callable[[], Result], fail: Callable[[Status], Result]) -> Result:
         try:
@@ -113,9 +103,9 @@ def _bounded(client: ClientProxy, num_bytes: int) -> ClientProxy:
         _warn(type(client).__name__)
     if not isinstance(grid, Grid) or is_in_memory(grid):
         return client
-    bounded = copy.copy(client)
-    bounded.grid = _one_reply_grid(grid, num_bytes)  # type: ignore[attr-defined]
-    return bounded
+    bounded: Any = copy_of(client)
+    bounded.grid = _one_reply_grid(grid, num_bytes)
+    return cast(ClientProxy, bounded)
 
 
 @lru_cache(maxsize=1)  # one in a run, which looks for what it relies on once
