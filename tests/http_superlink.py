@@ -91,8 +91,10 @@ class SuperLink:
 
     def pull_messages(self, content):
         request = runtime_pb2.PullAppMessagesRequest.FromString(content)
+        is_newer = hasattr(request, "reply_to_message_ids")  # since 1.43
+        ids = request.reply_to_message_ids.vals if is_newer else request.message_ids
         made = runtime_pb2.PullAppMessagesResponse()
-        for message_id in request.message_ids:
+        for message_id in ids:
             answer = self.waiting[message_id]
             for _ in range(answer.times):
                 made.messages_list.append(answer.envelope)

@@ -168,7 +168,7 @@ def test_slow_replies_leave_the_time_to_read_all_others():
     slow = http_superlink.reply(RecordDict(parts), seconds=0.2)
     honest = [http_superlink.reply(named(str(number))) for number in range(76)]
     grid = SuperLink(*[slow] * 24, *honest).grid()
-    replies = ArrivingGrid(grid).send_and_receive(to_nodes(100), timeout=10)
+    replies = ArrivingGrid(grid).send_and_receive(to_nodes(100), timeout=6)
     assert sorted(map(int, names(replies))) == list(range(76))
 
 
