@@ -103,7 +103,7 @@ class HostileGrid(SlowGrid):
         (TimeoutError(), False),
     ],
 )
-def test_a_reply_that_cannot_be_read_is_told_from_one_that_cannot_be_had(error, is_unreadable):
+def test_a_reply_that_cannot_be_read_differs_from_one_that_cannot_be_had(error, is_unreadable):
     grid = HostileGrid({"bad": error, "good": None})
     first, second = ArrivingGrid(grid).send_and_receive(messages("bad", "good"), timeout=5)
     assert ids([second]) == ["good"]

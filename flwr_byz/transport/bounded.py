@@ -69,14 +69,15 @@ class BoundedPull:
 
     def _within(self, limits: Limits) -> Any:
         """Return a copy of the grid for one pull."""
-        grid, stub = copy_of(self._grid), copy_of(self._grid._runtime_client)
         limits.is_counting = "Array.deflate" in self._hooks
+        inner = copy_of(self._grid._runtime_client)
         if "event_hooks" in self._hooks:
-            stub._client = _bounded_client(stub._client, limits)
+            inner._client = _bounded_client(inner._client, limits)
+        grid = copy_of(self._grid)
+        grid._client = outer = copy_of(inner)  # another: no cycle of references keeps a reply
         for name, (_, check) in _METHODS.items():
             if name in self._hooks:
-                setattr(stub, name, partial(check, limits, getattr(stub, name)))
-        grid._client = stub
+                setattr(outer, name, partial(check, limits, getattr(inner, name)))
         return grid
 
 

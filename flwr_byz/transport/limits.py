@@ -64,11 +64,12 @@ class Limits:
             self._check_time()
             self._response = self._left + 1024  # beside the object there is a little protocol
             response = pull(request)
-            self._left -= len(response.object_content)
+            content: bytes = response.object_content  # protobuf copies it each time
+            self._left -= len(content)
             if self._left < 0:
                 raise ReplyTooLarge("its objects take more bytes than it may")
             if response.object_available and self.is_counting:
-                self.count(request.object_id, response.object_content)
+                self.count(request.object_id, content)
         if response.object_found and not response.object_available:
             self._stalled()
         return response
