@@ -139,6 +139,21 @@ def test_a_download_stops_at_the_limit():
     assert len(superlinks[0].pulled) < 20
 
 
+def test_a_download_stops_at_the_limit_where_only_objects_can_be_counted(monkeypatch):
+    monkeypatch.delattr(httpx._client.BaseClient, "event_hooks")
+    many = {str(i): Array(np.full(1 << 17, i, "f8")) for i in range(10)}
+    with pytest.raises(ReplyTooLarge, match="its objects"):
+        pull(RecordDict({"a": ArrayRecord(many)}), 5 << 20)
+
+
+def test_of_two_replies_to_one_message_not_an_object_is_pulled():
+    superlink = SuperLink(reply(named("a"), times=2))
+    grid = superlink.grid()
+    with pytest.raises(ValueError, match="2 replies"):
+        BoundedPull(grid)(push(grid), Limits(1 << 20, 10.0))
+    assert superlink.pulled == []
+
+
 def test_a_tree_whose_branches_are_all_the_same_is_walked_once():
     superlinks = []
 
@@ -203,6 +218,20 @@ def test_a_method_whose_response_is_another_is_not_relied_on(monkeypatch, caplog
     with caplog.at_level(logging.WARNING, "flwr"):
         arriving = ArrivingGrid(SuperLink(reply(named("a"))).grid())
     assert "no PullObject as expected" in caplog.text
+    assert names(arriving.send_and_receive([Message(RecordDict(), 0, "train")])) == ["a"]
+
+
+def test_a_grid_that_keeps_its_client_elsewhere_is_left_alone(caplog):
+    class Elsewhere(HttpGrid):
+        _runtime_client = property(lambda self: self.stub)
+
+    grid = SuperLink(reply(named("a"))).grid()
+    other = Elsewhere(token="token")
+    other.stub = grid._runtime_client
+    other.set_run(grid.run)
+    with caplog.at_level(logging.WARNING, "flwr"):
+        arriving = ArrivingGrid(other)
+    assert "Elsewhere: no _runtime_client as expected" in caplog.text
     assert names(arriving.send_and_receive([Message(RecordDict(), 0, "train")])) == ["a"]
 
 
