@@ -1,5 +1,6 @@
 # make demo      runs both experiments and leaves pictures in results/
 # make test      runs every test
+# make test-newest runs the tests that depend on Flower with its newest version, in .venv-newest
 # make lint      style, format and types
 # make attacks   plays every attack against every rule, tables and pictures in results/
 # make reproduce runs the paper's experiments, figures and a report in results/reproduce/
@@ -18,13 +19,20 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
-.PHONY: demo test lint attacks reproduce matrix matrix-quick trial bench clean
+.PHONY: demo test test-newest lint attacks reproduce matrix matrix-quick trial bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		--editable . "flwr[simulation]" hypothesis pytest pytest-xdist
+	.venv-newest/bin/python -m pytest tests/test_strategies.py tests/test_malformed_replies.py \
+		tests/test_hostile_grid.py tests/test_transport.py tests/test_streaming.py
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -62,4 +70,4 @@ $(VENV)/%: $(VENV)/demo  # an extra
 	touch $@
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) .venv-newest results

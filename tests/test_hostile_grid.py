@@ -1,27 +1,23 @@
 """What a node can do to the grid, rather than to a reply: nothing ends a round or holds it up."""
 
-import hashlib
 import json
 import threading
 import time
-import tracemalloc
 
 import httpx
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.app.message.arraychunk import ArrayChunk
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import Code, EvaluateIns, FitIns, FitRes, Parameters, Status
+from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from flwr.server.client_proxy import ClientProxy
-from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
-from flwr.superlink.grid import http_grid
+from flwr.server.compat.grid_client_proxy import GridClientProxy
 
-from flwr_byz.bounded_pull import ReplyTooLarge, at_most, room_for
-from flwr_byz.server.guarded_client import GuardedClient
-from flwr_byz.serverapp.arriving_grid import ArrivingGrid, Unreadable
+from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
 
-from . import malformed
+from . import http_superlink, malformed
 from .answering_grid import AnsweringGrid, train
+from .http_superlink import Bomb, SuperLink, named, names
 
 
 def reply(message_id):
@@ -33,7 +29,7 @@ def reply(message_id):
     return made
 
 
-def told(replies):
+def ids(replies):
     return [r.content["which"]["id"] for r in replies if "which" in r.content]
 
 
@@ -56,10 +52,14 @@ class SlowGrid:
         return [reply(message_id)]
 
 
-def messages(*names, size=0):
+def to_nodes(number):
     malformed.in_a_run()
-    content = RecordDict({"arrays": ArrayRecord({"0": Array(np.zeros(size, "f4"))})})
-    made = [Message(content, dst_node_id=n, message_type="train") for n in range(len(names))]
+    content = RecordDict({"arrays": ArrayRecord({"0": Array(np.zeros(0, "f4"))})})
+    return [Message(content, dst_node_id=n, message_type="train") for n in range(number)]
+
+
+def messages(*names):
+    made = to_nodes(len(names))
     for message, name in zip(made, names, strict=True):
         message.metadata.__dict__["_message_id"] = name
     return made
@@ -69,9 +69,9 @@ def test_replies_are_handed_out_one_by_one_as_they_arrive():
     grid = SlowGrid({"late": 0.3, "never": 1e9, "early": 0.0})
     replies = ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=2)
     start = time.monotonic()
-    assert told([next(replies)]) == ["early"]
+    assert ids([next(replies)]) == ["early"]
     assert grid.pulled == ["early"]
-    assert told([next(replies)]) == ["late"]
+    assert ids([next(replies)]) == ["late"]
     assert list(replies) == []
     assert 1.5 <= time.monotonic() - start < 6
 
@@ -85,15 +85,9 @@ class HostileGrid(SlowGrid):
             raise what
         if what == "for ever":
             threading.Event().wait()
-        if what == "announced":
-            http_grid.pull_objects(["0"], unavailable)
         if what == "twice":
             return [reply(message_ids[0])] * 2
         return [reply(i) for i in message_ids]
-
-
-def unavailable(object_id):
-    raise ObjectUnavailableError(object_id)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +103,10 @@ def unavailable(object_id):
         (TimeoutError(), False),
     ],
 )
-def test_a_reply_that_cannot_be_read_is_told_from_one_that_cannot_be_had(error, is_unreadable):
+def test_a_reply_that_cannot_be_read_differs_from_one_that_cannot_be_had(error, is_unreadable):
     grid = HostileGrid({"bad": error, "good": None})
     first, second = ArrivingGrid(grid).send_and_receive(messages("bad", "good"), timeout=5)
-    assert told([second]) == ["good"]
+    assert ids([second]) == ["good"]
     assert first.metadata.reply_to_message_id == "bad"
     assert first.has_error() != is_unreadable
     if is_unreadable:
@@ -124,7 +118,7 @@ def test_a_reply_that_is_never_complete_holds_up_neither_the_others_nor_the_dead
     grid = HostileGrid({"a": "for ever", "b": None, "c": "for ever", "d": None})
     start = time.monotonic()
     replies = ArrivingGrid(grid).send_and_receive(messages("a", "b", "c", "d"), timeout=4)
-    assert told(replies) == ["b", "d"]
+    assert ids(replies) == ["b", "d"]
     assert 3.9 < time.monotonic() - start < 8
 
 
@@ -141,7 +135,7 @@ def test_a_message_that_cannot_be_pushed_fails_its_own_node_only():
     first, second = replies
     assert first.has_error()
     assert first.metadata.src_node_id == 0
-    assert told([second]) == ["b"]
+    assert ids([second]) == ["b"]
 
 
 def test_a_reply_is_that_of_the_node_that_was_asked_whatever_it_says_of_itself():
@@ -155,16 +149,49 @@ def test_two_replies_to_one_message_count_as_none():
     grid = HostileGrid({"a": "twice", "b": None})
     first, second = ArrivingGrid(grid).send_and_receive(messages("a", "b"))
     assert isinstance(first.content, Unreadable)
-    assert told([second]) == ["b"]
+    assert ids([second]) == ["b"]
 
 
 def test_many_replies_that_are_only_announced_hold_up_nobody():
-    names = [f"never {i}" for i in range(30)] + ["a", "b"]
-    grid = HostileGrid(dict.fromkeys(names, "announced") | {"a": None, "b": None})
+    never = [http_superlink.reply(named("never"), is_uploaded=False) for _ in range(30)]
+    honest = [http_superlink.reply(named(name)) for name in "ab"]
+    grid = SuperLink(*never, *honest).grid()
     start = time.monotonic()
-    replies = ArrivingGrid(grid).send_and_receive(messages(*names), timeout=60)
-    assert told([next(replies), next(replies)]) == ["a", "b"]
+    replies = ArrivingGrid(grid).send_and_receive(to_nodes(32), timeout=20)
+    assert names([next(replies), next(replies)]) == ["a", "b"]
     assert time.monotonic() - start < 15  # not a second for each
+
+
+def test_slow_replies_leave_the_time_to_read_all_others():
+    """Each of their many objects is there, but takes a while."""
+    parts = {f"m{i}": ConfigRecord({"i": i}) for i in range(200)}
+    slow = http_superlink.reply(RecordDict(parts), seconds=0.2)
+    honest = [http_superlink.reply(named(str(number))) for number in range(76)]
+    grid = SuperLink(*[slow] * 24, *honest).grid()
+    replies = ArrivingGrid(grid).send_and_receive(to_nodes(100), timeout=6)
+    assert sorted(map(int, names(replies))) == list(range(76))
+
+
+def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
+    class Grid(SlowGrid):
+        num_under_way = most = 0
+
+        def pull_messages(self, message_ids):
+            self.num_under_way += 1
+            self.most = max(self.most, self.num_under_way)
+            time.sleep(0.005)
+            self.num_under_way -= 1
+            return super().pull_messages(message_ids)
+
+    grid = Grid(dict.fromkeys(map(str, range(30)), 0.0))
+    replies = ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=60)
+    assert len(ids(replies)) == 30
+    assert grid.most == 1
+
+
+def test_a_reply_that_comes_shortly_before_the_deadline_is_read():
+    grid = SlowGrid({"late": 4.6, "never": 1e9})
+    assert ids(ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=5)) == ["late"]
 
 
 def test_where_no_message_can_be_pushed_the_run_ends():
@@ -195,92 +222,6 @@ def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path):
     assert line["clients"]["3"]["reply"] == "rejected"
     assert line["clients"]["3"]["reason"] == "ValueError: no JSON"
     assert not line["kept"]
-
-
-# What one reply may take. -----------------------------------------------------------------------
-
-
-def bomb(times):
-    """An array whose one chunk of a kilobyte is named that many times."""
-    chunk = ArrayChunk(memoryview(bytes(1024)))
-    claims = {"dtype": "float32", "shape": [4], "stype": "numpy.ndarray"}
-    body = json.dumps(claims | {"arraychunk_ids": [0] * times}).encode()
-    content = b"Array %s %d\x00" % (chunk.object_id.encode(), len(body)) + body
-    return content, {chunk.object_id: chunk}
-
-
-def test_an_array_that_unfolds_to_more_than_it_may_is_refused_before_it_does():
-    content, children = bomb(100_000)
-    tracemalloc.start()
-    try:
-        with at_most(1 << 20, 10), pytest.raises(ReplyTooLarge):
-            Array.inflate(content, children)
-        assert tracemalloc.get_traced_memory()[1] < 4 << 20
-    finally:
-        tracemalloc.stop()
-
-
-def test_the_limit_is_for_all_arrays_of_a_reply_together():
-    content, children = bomb(600)
-    with at_most(1 << 20, 10):
-        Array.inflate(content, children)
-        with pytest.raises(ReplyTooLarge):
-            Array.inflate(content, children)
-
-
-def test_there_is_no_limit_for_anybody_else():
-    content, children = bomb(2000)
-    with at_most(1 << 20, 10):
-        other = []
-        thread = threading.Thread(target=lambda: other.append(Array.inflate(content, children)))
-        thread.start()
-        thread.join()
-    assert len(other[0].data) == len(Array.inflate(content, children).data) == 2000 * 1024
-    assert http_grid.pull_objects(["a"], lambda object_id: bytes(2 << 20))["a"] == bytes(2 << 20)
-
-
-@pytest.mark.parametrize("kind", [MetricRecord, ConfigRecord])
-def test_metrics_have_a_limit_of_their_own(kind):
-    content = kind({"numbers": list(range(30_000))}).deflate()
-    with at_most(1 << 30, 10):
-        assert kind.inflate(kind({"loss": 0.5}).deflate()) == {"loss": 0.5}
-        with pytest.raises(ReplyTooLarge):
-            kind.inflate(content)
-    assert len(kind.inflate(content)["numbers"]) == 30_000
-
-
-def test_a_response_that_says_it_is_too_large_is_not_read():
-    def served(request):
-        return httpx.Response(200, content=bytes(2 << 20))
-
-    with httpx.Client(transport=httpx.MockTransport(served)) as client:
-        assert len(client.get("http://superlink").content) == 2 << 20
-        with at_most(1 << 20, 10):
-            with pytest.raises(ReplyTooLarge):
-                client.get("http://superlink")
-            with pytest.raises(ReplyTooLarge):  # in a thread of Flower's
-                http_grid.pull_objects(["a"], lambda _: client.get("http://superlink").content)
-        with at_most(3 << 20, 10):
-            pulled = http_grid.pull_objects(["a"], lambda _: client.get("http://superlink").content)
-        assert len(pulled["a"]) == 2 << 20
-
-
-def test_a_download_stops_at_the_limit():
-    asked = []
-
-    def pull(object_id):
-        asked.append(object_id)
-        return bytes(1 << 20)
-
-    names = [hashlib.sha256(bytes([i])).hexdigest() for i in range(100)]
-    with at_most(5 << 20, 10), pytest.raises(ReplyTooLarge):
-        http_grid.pull_objects(names, pull)
-    assert len(asked) < 20
-
-
-@pytest.mark.parametrize("size", [0, 3, 10**6])
-def test_an_honest_reply_in_float64_has_room(size):
-    assert 8 * size < len(malformed.npy(np.zeros(size, "f8"))) < room_for([size])
 
 
 # The classic API. -------------------------------------------------------------------------------
@@ -315,13 +256,37 @@ def test_a_classic_failure_bears_the_name_of_its_client():
     assert client.cid == "7"
 
 
+def fit_at_a_node(reply, num_bytes=1 << 20, timeout=30.0):
+    client = GridClientProxy(0, SuperLink(reply).grid(), 1)
+    return GuardedClient(client, num_bytes).fit(FitIns(Parameters([], ""), {}), timeout, 1)
+
+
+def with_fit_res(array):
+    content = fitres_to_recorddict(FitRes(Status(Code.OK, ""), Parameters([], ""), 1, {}), True)
+    (name,) = content.array_records
+    content[name]["0"] = array
+    return http_superlink.reply(content)
+
+
 def test_a_classic_reply_has_the_same_limit():
-    content, children = bomb(2000)
+    bomb = with_fit_res(Bomb(2000))
+    failed = fit_at_a_node(bomb)
+    assert failed.status.code != Code.OK
+    assert "ReplyTooLarge: its arrays unfold" in failed.status.message
+    assert fit_at_a_node(bomb, 1 << 22).status.code == Code.OK
 
-    def unfold():
-        Array.inflate(content, children)
-        return FitRes(Status(Code.OK, ""), Parameters([], ""), 1, {})
 
-    ins = FitIns(Parameters([], ""), {})
-    assert GuardedClient(Client(unfold), 1 << 20).fit(ins, None, 1).status.code != Code.OK
-    assert GuardedClient(Client(unfold), 1 << 22).fit(ins, None, 1).status.code == Code.OK
+def test_a_classic_reply_that_is_never_uploaded_takes_no_longer_than_its_timeout():
+    start = time.monotonic()
+    failed = fit_at_a_node(http_superlink.reply(named("never"), is_uploaded=False), timeout=2.0)
+    assert failed.status.code != Code.OK
+    assert failed.status.message.startswith("TimeoutError")
+    assert time.monotonic() - start < 10
+
+
+def test_a_classic_client_stays_as_it_is():
+    grid = SuperLink(with_fit_res(Array(np.zeros(4)))).grid()
+    client = GridClientProxy(0, grid, 1)
+    guarded = GuardedClient(client, 1 << 20)
+    assert guarded.fit(FitIns(Parameters([], ""), {}), 30.0, 1).status.code == Code.OK
+    assert client.grid is grid

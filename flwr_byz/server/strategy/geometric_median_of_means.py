@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 
 from ...aggregation.pre_aggregation import TrimNorm
 from ...audit import AuditTrail
-from ...bounded_pull import room_for
 from ...history import History
 from ...identity import ClientId
 from ...logs import escaped
@@ -52,7 +51,7 @@ from ...payload import (
 from ...robust_server import RobustServer
 from ...round import UNKNOWN, Reply
 from ...settings import Settings
-from ..guarded_client import GuardedClient
+from ...transport import GuardedClient, room_for
 
 Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
 

@@ -39,7 +39,7 @@ from ...payload import (
 from ...robust_server import RobustServer
 from ...round import Reply
 from ...settings import Settings
-from ..arriving_grid import ArrivingGrid, Unreadable
+from ...transport import ArrivingGrid, Unreadable
 
 _POLL_INTERVAL = 1.0
 

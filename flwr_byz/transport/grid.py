@@ -7,28 +7,29 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from logging import WARNING
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore import log
-from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from ..bounded_pull import ReplyTooLarge, at_most, room_for
+from .bounded import BoundedPull
+from .limits import Limits, ReplyTooLarge, room_for
 
 _LEAST_PAUSE, _MOST_PAUSE = 0.02, 2.0  # seconds between two looks at all who have not replied
+_MOST_PATIENCE = 1.0  # seconds that one reply may hold up the others
 _MAX_REASON = 200
-_PATIENCE = 1.0  # seconds that one reply may hold up the others
 
 # What a reply's own bytes make Flower raise; anything else (the network, memory) is not its doing.
 _UNREADABLE = (
-    *(ReplyTooLarge, UnexpectedObjectContentError, DecodeError, ValueError, LookupError),
-    *(TypeError, AttributeError, RecursionError),
+    *(ReplyTooLarge, DecodeError, ValueError, LookupError, TypeError, AttributeError),
+    RecursionError,
 )
 
-_Pulled = SimpleQueue[tuple[str, list[Message]] | None]  # None: a pull is waiting for its node
+_Pulled = SimpleQueue[tuple[str, list[Message] | None]]  # None: that pull waits for its node
 
 
 class Unreadable(RecordDict):
@@ -54,8 +55,10 @@ class ArrivingGrid(Grid):
       either makes an exception that ends the run.
     - A reply counts as that of the node that was asked for it, whatever it says of itself, and two
       replies to one message as none.
-    - A reply that is announced and never uploaded holds up neither the others nor the deadline.
-    - A reply may be as large as the arrays sent would be in float64, and a megabyte beside.
+    - A reply that is announced and never uploaded, or slow, holds up neither the others nor the
+      deadline: however many are slow, no more than half of the time is spent waiting for them.
+    - What a reply may take of memory is limited, where Flower's HTTP grid is wrapped; a protection
+      that cannot be had with the Flower that is installed is named in a warning.
 
     One reply is pulled at a time unless that takes long, so that no more than one is held unless
     the caller holds them.
@@ -63,10 +66,15 @@ class ArrivingGrid(Grid):
     Parameters
     ----------
     grid : Grid
+    num_bytes : int, optional
+        What a reply may take: by default as much as the arrays sent would in float64, and a
+        megabyte beside.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:
         self._grid = grid
+        self._num_bytes = num_bytes
+        self._bounded_pull = BoundedPull(grid)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -105,22 +113,25 @@ class ArrivingGrid(Grid):
             yield _error_reply(message, error)
         pulled: _Pulled = SimpleQueue()
         queue = deque(waiting)
+        latest, next_start = "", 0.0
         num_under_way = num_misses = 0
         pause = _LEAST_PAUSE
         while (queue or num_under_way) and (left := deadline - time.monotonic()) > 0:
-            if queue:
-                message = waiting[queue.popleft()]
-                threading.Thread(
-                    target=self._pull, args=(message, deadline, pulled), daemon=True
-                ).start()
+            if queue and time.monotonic() >= next_start:
+                latest = queue.popleft()
+                arguments = waiting[latest], deadline, pulled
+                threading.Thread(target=self._pull, args=arguments, daemon=True).start()
                 num_under_way += 1
+                next_start = time.monotonic() + _patience(left, len(queue) + num_under_way)
+            wait = max(next_start - time.monotonic(), 0.0) if queue else _MOST_PATIENCE
             try:
-                arrived = pulled.get(timeout=min(left, _PATIENCE))
+                message_id, replies = pulled.get(timeout=min(left, wait))
             except Empty:
                 continue
-            if arrived is None:
+            if message_id == latest:
+                latest, next_start = "", 0.0
+            if replies is None:
                 continue
-            message_id, replies = arrived
             num_under_way -= 1
             if replies:
                 num_misses, pause = 0, _LEAST_PAUSE
@@ -130,16 +141,18 @@ class ArrivingGrid(Grid):
             queue.append(message_id)
             num_misses += 1
             if num_misses >= len(queue):
-                time.sleep(min(pause, max(deadline - time.monotonic(), 0.0)))
+                left = deadline - time.monotonic()
+                next_start = time.monotonic() + min(pause, max(left / 4, _LEAST_PAUSE))
                 num_misses, pause = 0, min(1.5 * pause, _MOST_PAUSE)
 
     def _pull(self, message: Message, deadline: float, pulled: _Pulled) -> None:
         """Pull the reply to a message, if there is one yet."""
         message_id = message.metadata.message_id
+        room = _room(message) if self._num_bytes is None else self._num_bytes
         seconds = deadline - time.monotonic()
+        limits = Limits(room, seconds, stalled=lambda: pulled.put((message_id, None)))
         try:
-            with at_most(_room(message), seconds, stalled=lambda: pulled.put(None)):
-                replies = list(self._grid.pull_messages([message_id]))
+            replies = self._bounded_pull(message_id, limits)
             if len(replies) > 1:
                 raise ValueError(f"{len(replies)} replies to one message")
             for reply in replies:  # what stands there, the node may have written
@@ -162,28 +175,30 @@ class ArrivingGrid(Grid):
         """The run of the grid."""
         return self._grid.run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Create a message, as the grid does."""
+        return self._grid.create_message(*args, **kwargs)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the connected nodes."""
         return self._grid.get_node_ids()
 
+    def get_nodes(self) -> Iterable[Any]:
+        """Return the connected nodes."""
+        return self._grid.get_nodes()
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages to their nodes; return their ids."""
         return self._grid.push_messages(messages)
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull the replies to messages that have arrived."""
-        return self._grid.pull_messages(message_ids)
+    def pull_messages(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
+        """Pull replies that have arrived, as the grid does and without limits."""
+        return self._grid.pull_messages(*args, **kwargs)
+
+
+def _patience(left: float, num_waiting: int) -> float:
+    """Return how long one pull may hold up the others: with all of them, half of the time left."""
+    return min(_MOST_PATIENCE, left / (2 * num_waiting))
 
 
 def _error_reply(message: Message, error: Exception) -> Message:

@@ -1,0 +1,151 @@
+"""Pulls within limits: for each, a copy of Flower's HTTP grid in which every answer is checked.
+
+Nothing of Flower or httpx is changed, nor the grid: the copy has a copy of its HTTP client, and
+Flower's own code does the pull. What that takes of Flower is looked for when a grid is wrapped.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from logging import WARNING
+from typing import Any, get_type_hints
+
+import httpx
+import numpy as np
+from flwr.app import Array, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from .limits import Limits
+
+_METHODS = {
+    "PullMessages": (("messages_list", "message_object_trees"), Limits.pull_messages),
+    "PullObject": (("object_found", "object_available", "object_content"), Limits.pull_object),
+}
+
+_WITHOUT = {
+    "_runtime_client": "a reply may take any number of bytes, in one object or in many, unfold to "
+    "any number, have metrics of any size, name one object any number of times and take any time",
+    "PullMessages": "an object that a reply names many times is pulled as many times",
+    "PullObject": "a reply may take any number of bytes, unfold to any number, have metrics of any "
+    "size and take any time",
+    "event_hooks": "one object of a reply may take any number of bytes and any time",
+    "Array.deflate": "the arrays of a reply may unfold to any number of bytes, and its metrics be "
+    "of any size",
+}
+
+
+class BoundedPull:
+    """Pulls the replies that wait in a grid, each within limits.
+
+    From a grid in memory, which has its replies in this process already, without.
+
+    Parameters
+    ----------
+    grid : Grid
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid: Any = grid
+        self._hooks = frozenset[str]()
+        if is_in_memory(grid):
+            return
+        self._hooks = frozenset(_hooks(grid))
+        missing = [hook for hook in _WITHOUT if hook not in self._hooks]
+        for hook in missing[:1] if "_runtime_client" in missing else missing:
+            name, without = type(grid).__name__, _WITHOUT[hook]
+            log(WARNING, "PROTECTION IS OFF: %s (%s: no %s as expected)", without, name, hook)
+
+    def __call__(self, message_id: str, limits: Limits) -> list[Message]:
+        """Return the replies to a message, if there are any yet.
+
+        Raises
+        ------
+        ReplyTooLarge, TimeoutError
+            Where a reply takes more than it may.
+        """
+        grid = self._within(limits) if self._hooks else self._grid
+        return list(grid.pull_messages([message_id]))
+
+    def _within(self, limits: Limits) -> Any:
+        """Return a copy of the grid for one pull."""
+        limits.is_counting = "Array.deflate" in self._hooks
+        inner = copy_of(self._grid._runtime_client)
+        if "event_hooks" in self._hooks:
+            inner._client = _bounded_client(inner._client, limits)
+        grid = copy_of(self._grid)
+        grid._client = outer = copy_of(inner)  # another: no cycle of references keeps a reply
+        for name, (_, check) in _METHODS.items():
+            if name in self._hooks:
+                setattr(outer, name, partial(check, limits, getattr(inner, name)))
+        return grid
+
+
+def copy_of(thing: Any) -> Any:
+    """Return a shallow copy of an object; `copy.copy` would leave an attribute at its class."""
+    made = object.__new__(type(thing))
+    vars(made).update(vars(thing))
+    return made
+
+
+def is_in_memory(grid: Grid) -> bool:
+    """Say whether a grid is that of a simulation, whose replies are in this process already."""
+    return any(kind.__name__ == "InMemoryGrid" for kind in type(grid).__mro__)
+
+
+def _bounded_client(client: httpx.Client, limits: Limits) -> httpx.Client:
+    """Return a copy of an HTTP client, on the same connections, whose responses are bounded."""
+    bounded: httpx.Client = copy_of(client)
+    hooks = client.event_hooks
+    bounded.event_hooks = {
+        "request": [*hooks["request"], _ask_for_plain_bytes],
+        "response": [*hooks["response"], limits.bound],
+    }
+    return bounded
+
+
+def _ask_for_plain_bytes(request: httpx.Request) -> None:
+    request.headers["accept-encoding"] = "identity"  # a little that is packed unpacks to a lot
+
+
+def _hooks(grid: Any) -> Iterator[str]:
+    """Yield the names of what there is, of all that the limits rely on."""
+    try:
+        stub, view = copy_of(grid._runtime_client), copy_of(grid)
+        view._client = stub
+        if view._runtime_client is not stub:
+            return
+    except Exception:  # it is no grid of Flower's that can be copied
+        return
+    yield "_runtime_client"
+    for name, (fields, _) in _METHODS.items():
+        if _answers(getattr(stub, name, None), fields):
+            yield name
+    client = getattr(stub, "_client", None)
+    if isinstance(client, httpx.Client) and hasattr(client, "event_hooks"):
+        yield "event_hooks"
+    if _is_counted():
+        yield "Array.deflate"
+
+
+def _answers(method: Callable[..., Any] | None, fields: tuple[str, ...]) -> bool:
+    """Say whether a method takes one request, and its response has these fields."""
+    try:
+        inspect.signature(method).bind(None)  # type: ignore[arg-type]
+        response = get_type_hints(method)["return"]
+        return set(fields) <= set(response.DESCRIPTOR.fields_by_name)
+    except Exception:  # it is another method, or none
+        return False
+
+
+def _is_counted() -> bool:
+    """Say whether objects of Flower's are of the form that `Limits` counts."""
+    array, limits = Array(np.arange(3.0)), Limits(1 << 20, 0.0)
+    records = [MetricRecord({"loss": 0.5}), ConfigRecord({"a": "b"})]
+    try:
+        for part in (*array.children.values(), array, *records):
+            limits.count(part.object_id, part.deflate())
+    except Exception:  # they are of another form
+        return False
+    sizes = sum(len(record.deflate()) for record in records)
+    return (limits.unfolded, limits.metrics) == (len(array.data), sizes)

@@ -1,0 +1,118 @@
+"""A client as the classic API's server sees it, from which nothing worse than a failure comes."""
+
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
+from logging import WARNING
+from typing import Any, TypeVar, cast
+
+from flwr.app import Message
+from flwr.common import (
+    Code,
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersRes,
+    GetPropertiesRes,
+    Parameters,
+    Status,
+)
+from flwr.server.client_proxy import ClientProxy
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from .bounded import copy_of, is_in_memory
+from .grid import ArrivingGrid, Unreadable
+
+Result = TypeVar("Result")
+
+
+class GuardedClient(ClientProxy):
+    """Another client, whose replies are of bounded size and whose failures bear its name.
+
+    Flower's `Server` tells a strategy of an exception without saying which client it came from; a
+    result that is not OK comes with its client.
+
+    Parameters
+    ----------
+    client : ClientProxy
+    num_bytes : int
+        What a reply may take.
+    """
+
+    def __init__(self, client: ClientProxy, num_bytes: int) -> None:
+        super().__init__(client.cid)
+        self.properties = client.properties
+        self._client = _bounded(client, num_bytes)
+
+    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
+        """Train at the client."""
+        return self._guarded(
+            lambda: self._client.fit(ins, timeout, group_id),
+            lambda failed: FitRes(failed, Parameters([], ""), 0, {}),
+        )
+
+    def evaluate(
+        self, ins: EvaluateIns, timeout: float | None, group_id: int | None
+    ) -> EvaluateRes:
+        """Evaluate at the client."""
+        return self._guarded(
+            lambda: self._client.evaluate(ins, timeout, group_id),
+            lambda failed: EvaluateRes(failed, 0.0, 0, {}),
+        )
+
+    def get_properties(self, *args: Any, **kwargs: Any) -> GetPropertiesRes:
+        """Return the client's properties."""
+        return self._client.get_properties(*args, **kwargs)
+
+    def get_parameters(self, *args: Any, **kwargs: Any) -> GetParametersRes:
+        """Return the client's parameters."""
+        return self._client.get_parameters(*args, **kwargs)
+
+    def reconnect(self, *args: Any, **kwargs: Any) -> DisconnectRes:
+        """Disconnect the client and let it reconnect later."""
+        return self._client.reconnect(*args, **kwargs)
+
+    def _guarded(self, ask: Callable[[], Result], fail: Callable[[Status], Result]) -> Result:
+        try:
+            return ask()
+        except Exception as error:  # whatever the client makes Flower raise
+            reason = f"{type(error).__name__}: {error}"
+            return fail(Status(Code.FIT_NOT_IMPLEMENTED, reason))
+
+
+class _OneReplyGrid(ArrivingGrid):
+    """A grid that returns one reply of bounded size before its message expires, or raises."""
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        (message,) = messages
+        for reply in super().send_and_receive([message], timeout=timeout or message.metadata.ttl):
+            if reply.has_content() and isinstance(reply.content, Unreadable):
+                raise ValueError(reply.content.reason)
+            return [reply]
+        raise TimeoutError("there is no reply")
+
+
+def _bounded(client: ClientProxy, num_bytes: int) -> ClientProxy:
+    """Return a copy of a client whose replies come through a grid within limits."""
+    grid = getattr(client, "grid", None)
+    if not isinstance(grid, Grid):
+        _warn(type(client).__name__)
+    if not isinstance(grid, Grid) or is_in_memory(grid):
+        return client
+    bounded: Any = copy_of(client)
+    bounded.grid = _one_reply_grid(grid, num_bytes)
+    return cast(ClientProxy, bounded)
+
+
+@lru_cache(maxsize=1)  # one in a run, which looks for what it relies on once
+def _one_reply_grid(grid: Grid, num_bytes: int) -> Grid:
+    return _OneReplyGrid(grid, num_bytes)
+
+
+@cache
+def _warn(kind: str) -> None:
+    log(WARNING, "PROTECTION IS OFF: a reply that comes through %s may take any size", kind)

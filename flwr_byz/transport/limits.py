@@ -1,0 +1,144 @@
+"""What one reply may take of this process: bytes, metrics and time."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import httpx
+
+_MAX_METRICS = 64 << 10  # bytes of all metric and config records of a reply together
+
+
+class ReplyTooLarge(Exception):
+    """A reply takes more room than it may."""
+
+
+def room_for(sizes: Iterable[int]) -> int:
+    """Return how many bytes a reply may take that is to hold arrays of these numbers of entries.
+
+    That is eight for each entry, as float64 takes, and what goes with them.
+    """
+    return sum(8 * size + 1024 for size in sizes) + (1 << 20)
+
+
+class Limits:
+    """What one reply may take, and what its pull has taken so far.
+
+    Parameters
+    ----------
+    num_bytes : int
+        What it may download; also what its arrays may unfold to.
+    seconds : float
+    stalled : callable, optional
+        Is called, in any thread, when the pull has to wait for what a node has only announced.
+    """
+
+    def __init__(
+        self, num_bytes: int, seconds: float, stalled: Callable[[], None] = lambda: None
+    ) -> None:
+        self.num_bytes = num_bytes
+        self.unfolded = self.metrics = 0  # bytes
+        self.is_counting = True
+        self._left = self._response = num_bytes
+        self._until = time.monotonic() + seconds
+        self._stalled = stalled
+        self._lock = threading.Lock()
+        self._sizes: dict[str, int] = {}
+        self._named: Counter[str] = Counter()
+
+    def pull_messages(self, pull: Callable[[Any], Any], request: Any) -> Any:
+        """Pull the envelope of a reply, and the tree of its objects with each object once."""
+        response = pull(request)
+        if len(response.messages_list) > 1:
+            raise ValueError(f"{len(response.messages_list)} replies to one message")
+        for tree in response.message_object_trees:
+            _flatten(tree)
+        return response
+
+    def pull_object(self, pull: Callable[[Any], Any], request: Any) -> Any:
+        """Pull an object, one at a time, and count it."""
+        with self._lock:
+            self._check_time()
+            self._response = self._left + 1024  # beside the object there is a little protocol
+            response = pull(request)
+            content: bytes = response.object_content  # protobuf copies it each time
+            self._left -= len(content)
+            if self._left < 0:
+                raise ReplyTooLarge("its objects take more bytes than it may")
+            if response.object_available and self.is_counting:
+                self.count(request.object_id, content)
+        if response.object_found and not response.object_available:
+            self._stalled()
+        return response
+
+    def count(self, object_id: str, content: bytes) -> None:
+        """Count what an object adds to the reply when it is unfolded.
+
+        An array takes the size of each of its chunks as often as it names it.
+
+        Raises
+        ------
+        ReplyTooLarge
+        ValueError, LookupError, TypeError
+            Where it is no object of Flower's.
+        """
+        start = content.index(b"\0") + 1
+        kind, children, _ = content[: start - 1].decode().split(" ")
+        if kind == "ArrayChunk":
+            self._sizes[object_id] = len(content) - start
+            self.unfolded += self._named[object_id] * self._sizes[object_id]
+        elif kind == "Array":
+            ids = children.split(",")
+            for number, times in Counter(json.loads(content[start:])["arraychunk_ids"]).items():
+                self._named[ids[number]] += times
+                self.unfolded += times * self._sizes.get(ids[number], 0)
+        elif kind in ("MetricRecord", "ConfigRecord"):
+            self.metrics += len(content)
+        if self.unfolded > self.num_bytes:
+            raise ReplyTooLarge("its arrays unfold to more bytes than it may take")
+        if self.metrics > _MAX_METRICS:
+            raise ReplyTooLarge(f"its metrics take more than {_MAX_METRICS} bytes")
+
+    def bound(self, response: httpx.Response) -> None:
+        """Let the body of an HTTP response be read no further than it may."""
+        if int(response.headers.get("content-length", 0)) > self._response:
+            raise ReplyTooLarge(f"one object of it takes more than {self._response} bytes")
+        response.stream = _BoundedStream(response.stream, self._response, self._check_time)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._until:
+            raise TimeoutError("it takes more time than there is")
+
+
+class _BoundedStream(httpx.SyncByteStream):
+    def __init__(self, stream: Any, limit: int, check_time: Callable[[], None]) -> None:
+        self._stream, self._limit, self._check_time = stream, limit, check_time
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._limit
+        for part in self._stream:
+            self._check_time()
+            left -= len(part)
+            if left < 0:
+                raise ReplyTooLarge(f"one object of it takes more than {self._limit} bytes")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _flatten(tree: Any) -> None:
+    """Make a tree of objects one of a root and leaves that names every object once."""
+    ids: dict[str, None] = {}
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        ids[node.object_id] = None
+        stack.extend(node.children)
+    del tree.children[:]
+    for object_id in reversed(ids):  # children before those that name them
+        if object_id != tree.object_id:
+            tree.children.add(object_id=object_id)
