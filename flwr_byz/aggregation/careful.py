@@ -11,19 +11,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from .certificate import (
-    duality_gap,
-    excluded_sets,
-    inverse_distance_weights,
-    remaining_residual,
-)
+from .certificate import duality_gap, residual_bound
 from .gram import Kernel, distances_between, total
 from .pre_aggregation import RowMap, map_rows
 from .rows import Rows
-from .solvers import coincident_points, newton
+from .solvers import RESOLUTION, newton
 
 _EPS = float(np.finfo(np.float64).eps)
-_ROUNDING = 16 * _EPS
+_ROUNDING = 64 * _EPS
 _MOST_OCTAVES = 400  # a row so many times longer than most is taken for one of that length
 _MOST_CENTRES = 3
 
@@ -169,49 +164,50 @@ def _certified(
     gamma: float,
     iterations: int,
 ) -> Median:
-    """Form the convex combination and certify it on the data, in two passes.
+    """Form the convex combination and certify it on the data, in a pass; in two on a point.
 
     The dual vectors start from the combination before it is rounded to float64 coordinates (y), the
     objective is that of the rounded one (x).
     """
-    point = np.empty(rows.dim)
-    start, sums = 0, np.zeros((3, len(mass)))
-    for parts in rows.map(partial(_combined, scaled, weights)):
-        for coordinates, squares in parts:
-            point[start : start + len(coordinates)] = coordinates
-            start += len(coordinates)
-            sums += squares
-    to_y, to_x, reach = np.sqrt(sums)
-    objective = float(mass @ to_y)
-    excess = float(mass @ to_x) - objective
-
-    coincident = coincident_points(to_y, reach)
-    sets = np.concatenate([excluded_sets(to_y, objective, gamma), coincident[None]])
-    directions = np.stack([inverse_distance_weights(mass, to_y, excluded) for excluded in sets])
-    kernel = partial(_forces, scaled, weights, mass, directions, sets)
-    squared, dot_mean, dot_excluded = total(rows, kernel)
-    residuals = np.sqrt(squared)
-    gap = min(
-        duality_gap(
-            objective=objective,
-            excess=excess,
-            excluded_objective=float(mass[excluded] @ to_y[excluded]),
-            excluded_mass=float(mass[excluded].sum()),
-            residual=float(residuals[i]),
-            residual_dot_mean=float(dot_mean[i]),
-            residual_dot_excluded=float(dot_excluded[i]),
-        )
-        for i, excluded in enumerate(sets)
-    )
-    reached = objective + excess
+    point, (to_y, to_x, reach) = _combine(rows, scaled, weights)
+    coincident = to_y <= RESOLUTION * reach
+    if coincident.any():
+        pulls = np.divide(mass, to_y, out=np.zeros_like(mass), where=~coincident)
+        residual = 0.0
+        if pulls.any():  # the others' pull moves y by its length over their sum
+            _, (from_moved, _, _) = _combine(rows, scaled, pulls / pulls.sum())
+            force = float(pulls.sum() * from_moved[coincident].min())
+            residual = max(force - float(mass[coincident].sum()), 0.0)
+    else:
+        residual = residual_bound(to_y, mass, weights)
+    objective, reached = float(mass @ to_y), float(mass @ to_x)
+    excluded = float(mass[coincident] @ to_y[coincident])
+    gap = duality_gap(objective, reached, residual=residual, excluded_objective=excluded)
     return Median(
         point=point,
         objective=float(np.float64(reached) / scaled.factor),
         gap=gap + _ROUNDING if reached > 0 else 0.0,
-        residual=remaining_residual(float(residuals[-1]), float(mass[coincident].sum())),
+        residual=residual,
         weights=weights * (scaled.factors[:, 0] / scaled.factor),
         iterations=iterations,
     )
+
+
+def _combine(
+    rows: Rows, scaled: _Scaled, weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the combination, and the rows' distances from it before and after its rounding.
+
+    Third come their distances from the heaviest row, the size of the numbers behind the others.
+    """
+    point = np.empty(rows.dim)
+    start, squares = 0, np.zeros((3, len(weights)))
+    for parts in rows.map(partial(_combined, scaled, weights)):
+        for coordinates, part in parts:
+            point[start : start + len(coordinates)] = coordinates
+            start += len(coordinates)
+            squares += part
+    return point, np.sqrt(squares)
 
 
 def _largest(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -250,25 +246,3 @@ def _combined(
     values -= point * scaled.factor
     to_x = np.einsum("ij,ij->i", values, values)
     return point, np.stack([to_y, to_x, reach])
-
-
-def _forces(
-    scaled: _Scaled,
-    weights: NDArray[np.float64],
-    mass: NDArray[np.float64],
-    directions: NDArray[np.float64],
-    sets: NDArray[np.bool_],
-    block: NDArray[np.floating],
-) -> NDArray[np.float64]:
-    """Return squared norms of Σ a_i u_i, and its products with the mean offset, for each set."""
-    offsets = scaled(block)
-    offsets -= offsets[int(np.argmax(weights))].copy()
-    offsets -= weights @ offsets
-    forces = directions @ offsets
-    return np.stack(
-        [
-            np.einsum("ij,ij->i", forces, forces),
-            forces @ (mass @ offsets),
-            np.einsum("ij,ij->i", forces, (sets * mass) @ offsets),
-        ]
-    )

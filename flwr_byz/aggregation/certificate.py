@@ -103,74 +103,30 @@ def curvature_gap(
 
 
 def duality_gap(
-    *,
-    objective: float,
-    excess: float,
-    excluded_objective: float,
-    excluded_mass: float,
-    residual: float,
-    residual_dot_mean: float,
-    residual_dot_excluded: float,
+    objective: float, reached: float, *, residual: float, excluded_objective: float = 0.0
 ) -> float:
-    """Bound the gap of a point by weak duality.
+    """Bound the gap of a point x near y by weak duality.
 
-    Take the unit vectors u_i from y to the points outside of an excluded set J, and
-    S = Σ_{i∉J} a_i u_i. Let the excluded points share one dual vector against S: p_J = −t·S/a_J,
-    with t ≤ 1 the most that keeps ‖p_J‖ ≤ 1 (any vector that short is a subgradient where y is the
-    point itself). The mean of all dual vectors is then r = (1 − t)·S, and (p_i − r)/(1 + ‖r‖) have
-    mean zero and norm at most one, so that Σ a_i⟨(p_i − r)/(1 + ‖r‖), z_i − y⟩ is a lower bound on
-    the optimum.
+    The unit vectors u_i from y, with any vectors of norm at most one in their place for the points
+    of an excluded set J (such as those that y sits on), have a mean r of norm `residual`. Then
+    (p_i − r)/(1 + ‖r‖) have mean zero and norm at most one, so that their products with z_i − y add
+    up to a lower bound on the optimum: (f(y)(1 − ‖r‖) − 2·f_J)/(1 + ‖r‖) or more.
 
     Parameters
     ----------
-    objective : float
-        f(y) = Σ a_i‖z_i − y‖.
-    excess : float
-        f(x) − f(y), where the point that is returned is x.
-    excluded_objective, excluded_mass : float
-        Parts of f(y) and of the mass that belong to J.
+    objective, reached : float
+        f(y) and f(x).
     residual : float
-        ‖S‖.
-    residual_dot_mean, residual_dot_excluded : float
-        ⟨S, Σ a_i(z_i − y)⟩ over all points, and over J alone.
+        Bound on ‖r‖.
+    excluded_objective : float
+        f_J, the part of f(y) that belongs to J.
 
     Returns
     -------
     float
         g with f(x) ≤ (1 + g)·min f; infinity where the bound says nothing.
     """
-    if objective + excess <= 0.0:
+    if reached <= 0.0:
         return 0.0
-    remaining = remaining_residual(residual, excluded_mass)
-    kept = remaining / residual if residual > 0.0 else 0.0
-    loss = excluded_objective
-    if excluded_mass > 0.0:
-        loss += (1.0 - kept) / excluded_mass * residual_dot_excluded
-    loss = max(loss, 0.0) + kept * residual_dot_mean
-    lower_bound = objective - loss  # times 1 + remaining
-    if lower_bound <= 0.0:
-        return float("inf")
-    return max(excess * (1.0 + remaining) + objective * remaining + loss, 0.0) / lower_bound
-
-
-def remaining_residual(residual: float, excluded_mass: float) -> float:
-    """Return the norm of Σ a_i u_i once excluded points of that mass oppose it all they can."""
-    return max(residual - excluded_mass, 0.0)
-
-
-def excluded_sets(
-    distances: NDArray[np.float64], objective: float, gamma: float
-) -> NDArray[np.bool_]:
-    """Propose sets of points, (2, k), for `duality_gap` to exclude.
-
-    Any set gives a valid bound. Good ones are the points whose whole contribution is below γ (it
-    may be lost), and those so near that the median may sit beside them.
-    """
-    return np.stack([distances <= gamma / 8 * objective, distances <= 1e-4 * np.median(distances)])
-
-
-def inverse_distance_weights(
-    mass: NDArray[np.float64], distances: NDArray[np.float64], excluded: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Return a_i/d_i, (k,), with zero at the excluded points."""
-    return np.divide(mass, distances, out=np.zeros_like(mass), where=~excluded & (distances > 0))
+    lower_bound = (objective * (1.0 - residual) - 2 * excluded_objective) / (1.0 + residual)
+    return max(reached / lower_bound - 1.0, 0.0) if lower_bound > 0.0 else float("inf")
