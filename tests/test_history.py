@@ -307,6 +307,7 @@ def test_a_classic_strategy_that_is_initialised_again_takes_its_own_folder(tmp_p
     strategy = ClassicStrategy(**options)
     manager = SimpleClientManager()
     strategy.initialize_parameters(manager)
+    strategy.initial_parameters = options["initial_parameters"]  # Flower lets go of them
     strategy.initialize_parameters(manager)
     with pytest.raises(ValueError, match="is in use"):
         ClassicStrategy(**options).initialize_parameters(manager)

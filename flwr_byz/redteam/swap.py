@@ -1,5 +1,6 @@
 """Our strategies in the place of an app's own."""
 
+from inspect import signature
 from typing import Any
 
 from flwr.server import strategy as classic
@@ -7,9 +8,7 @@ from flwr.serverapp import strategy as message
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from ..server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
-from ..server.strategy.geometric_median_of_means import FedAvgOptions as ClassicOptions
 from ..serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
-from ..serverapp.strategy.geometric_median_of_means import FedAvgOptions as MessageOptions
 from .outcome import OURS
 
 _RULES = ("aggregate_train", "aggregate_fit", "aggregate_evaluate")
@@ -24,7 +23,7 @@ def message_swap(own: message.Strategy, num_byzantine: int) -> tuple[message.Str
     """
     if not isinstance(own, message.FedAvg):
         return _ours_alone(MessageGeometricMedianOfMeans, own, num_byzantine)
-    options = _options(own, list(MessageOptions.__annotations__), num_byzantine)
+    options = _options(own, message.FedAvg, num_byzantine)
     for name in ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"):
         if options[name] is aggregate_metricrecords:
             del options[name]  # not the app's: ours has a robust default
@@ -36,7 +35,7 @@ def classic_swap(own: classic.Strategy, num_byzantine: int) -> tuple[classic.Str
     """Do the same for the strategy of a classic app."""
     if not isinstance(own, classic.FedAvg):
         return _ours_alone(ClassicGeometricMedianOfMeans, own, num_byzantine)
-    options = _options(own, list(ClassicOptions.__annotations__), num_byzantine)
+    options = _options(own, classic.FedAvg, num_byzantine)
     ours = ClassicGeometricMedianOfMeans(num_byzantine=num_byzantine, trim_norm="auto", **options)
     return _with_the_rest_of(own, ours, classic.FedAvg)
 
@@ -46,9 +45,10 @@ def _ours_alone(kind: type[Any], own: object, num_byzantine: int) -> tuple[Any, 
     return kind(num_byzantine=num_byzantine, trim_norm="auto"), [note]
 
 
-def _options(own: object, names: list[str], num_byzantine: int) -> dict[str, Any]:
-    """Return the constructor options of a strategy, with room for enough clients to outvote q."""
+def _options(own: object, base: type[Any], num_byzantine: int) -> dict[str, Any]:
+    """Return the options of FedAvg's that a strategy has, with enough clients to outvote q."""
     least = 2 * num_byzantine + 1
+    names = signature(base).parameters
     options = {name: getattr(own, name) for name in names if hasattr(own, name)}
     return {
         name: max(value, least) if name.startswith("min_") else value

@@ -1,35 +1,25 @@
 """Byzantine gradient descent as a strategy for Flower's classic API."""
 
 import os
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Literal, cast
 
 from flwr.common import (
-    Code,
-    DisconnectRes,
     EvaluateIns,
     EvaluateRes,
     FitIns,
     FitRes,
-    GetParametersIns,
-    GetParametersRes,
-    GetPropertiesRes,
     MetricsAggregationFn,
-    NDArrays,
     Parameters,
     Scalar,
-    Status,
     ndarrays_to_parameters,
-    parameters_to_ndarrays,
 )
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
 from flwr.supercore import log
-from numpy.typing import NDArray
 
 from ...aggregation.pre_aggregation import TrimNorm
 from ...audit import AuditTrail
@@ -38,46 +28,24 @@ from ...identity import ClientId
 from ...logs import escaped
 from ...metrics import Metrics, median_of_means
 from ...payload import (
-    Layout,
     MalformedReply,
-    Model,
-    check_num_examples,
     most_common_layout,
-    parameters_layout,
-    read_number,
-    read_parameters,
     to_parameters,
 )
 from ...robust_server import RobustServer
-from ...round import UNKNOWN, Reply
+from ...round import Reply
 from ...settings import Settings
-from ...transport import GuardedClient, room_for
-
-Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
-
-_OK = Status(Code.OK, "")
-_FIRST_ANSWER = 60.0  # seconds that a client has to give initial parameters
-_LONG = 86_400  # seconds to wait for the first client, as Flower does
-
-
-class FedAvgOptions(TypedDict, total=False):
-    """The constructor options of ``flwr.server.strategy.FedAvg``."""
-
-    fraction_fit: float
-    fraction_evaluate: float
-    min_fit_clients: int
-    min_evaluate_clients: int
-    min_available_clients: int
-    evaluate_fn: (
-        Callable[[int, NDArrays, dict[str, Scalar]], tuple[float, dict[str, Scalar]] | None] | None
-    )
-    on_fit_config_fn: Callable[[int], dict[str, Scalar]] | None
-    on_evaluate_config_fn: Callable[[int], dict[str, Scalar]] | None
-    accept_failures: bool
-    initial_parameters: Parameters | None
-    fit_metrics_aggregation_fn: MetricsAggregationFn | None
-    evaluate_metrics_aggregation_fn: MetricsAggregationFn | None
-    inplace: bool
+from ..results import (
+    Nobody,
+    evaluated,
+    failed,
+    guarded,
+    initial_parameters_of_a_client,
+    layout_of,
+    numpy_arrays,
+    opened,
+    read_model,
+)
 
 
 class GeometricMedianOfMeans(FedAvg):
@@ -121,7 +89,7 @@ class GeometricMedianOfMeans(FedAvg):
         bucketing_seed: int | None = None,
         checkpoints: str | os.PathLike[str] | None = None,
         audit: str | os.PathLike[str] | None = None,
-        **options: Unpack[FedAvgOptions],
+        **options: Any,
     ) -> None:
         self.settings = Settings(
             num_byzantine=num_byzantine,
@@ -133,7 +101,7 @@ class GeometricMedianOfMeans(FedAvg):
             group_by_key=group_by_key,
             bucketing_seed=bucketing_seed,
         )
-        defaults: FedAvgOptions = {
+        defaults: dict[str, Any] = {
             "min_fit_clients": max(2, self.settings.min_clients),
             "min_evaluate_clients": max(2, self.settings.min_clients),
             "min_available_clients": max(2, self.settings.min_clients),
@@ -148,7 +116,7 @@ class GeometricMedianOfMeans(FedAvg):
         self._evaluating: frozenset[ClientId] | None = None
         if self.initial_parameters is not None:
             try:
-                self._server.begin(_read_model(self.initial_parameters))
+                self._server.begin(read_model(self.initial_parameters))
             except MalformedReply as error:
                 raise ValueError(f"initial_parameters cannot be aggregated: {error}") from None
 
@@ -175,11 +143,11 @@ class GeometricMedianOfMeans(FedAvg):
         """
         self.summary()
         given = self.initial_parameters
-        history = self._server.resume(None if given is None else _numpy_arrays(given))
+        history = self._server.resume(None if given is None else numpy_arrays(given))
         if history.finished >= 0:
             return ndarrays_to_parameters(list(history.arrays.values()))
         if self.initial_parameters is None:
-            return _from_a_client(client_manager)
+            return initial_parameters_of_a_client(client_manager)
         return super().initialize_parameters(client_manager)
 
     def configure_fit(
@@ -187,12 +155,12 @@ class GeometricMedianOfMeans(FedAvg):
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Configure the next round of training, and remember what is sent to whom."""
         if server_round <= self._history.finished:
-            return [(_Nobody(), FitIns(parameters, {}))]
+            return [(Nobody(), FitIns(parameters, {}))]
         instructions = super().configure_fit(server_round, parameters, client_manager)
         model = None
         if parameters.tensors:
             try:
-                model = _read_model(parameters)
+                model = read_model(parameters)
             except MalformedReply as error:
                 log(
                     WARNING,
@@ -200,7 +168,7 @@ class GeometricMedianOfMeans(FedAvg):
                     escaped(error),
                 )
         self._server.begin(model, [client.cid for client, _ in instructions])
-        return _guarded(instructions, parameters)
+        return guarded(instructions, parameters)
 
     def aggregate_fit(
         self,
@@ -214,9 +182,9 @@ class GeometricMedianOfMeans(FedAvg):
         """
         if server_round <= self._history.finished:
             return None, self._history.train.get(server_round, {})
-        layout = self._server.layout or most_common_layout([_layout_of(r) for _, r in results])
-        replies = [_opened(client.cid, result, layout) for client, result in results]
-        replies += [_failed(failure) for failure in failures]
+        layout = self._server.layout or most_common_layout([layout_of(r) for _, r in results])
+        replies = [opened(client.cid, result, layout) for client, result in results]
+        replies += [failed(failure) for failure in failures]
         outcome = self._server.aggregate(server_round, replies)
         model = outcome.model
         if outcome.report["byz-rejected"] and not self.accept_failures:
@@ -247,13 +215,13 @@ class GeometricMedianOfMeans(FedAvg):
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
         """Configure the next round of evaluation; where there is none, the round is finished."""
         if server_round <= self._history.finished:
-            return [(_Nobody(), EvaluateIns(parameters, {}))]
+            return [(Nobody(), EvaluateIns(parameters, {}))]
         instructions = super().configure_evaluate(server_round, parameters, client_manager)
         if not instructions:
             self._finish(server_round, parameters)
         self._evaluated = parameters
         self._evaluating = frozenset(client.cid for client, _ in instructions)
-        return _guarded(instructions, parameters)
+        return guarded(instructions, parameters)
 
     def aggregate_evaluate(
         self,
@@ -277,7 +245,7 @@ class GeometricMedianOfMeans(FedAvg):
 
     def _finish(self, server_round: int, parameters: Parameters) -> None:
         if self._history.folder is not None:
-            self._history.finish(server_round, _numpy_arrays(parameters))
+            self._history.finish(server_round, numpy_arrays(parameters))
 
     def _aggregate_evaluations(
         self,
@@ -286,7 +254,7 @@ class GeometricMedianOfMeans(FedAvg):
     ) -> tuple[float | None, dict[str, Scalar]]:
         if not self.accept_failures and failures:
             return None, {}
-        replies = [_evaluated(client.cid, result) for client, result in results]
+        replies = [evaluated(client.cid, result) for client, result in results]
         valid = self._server.evaluations(replies, self._evaluating)
         if not valid:
             return None, {}
@@ -310,111 +278,3 @@ class GeometricMedianOfMeans(FedAvg):
             )
 
         return self._server.metrics(replies, None if custom is None else given)
-
-
-def _from_a_client(client_manager: ClientManager) -> Parameters:
-    """Ask clients in random order for initial parameters until one gives a usable model."""
-    log(
-        WARNING,
-        "initial_parameters are not given: they are taken from a client drawn at random, which may "
-        "be Byzantine",
-    )
-    client_manager.wait_for(1, _LONG)
-    clients = list(client_manager.all().values())
-    for client in random.sample(clients, len(clients)):
-        try:
-            answer = client.get_parameters(GetParametersIns({}), _FIRST_ANSWER, 0)
-            if answer.status.code == Code.OK and _read_model(answer.parameters).values:
-                return answer.parameters
-            reason: object = "it has none"
-        except Exception as error:  # whatever the client makes Flower raise
-            reason = error
-        client_id, reason = escaped(client.cid), escaped(reason)
-        log(WARNING, "no initial parameters from client %s: %s", client_id, reason)
-    log(WARNING, "no client gave initial parameters: clients are sent none in the first round")
-    return Parameters([], "")
-
-
-class _Nobody(ClientProxy):
-    """Stands for the clients of a round that is played over: none of them is asked again."""
-
-    def __init__(self) -> None:
-        super().__init__("nobody")
-
-    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
-        return FitRes(_OK, Parameters([], ""), 0, {})
-
-    def evaluate(
-        self, ins: EvaluateIns, timeout: float | None, group_id: int | None
-    ) -> EvaluateRes:
-        return EvaluateRes(_OK, 0.0, 0, {})
-
-    def get_properties(self, *_: object) -> GetPropertiesRes:
-        return GetPropertiesRes(Status(Code.GET_PROPERTIES_NOT_IMPLEMENTED, ""), {})
-
-    def get_parameters(self, *_: object) -> GetParametersRes:
-        status = Status(Code.GET_PARAMETERS_NOT_IMPLEMENTED, "")
-        return GetParametersRes(status, Parameters([], ""))
-
-    def reconnect(self, *_: object) -> DisconnectRes:
-        return DisconnectRes("")
-
-
-def _guarded(
-    instructions: list[tuple[ClientProxy, Instruction]], parameters: Parameters
-) -> list[tuple[ClientProxy, Instruction]]:
-    """Guard the clients, where it is known what their replies may take."""
-    try:
-        room = room_for(spec.size for spec in parameters_layout(parameters).arrays)
-    except MalformedReply:
-        return instructions
-    return [(GuardedClient(client, room), instruction) for client, instruction in instructions]
-
-
-def _numpy_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
-    arrays = enumerate(parameters_to_ndarrays(parameters))
-    return {str(number): array for number, array in arrays}
-
-
-def _read_model(parameters: Parameters) -> Model:
-    model = read_parameters(parameters, parameters_layout(parameters))
-    model.check_finite()
-    return model
-
-
-def _layout_of(result: FitRes) -> Layout | None:
-    try:
-        return parameters_layout(result.parameters)
-    except Exception:  # counted as malformed when it is opened
-        return None
-
-
-def _opened(client: ClientId, result: FitRes, layout: Layout | None) -> Reply:
-    """Check a reply against the layout of the model; whatever it trips over is its own fault."""
-    try:
-        if layout is None:
-            raise MalformedReply("no reply has readable arrays")
-        model = read_parameters(result.parameters, layout)
-        check_num_examples(result.num_examples, "num_examples")
-        return Reply(client, model, _mapping(result.metrics), result)
-    except Exception as error:
-        return Reply(client, None, reason=str(error) or repr(error))
-
-
-def _failed(failure: tuple[ClientProxy, FitRes] | BaseException) -> Reply:
-    if isinstance(failure, BaseException):
-        return Reply(UNKNOWN, None, reason="an error reply", is_error=True)
-    return Reply(failure[0].cid, None, reason="an error reply", is_error=True)
-
-
-def _evaluated(client: ClientId, result: EvaluateRes) -> Reply:
-    try:
-        check_num_examples(result.num_examples, "num_examples")
-        read_number(result.loss, "the loss")
-        return Reply(client, None, _mapping(result.metrics), result)
-    except Exception as error:
-        return Reply(client, None, reason=str(error) or repr(error))
-
-
-def _mapping(metrics: object) -> Mapping[str, object]:
-    return metrics if isinstance(metrics, Mapping) else {}

@@ -2,15 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Literal, cast
 
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Message,
@@ -22,44 +21,34 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore import log
-from numpy.typing import NDArray
 
 from ...aggregation.pre_aggregation import TrimNorm
 from ...audit import AuditTrail
 from ...history import History
-from ...identity import ClientId
 from ...metrics import Metrics
 from ...payload import (
     MalformedReply,
     arrays_layout,
-    check_num_examples,
     read_arrays,
     to_arrays,
 )
 from ...robust_server import RobustServer
 from ...round import Reply
 from ...settings import Settings
-from ...transport import ArrivingGrid, Unreadable
+from ...transport import ArrivingGrid
+from ..messages import (
+    array_record,
+    evaluated,
+    letting_go,
+    metric_record,
+    numpy_arrays,
+    opened,
+    with_metrics,
+)
 
 _POLL_INTERVAL = 1.0
 
-Record = TypeVar("Record", ArrayRecord, MetricRecord)
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
-
-
-class FedAvgOptions(TypedDict, total=False):
-    """The constructor options of ``flwr.serverapp.strategy.FedAvg``."""
-
-    fraction_train: float
-    fraction_evaluate: float
-    min_train_nodes: int
-    min_evaluate_nodes: int
-    min_available_nodes: int
-    weighted_by_key: str
-    arrayrecord_key: str
-    configrecord_key: str
-    train_metrics_aggr_fn: MetricsAggregation | None
-    evaluate_metrics_aggr_fn: MetricsAggregation | None
 
 
 class GeometricMedianOfMeans(FedAvg):
@@ -156,7 +145,7 @@ class GeometricMedianOfMeans(FedAvg):
         streaming: bool = False,
         checkpoints: str | os.PathLike[str] | None = None,
         audit: str | os.PathLike[str] | None = None,
-        **options: Unpack[FedAvgOptions],
+        **options: Any,
     ) -> None:
         self.settings = Settings(
             num_byzantine=num_byzantine,
@@ -169,7 +158,7 @@ class GeometricMedianOfMeans(FedAvg):
             bucketing_seed=bucketing_seed,
             streaming=streaming,
         )
-        defaults: FedAvgOptions = {
+        defaults: dict[str, Any] = {
             "min_train_nodes": max(2, self.settings.min_clients),
             "min_evaluate_nodes": max(2, self.settings.min_clients),
             "min_available_nodes": max(2, self.settings.min_clients),
@@ -217,7 +206,7 @@ class GeometricMedianOfMeans(FedAvg):
             damaged files only, or where another server uses it.
         """
         self._timeout, self._has_begun = timeout, False
-        with closing(self._server.resume(_numpy_arrays(initial_arrays))) as history:
+        with closing(self._server.resume(numpy_arrays(initial_arrays))) as history:
             if history.finished > num_rounds:
                 raise ValueError(
                     f"the checkpoint in {history.folder} is of round {history.finished}, after "
@@ -228,15 +217,15 @@ class GeometricMedianOfMeans(FedAvg):
 
             def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
                 if server_round <= history.finished:
-                    return _record(history.server.get(server_round))
+                    return metric_record(history.server.get(server_round))
                 metrics = evaluate_fn(server_round, arrays) if evaluate_fn else None
                 if metrics is not None:
                     history.server[server_round] = dict(metrics)
                 if history.folder is not None:
-                    history.finish(server_round, _numpy_arrays(arrays))
+                    history.finish(server_round, numpy_arrays(arrays))
                 return metrics
 
-            initial = initial_arrays if history.finished < 0 else _array_record(history.arrays)
+            initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
             return super().start(
                 grid=ArrivingGrid(grid),
                 initial_arrays=initial,
@@ -280,9 +269,15 @@ class GeometricMedianOfMeans(FedAvg):
         """
         if server_round <= self._history.finished:
             last = server_round == self._history.finished
-            arrays = _array_record(self._history.arrays) if last else None
-            return arrays, _record(self._history.train.get(server_round))
-        outcome = self._server.aggregate(server_round, self._opened(replies))
+            arrays = array_record(self._history.arrays) if last else None
+            return arrays, metric_record(self._history.train.get(server_round))
+        if (layout := self._server.layout) is None:
+            raise RuntimeError("call configure_train before aggregate_train")
+        keys = self.arrayrecord_key, self.weighted_by_key
+        received = opened(replies, self._sent_messages, layout, *keys)
+        outcome = self._server.aggregate(
+            server_round, letting_go(received) if self.settings.streaming else received
+        )
         metrics, num_rejected = self._metrics(
             self.train_metrics_aggr_fn, outcome.replies if outcome.model else []
         )
@@ -311,11 +306,10 @@ class GeometricMedianOfMeans(FedAvg):
         None where no more than 2q clients report any.
         """
         if server_round <= self._history.finished:
-            return _record(self._history.evaluate.get(server_round))
+            return metric_record(self._history.evaluate.get(server_round))
         sent = self._sent_evaluations
-        client_of = _senders(sent or [])
         valid = self._server.evaluations(
-            [self._evaluated(client_of(m), m.content) for m in replies if not m.has_error()],
+            evaluated(replies, sent or [], self.weighted_by_key),
             None if sent is None else frozenset(m.metadata.dst_node_id for m in sent),
         )
         if not valid:
@@ -341,56 +335,6 @@ class GeometricMedianOfMeans(FedAvg):
         self._has_begun = True
         return cast(Grid, _Roster(node_ids))
 
-    def _opened(self, messages: Iterable[Message]) -> Iterator[Reply]:
-        """Check replies against the layout of the model; what trips it up is a reply's own fault.
-
-        Of a round that streams, a reply's arrays are let go when the next one is asked for.
-        """
-        client_of = _senders(self._sent_messages)
-        layout = self._server.layout
-        for message in messages:
-            client = client_of(message)
-            if message.has_error():
-                yield Reply(client, None, reason="an error reply", is_error=True)
-                continue
-            content = message.content
-            try:
-                if layout is None:
-                    raise RuntimeError("call configure_train before aggregating")
-                model = read_arrays(self._arrays(content), layout)
-                reply = Reply(client, model, self._read_metrics(content), content)
-                del model
-            except Exception as error:
-                reply = Reply(client, None, reason=str(error) or repr(error))
-            yield reply
-            del reply
-            if self.settings.streaming:
-                _drop_arrays(content)
-
-    def _evaluated(self, client: ClientId, content: RecordDict) -> Reply:
-        try:
-            return Reply(client, None, self._read_metrics(content), content)
-        except Exception as error:
-            return Reply(client, None, reason=str(error) or repr(error))
-
-    def _arrays(self, content: RecordDict) -> ArrayRecord:
-        if isinstance(content, Unreadable):
-            raise MalformedReply(content.reason)
-        records = _records(content, ArrayRecord)
-        if set(records) != {self.arrayrecord_key}:
-            raise MalformedReply(
-                f"expected one ArrayRecord, named {self.arrayrecord_key!r}, got {list(records)}"
-            )
-        return records[self.arrayrecord_key]
-
-    def _read_metrics(self, content: RecordDict) -> Mapping[str, object]:
-        records = _records(content, MetricRecord)
-        if len(records) != 1:
-            raise MalformedReply(f"expected one MetricRecord, got {len(records)}")
-        (record,) = records.values()
-        check_num_examples(record.get(self.weighted_by_key), self.weighted_by_key)
-        return record
-
     def _metrics(
         self, aggregate: MetricsAggregation, replies: Sequence[Reply]
     ) -> tuple[MetricRecord, int]:
@@ -398,7 +342,7 @@ class GeometricMedianOfMeans(FedAvg):
 
         def given(chosen: Sequence[Metrics | None]) -> Mapping[str, MetricRecordValues]:
             contents = [
-                _with_metrics(reply.payload, metrics)
+                with_metrics(reply.payload, metrics)
                 for reply, metrics in zip(replies, chosen, strict=True)
                 if metrics is not None
             ]
@@ -419,46 +363,3 @@ class _Roster:
     def get_node_ids(self) -> Sequence[int]:
         """Return the ids of the nodes."""
         return self.node_ids
-
-
-def _senders(sent: Sequence[Message]) -> Callable[[Message], ClientId]:
-    """Return what tells the node that a message was sent to from the reply to it."""
-    nodes = {
-        m.metadata.message_id: m.metadata.dst_node_id
-        for m in sent
-        if m.metadata.message_id  # filled in when Flower pushes the message
-    }
-
-    def client_of(reply: Message) -> ClientId:
-        return nodes.get(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
-
-    return client_of
-
-
-def _numpy_arrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
-    return {name: array.numpy() for name, array in arrays.items()}
-
-
-def _array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
-
-
-def _record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord | None:
-    return None if metrics is None else MetricRecord(metrics)
-
-
-def _records(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
-    """Return the records of one kind; Flower's own properties check all of them at each access."""
-    return {name: record for name, record in content.items() if isinstance(record, kind)}
-
-
-def _drop_arrays(content: RecordDict) -> None:
-    for name, record in _records(content, ArrayRecord).items():
-        record.clear()  # it may be part of a reference cycle and live on for a while
-        del content[name]
-
-
-def _with_metrics(content: RecordDict, metrics: Metrics) -> RecordDict:
-    """Return the content with its one MetricRecord cut down to some metrics."""
-    (name,) = _records(content, MetricRecord)
-    return RecordDict({**content, name: MetricRecord(metrics)})
