@@ -64,7 +64,7 @@ def test_a_killed_worker_is_survived(cluster):
     def kill_one_at_work():
         deadline = time.monotonic() + 60
         while not killed and time.monotonic() < deadline:
-            for pid in workers_at("ray::_gram"):
+            for pid in workers_at("ray::_map_shard"):
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
                 break

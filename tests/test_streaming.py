@@ -176,7 +176,7 @@ def peak_of(call):
         while not done.is_set():
             peak[0] = max(peak[0], resident())
             time.sleep(0.001)
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     before = resident()
     watcher.start()
     result = call()

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .careful import Median, careful_median
 from .certificate import curvature_gap, residual_bound
-from .gram import gram, offset_products, relative_error, smallest_square
+from .gram import gram, offset_products, relative_error, shrink, smallest_square
 from .pre_aggregation import RowMap, map_products, map_rows, map_weights
 from .rows import ReplyRows, Rows, StoredRows
 from .solvers import weiszfeld
@@ -247,8 +247,9 @@ def _combined(
         points.append(_weighted_sum(weights, part))
         offsets = part - points[-1]
         measured = _squared_norms(offsets)
-        if block.dtype != _FLOAT64 and not np.isfinite(measured).all():
-            measured = _squared_norms(offsets.astype(np.float64))
+        if not np.isfinite(measured).all():
+            shrunk, factors = shrink(offsets, np.isfinite(measured))
+            measured = _squared_norms(shrunk) / factors**2
         squares += measured
     return np.concatenate(points), squares
 

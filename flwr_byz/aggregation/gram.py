@@ -15,7 +15,7 @@ from .rows import Rows
 from .threads import one_blas_thread
 
 _SUMMED = 1024  # coordinates whose products are added up in the rows' own precision
-_HELD = 1 << 22  # numbers of products that are held at a time
+_HELD = 1 << 22  # numbers of a block, and of its products, that are worked on together
 
 Kernel = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 
@@ -44,7 +44,7 @@ def gram(rows: Rows) -> Gram:
     """Measure the rows in one pass over the data, and again those whose squares leave the range.
 
     Products are added up in the rows' precision over a run of coordinates and in float64 over the
-    runs; a block whose products leave float32 is done again in float64.
+    runs.
     """
     with one_blas_thread(), np.errstate(all="ignore"):
         products = total(rows, _products) if rows.dim > len(rows) else None
@@ -105,22 +105,35 @@ def _parts(rows: Rows, kernel: Kernel) -> Iterator[NDArray[np.float64]]:
 
 
 def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
-    products = _products_of_runs(block)
-    if block.dtype != np.float64 and not np.isfinite(products.diagonal()).all():
-        products = _products_of_runs(block.astype(np.float64))
+    k, width = block.shape
+    products = np.zeros((k, k))
+    step = _SUMMED * max(_HELD // (k * max(k, _SUMMED)), 1)
+    for start in range(0, width, step):
+        part = block[:, start : start + step]
+        of_part = _products_of_runs(part)
+        if not np.isfinite(of_part.diagonal()).all():
+            shrunk, factors = shrink(part, np.isfinite(of_part.diagonal()))
+            of_part = _products_of_runs(shrunk) / factors / factors[:, None]
+        products += of_part
     return products
 
 
 def _products_of_runs(block: NDArray[np.floating]) -> NDArray[np.float64]:
     k, width = block.shape
     whole = width - width % _SUMMED
+    runs = block[:, :whole].reshape(k, -1, _SUMMED).transpose(1, 0, 2)
+    products = np.matmul(runs, runs.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
     last = block[:, whole:]
-    products = (last @ last.T).astype(np.float64)
-    step = _SUMMED * max(_HELD // (k * k), 1)
-    for start in range(0, whole, step):
-        runs = block[:, start : min(start + step, whole)].reshape(k, -1, _SUMMED).transpose(1, 0, 2)
-        products += np.matmul(runs, runs.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
-    return products
+    products += last @ last.T
+    return np.asarray(products)
+
+
+def shrink(
+    rows: NDArray[np.floating], fits: NDArray[np.bool_]
+) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+    """Multiply rows whose squares leave float32 by a power of two; return it for each row, too."""
+    factors = np.where(fits, 1.0, 2.0**-80)
+    return rows * factors[:, None].astype(rows.dtype), factors
 
 
 def _largest(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ Vector = Sequence[NDArray[Any]]
 
 Part = TypeVar("Part")
 
-WIDTH = 1 << 15  # coordinates that are read together: long runs of memory
+WIDTH = 1 << 14  # coordinates that are looked at together; to gather rows, longer runs are faster
 _MOST_FORMED = 1 << 18  # coordinates of a reply that are added to its row together
 _MOST_RUNS = 32  # of blocks; enough for the threads to end at about the same time
 
@@ -141,7 +141,8 @@ class ReplyRows:
 
     def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
         """Apply a kernel to every block of coordinates."""
-        return _map(kernel, self._read, [len(piece) for piece in self.vectors[0]])
+        sizes = [len(piece) for piece in self.vectors[0]]
+        return _map(kernel, self._read, sizes, 2 * WIDTH)
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         values = np.empty((len(self), columns.stop - columns.start), self.dtype)
@@ -286,8 +287,9 @@ def _map(
     kernel: Callable[[NDArray[np.floating]], Part],
     read: Callable[[Columns], NDArray[np.floating]],
     sizes: Sequence[int],
+    width: int,
 ) -> Iterator[list[Part]]:
-    blocks = cut(sizes, WIDTH)
+    blocks = cut(sizes, width)
     length = -(-len(blocks) // _MOST_RUNS)
     runs = [blocks[i : i + length] for i in range(0, len(blocks), max(length, 1))]
 
