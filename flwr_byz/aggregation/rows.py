@@ -118,9 +118,10 @@ class StoredRows:
 
     def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
         """Apply a kernel to every block of coordinates."""
-        return _map(
-            kernel, lambda columns: self.matrix[:, columns.start : columns.stop], [self.dim]
-        )
+        return _map(kernel, self._read, [self.dim], WIDTH)
+
+    def _read(self, columns: Columns) -> NDArray[np.floating]:
+        return self.matrix[:, columns.start : columns.stop]
 
 
 @dataclass(frozen=True, eq=False)
