@@ -1,9 +1,60 @@
 """Rounds under attack whose result or report once was not what it should be."""
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_limits
 
+from flwr_byz.aggregation import geometric_median_of_means
 from flwr_byz.round import distances_from
+
+from .malformed import fit_res, named
+from .server import as_content, classic_round, message_round
+
+APIS = pytest.mark.parametrize("api", ["classic", "message", "streamed"])
+
+
+def play(api, model, vectors, **options):
+    """Play a round of one array in which NumPy raises whatever it can; its model and metrics."""
+    if api == "classic":
+        results = {client: fit_res([v]) for client, v in enumerate(vectors)}
+        with np.errstate(all="raise"):
+            return classic_round([model], results, **options)
+    contents = {node: as_content([v], 5) for node, v in enumerate(vectors, start=1)}
+    arrays, streaming = named([model]), {"streaming": True} if api == "streamed" else {}
+    with np.errstate(all="raise"):
+        return message_round(arrays, contents, **streaming, **options)
+
+
+@APIS
+@pytest.mark.parametrize(("wide", "narrow"), [("f8", "f4"), ("f8", "f2"), ("f4", "f2")])
+def test_numpy_that_raises_does_not_make_small_numbers_malformed(api, wide, narrow):
+    vectors = 1e-9 * np.random.default_rng(0).normal(size=(10, 40))
+    vectors[:, 0] = 1e-37
+    replies = [v.astype(wide) for v in vectors]
+    arrays, metrics = play(api, np.zeros(40, narrow), replies, num_batches=5)
+    assert arrays is not None
+    assert metrics["byz-rejected"] == 0
+
+
+@APIS
+@pytest.mark.parametrize("trim_norm", [None, "auto"])
+@pytest.mark.parametrize("exponents", [(-310, -310), (-300, 300), (200, 200), (-160, -160)])
+@pytest.mark.parametrize("num_batches", [5, 10])
+def test_numpy_that_raises_ends_no_round(api, trim_norm, exponents, num_batches):
+    factors = 10.0 ** np.linspace(*exponents, num=40)
+    vectors = list(np.random.default_rng(0).normal(size=(10, 40)) * factors)
+    options = {"num_batches": num_batches, "trim_norm": trim_norm}
+    arrays, metrics = play(api, np.zeros(40), vectors, **options)
+    assert arrays is not None
+    assert 0.0 < metrics["byz-aggregate-norm"] < np.inf
+
+
+@pytest.mark.parametrize("exponent", [-310, -200, 0, 200, 300])
+@pytest.mark.parametrize("dim", [40, 40_000])
+def test_the_norm_of_the_aggregate_is_right_at_any_size(exponent, dim):
+    vectors = np.ones((5, dim)) * 10.0**exponent
+    norm = geometric_median_of_means(vectors, 5).norm
+    assert norm == pytest.approx(np.sqrt(dim) * 10.0**exponent, rel=1e-9)
 
 
 def test_distances_in_the_audit_do_not_depend_on_the_threads_of_blas():
