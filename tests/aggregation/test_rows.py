@@ -90,7 +90,8 @@ def test_the_gap_holds_under_every_attack(attack, gamma, offset):
         median = geometric_median(aggregate(vectors, k)[1].astype("f4"), gamma=gamma)
         _, rows = aggregate(vectors, k)
         assert median.gap <= gamma
-        assert objective(rows, median.point) / lowest_objective(rows) - 1 <= median.gap
+        excess = objective(rows, median.point) / lowest_objective(rows) - 1
+        assert excess <= median.gap + 4 * np.finfo(np.float64).eps  # the test's own rounding
 
 
 def test_usual_replies_take_one_pass_to_measure_and_one_to_combine(monkeypatch):
