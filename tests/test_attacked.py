@@ -1,10 +1,12 @@
 """Rounds under attack whose result or report once was not what it should be."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from flwr_byz.aggregation import geometric_median_of_means
+from flwr_byz.aggregation import geometric_median, geometric_median_of_means
 from flwr_byz.round import distances_from
 
 from .malformed import fit_res, named
@@ -65,3 +67,20 @@ def test_distances_in_the_audit_do_not_depend_on_the_threads_of_blas():
         with threadpool_limits(limit, user_api="blas"):
             measured.append(distances_from(vectors, None, point))
     assert measured[0] == measured[1] == measured[2]
+
+
+@pytest.mark.parametrize("attack", ["alike", "huge and tiny"])
+def test_colluders_do_not_make_the_threads_hold_much_more_than_the_rows(monkeypatch, attack):
+    monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "16")
+    points = np.random.default_rng(0).normal(size=(60, 300_000)).astype("f4")
+    if attack == "alike":
+        points[:29] = points[29]
+    else:
+        points[:29] *= np.float32(10.0) ** np.linspace(-30, 30, 29, dtype="f4")[:, None]
+    tracemalloc.start()
+    try:
+        geometric_median(points)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= points.nbytes

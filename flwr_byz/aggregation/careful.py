@@ -19,7 +19,7 @@ from .certificate import (
 )
 from .gram import Kernel, distances_between, total
 from .pre_aggregation import RowMap, map_rows
-from .rows import Rows
+from .rows import Rows, narrow
 from .solvers import coincident_points, newton
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -222,34 +222,42 @@ def _largest(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.float64
 def _gram_about(
     scaled: _Scaled, centre: int | None, block: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    offsets = scaled(block)
-    if centre is not None:
-        offsets -= offsets[centre].copy()
-    products: NDArray[np.float64] = offsets @ offsets.T
+    products = np.zeros((len(scaled.factors), len(scaled.factors)))
+    for part in narrow(block):
+        offsets = scaled(part)
+        if centre is not None:
+            offsets -= offsets[centre].copy()
+        products += offsets @ offsets.T
     return products
 
 
 def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDArray[np.float64]:
-    offsets = scaled(block)
-    offsets -= offsets[centre].copy()
-    return np.asarray(np.linalg.qr(offsets.T, mode="r"))
+    factor = np.zeros((0, len(scaled.factors)))
+    for part in narrow(block, least=max(256, 2 * len(block))):
+        offsets = scaled(part)
+        offsets -= offsets[centre].copy()
+        factor = np.asarray(np.linalg.qr(np.concatenate([factor, offsets.T]), mode="r"))
+    return factor
 
 
 def _combined(
     scaled: _Scaled, weights: NDArray[np.float64], block: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the combination, and squared distances from it before and after its rounding."""
-    values = scaled(block)
-    heaviest = values[int(np.argmax(weights))].copy()
-    offsets = values - heaviest
-    shift = weights @ offsets
-    reach = np.einsum("ij,ij->i", offsets, offsets)
-    offsets -= shift
-    to_y = np.einsum("ij,ij->i", offsets, offsets)
-    point = (heaviest + shift) / scaled.factor
-    values -= point * scaled.factor
-    to_x = np.einsum("ij,ij->i", values, values)
-    return point, np.stack([to_y, to_x, reach])
+    points, squares = [], np.zeros((3, len(weights)))
+    for part in narrow(block):
+        values = scaled(part)
+        heaviest = values[int(np.argmax(weights))].copy()
+        offsets = values - heaviest
+        shift = weights @ offsets
+        reach = np.einsum("ij,ij->i", offsets, offsets)
+        offsets -= shift
+        to_y = np.einsum("ij,ij->i", offsets, offsets)
+        points.append((heaviest + shift) / scaled.factor)
+        values -= points[-1] * scaled.factor
+        to_x = np.einsum("ij,ij->i", values, values)
+        squares += np.stack([to_y, to_x, reach])
+    return np.concatenate(points), squares
 
 
 def _forces(
@@ -261,14 +269,13 @@ def _forces(
     block: NDArray[np.floating],
 ) -> NDArray[np.float64]:
     """Return squared norms of Σ a_i u_i, and its products with the mean offset, for each set."""
-    offsets = scaled(block)
-    offsets -= offsets[int(np.argmax(weights))].copy()
-    offsets -= weights @ offsets
-    forces = directions @ offsets
-    return np.stack(
-        [
-            np.einsum("ij,ij->i", forces, forces),
-            forces @ (mass @ offsets),
-            np.einsum("ij,ij->i", forces, (sets * mass) @ offsets),
-        ]
-    )
+    sums = np.zeros((3, len(directions)))
+    for part in narrow(block):
+        offsets = scaled(part)
+        offsets -= offsets[int(np.argmax(weights))].copy()
+        offsets -= weights @ offsets
+        forces = directions @ offsets
+        sums[0] += np.einsum("ij,ij->i", forces, forces)
+        sums[1] += forces @ (mass @ offsets)
+        sums[2] += np.einsum("ij,ij->i", forces, (sets * mass) @ offsets)
+    return sums
