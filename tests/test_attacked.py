@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from flwr_byz.aggregation import geometric_median, geometric_median_of_means
+from flwr_byz.aggregation import careful, geometric_median, geometric_median_of_means
 from flwr_byz.round import distances_from
 
 from .malformed import fit_res, named
@@ -84,3 +84,26 @@ def test_colluders_do_not_make_the_threads_hold_much_more_than_the_rows(monkeypa
     finally:
         tracemalloc.stop()
     assert peak <= points.nbytes
+
+
+def beside_a_tight_cluster(num_points, dim, seed):
+    """Nearly half of the points lie within a few roundings of one place."""
+    rng = np.random.default_rng(seed)
+    place, spread = rng.uniform(0, 4), 10.0 ** rng.uniform(-10, -5)
+    points, direction = rng.normal(size=(num_points, dim)), rng.normal(size=dim)
+    num_near = (num_points - 1) // 2
+    points[:num_near] = place * direction + spread * points[:num_near]
+    return points.astype("f4")
+
+
+def test_a_row_that_takes_all_weight_is_certified_once(monkeypatch):
+    certified = []
+
+    def note(rows, scaled, mass, weights, *args):
+        certified.append(weights.tobytes())
+        return certify(rows, scaled, mass, weights, *args)
+
+    certify = careful._certified
+    monkeypatch.setattr(careful, "_certified", note)
+    geometric_median(beside_a_tight_cluster(100, 2000, 1655660902))
+    assert len(certified) == len(set(certified)) > 0

@@ -91,7 +91,7 @@ def careful_median(
         # Where points differ in their last digits, their combination is no float64 vector.
         alone = np.zeros(len(weights))
         alone[np.argmax(weights)] = 1.0
-        for candidate in (weights, alone):
+        for candidate in (weights, alone) if weights.max() < 1.0 else (alone,):
             found = _certified(rows, scaled, mass, candidate, gamma, iterations)
             if best is None or found.shortfall(gamma) < best.shortfall(gamma):
                 best = found
@@ -233,10 +233,11 @@ def _gram_about(
 
 def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDArray[np.float64]:
     factor = np.zeros((0, len(scaled.factors)))
-    for part in narrow(block, least=max(256, 2 * len(block))):
+    for part in narrow(block, least=max(256, 8 * len(block))):
         offsets = scaled(part)
         offsets -= offsets[centre].copy()
-        factor = np.asarray(np.linalg.qr(np.concatenate([factor, offsets.T]), mode="r"))
+        taller = np.concatenate([factor.T, offsets], axis=1).T  # as LAPACK has matrices in memory
+        factor = np.asarray(np.linalg.qr(taller, mode="r"))
     return factor
 
 
