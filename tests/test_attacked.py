@@ -107,3 +107,12 @@ def test_a_row_that_takes_all_weight_is_certified_once(monkeypatch):
     monkeypatch.setattr(careful, "_certified", note)
     geometric_median(beside_a_tight_cluster(100, 2000, 1655660902))
     assert len(certified) == len(set(certified)) > 0
+
+
+@pytest.mark.parametrize(
+    ("num_points", "dim", "seed"), [(60, 2000, 1881432204), (100, 200, 1290695447)]
+)
+def test_colluders_do_not_keep_the_solver_busy_with_roundings(num_points, dim, seed):
+    result = geometric_median(beside_a_tight_cluster(num_points, dim, seed))
+    assert result.gap <= 1e-9
+    assert result.iterations <= 300

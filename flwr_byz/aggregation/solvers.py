@@ -17,7 +17,7 @@ _MAX_WEISZFELD_STEPS = 300
 _BESIDE = 1e-6  # of the median squared distance: nearer to a point, Weiszfeld's steps stall
 _MAX_ITERATIONS = 1000
 _MAX_BISECTIONS = 60
-_MAX_STALLED = 50  # iterations without a better iterate
+_MAX_STALLED = 50  # iterations without a residual that is shorter by a hundredth
 _MAX_NEWTON_DIM = 1000  # beyond it a Newton system costs more than the Weiszfeld steps it saves
 _SMALLEST_TOLERANCE = 1e-13  # below it float64 rounding decides
 _COINCIDENT = 1e-7  # of the median distance: nearer than this, a point counts as coincident
@@ -220,14 +220,18 @@ def newton(
 def _search(start: _Iterate) -> tuple[_Iterate, int]:
     """Step until an iterate has converged or none gets better; return the best."""
     best = current = start
-    iterations = stalled = 0
+    iterations, stalled, passed = 0, 0, start.residual
     while not best.converged and iterations < _MAX_ITERATIONS and stalled < _MAX_STALLED:
         iterations += 1
         previous, current = current, _next_iterate(current)
         if current is previous:
             break
-        better = current.converged or current.residual < best.residual
-        best, stalled = (current, 0) if better else (best, stalled + 1)
+        if current.converged or current.residual < best.residual:
+            best = current
+        # Rounding alone makes it a little shorter for very long beside a tight cluster.
+        stalled += 1
+        if best.residual < 0.99 * passed:
+            stalled, passed = 0, best.residual
     return best, iterations
 
 
