@@ -1,6 +1,7 @@
 """Rounds under attack whose result or report once was not what it should be."""
 
 import tracemalloc
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -116,3 +117,26 @@ def test_colluders_do_not_keep_the_solver_busy_with_roundings(num_points, dim, s
     result = geometric_median(beside_a_tight_cluster(num_points, dim, seed))
     assert result.gap <= 1e-9
     assert result.iterations <= 300
+
+
+class Raising(Mapping):
+    """Metrics that no client can send, but a proxy can hand on."""
+
+    def __getitem__(self, name):
+        raise RuntimeError(name)
+
+    def __iter__(self):
+        return iter(["loss"])
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize("options", [{}, {"group_by_key": "loss"}])
+def test_metrics_that_raise_end_no_round(options):
+    vectors = np.random.default_rng(0).normal(size=(10, 40)).astype("f4")
+    results = {client: fit_res([v]) for client, v in enumerate(vectors)}
+    results[3].metrics = Raising()
+    arrays, metrics = classic_round([np.zeros(40, "f4")], results, num_batches=5, **options)
+    assert arrays is not None
+    assert metrics["byz-rejected"] == 1
