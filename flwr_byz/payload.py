@@ -325,7 +325,7 @@ def _check_width(dtype: np.dtype[Any], name: str) -> None:
 def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:
     """Check that numbers of another dtype stay finite in the model's, with no copy of them all."""
     for start in range(0, len(values), _CHECKED_AT_ONCE):
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             cast = values[start : start + _CHECKED_AT_ONCE].astype(spec.dtype)
         if not np.isfinite(cast).all():
             raise MalformedReply(

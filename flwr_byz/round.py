@@ -11,7 +11,7 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .aggregation.rows import Columns, Vector, cut
-from .aggregation.threads import map_in_threads
+from .aggregation.threads import map_in_threads, one_blas_thread
 from .audit import Verdict
 from .identity import ClientId
 from .logs import escaped
@@ -186,7 +186,7 @@ def distances_from(
         return result
 
     total = np.zeros(len(vectors))
-    with np.errstate(all="ignore"):
+    with one_blas_thread(), np.errstate(all="ignore"):
         for part in map_in_threads(squares, blocks):
             total += part
         return [float(distance) for distance in np.sqrt(total)]

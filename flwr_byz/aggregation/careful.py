@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .certificate import duality_gap, residual_bound
 from .gram import Kernel, distances_between, total
 from .pre_aggregation import RowMap, map_rows
-from .rows import Rows
+from .rows import Rows, narrow
 from .solvers import RESOLUTION, newton
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -86,7 +86,7 @@ def careful_median(
         # Where points differ in their last digits, their combination is no float64 vector.
         alone = np.zeros(len(weights))
         alone[np.argmax(weights)] = 1.0
-        for candidate in (weights, alone):
+        for candidate in (weights, alone) if weights.max() < 1.0 else (alone,):
             found = _certified(rows, scaled, mass, candidate, gamma, iterations)
             if best is None or found.shortfall(gamma) < best.shortfall(gamma):
                 best = found
@@ -218,31 +218,40 @@ def _largest(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.float64
 def _gram_about(
     scaled: _Scaled, centre: int | None, block: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    offsets = scaled(block)
-    if centre is not None:
-        offsets -= offsets[centre].copy()
-    products: NDArray[np.float64] = offsets @ offsets.T
+    products = np.zeros((len(scaled.factors), len(scaled.factors)))
+    for part in narrow(block):
+        offsets = scaled(part)
+        if centre is not None:
+            offsets -= offsets[centre].copy()
+        products += offsets @ offsets.T
     return products
 
 
 def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDArray[np.float64]:
-    offsets = scaled(block)
-    offsets -= offsets[centre].copy()
-    return np.asarray(np.linalg.qr(offsets.T, mode="r"))
+    factor = np.zeros((0, len(scaled.factors)))
+    for part in narrow(block, least=max(256, 8 * len(block))):
+        offsets = scaled(part)
+        offsets -= offsets[centre].copy()
+        taller = np.concatenate([factor.T, offsets], axis=1).T  # as LAPACK has matrices in memory
+        factor = np.asarray(np.linalg.qr(taller, mode="r"))
+    return factor
 
 
 def _combined(
     scaled: _Scaled, weights: NDArray[np.float64], block: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the combination, and squared distances from it before and after its rounding."""
-    values = scaled(block)
-    heaviest = values[int(np.argmax(weights))].copy()
-    offsets = values - heaviest
-    shift = weights @ offsets
-    reach = np.einsum("ij,ij->i", offsets, offsets)
-    offsets -= shift
-    to_y = np.einsum("ij,ij->i", offsets, offsets)
-    point = (heaviest + shift) / scaled.factor
-    values -= point * scaled.factor
-    to_x = np.einsum("ij,ij->i", values, values)
-    return point, np.stack([to_y, to_x, reach])
+    points, squares = [], np.zeros((3, len(weights)))
+    for part in narrow(block):
+        values = scaled(part)
+        heaviest = values[int(np.argmax(weights))].copy()
+        offsets = values - heaviest
+        shift = weights @ offsets
+        reach = np.einsum("ij,ij->i", offsets, offsets)
+        offsets -= shift
+        to_y = np.einsum("ij,ij->i", offsets, offsets)
+        points.append((heaviest + shift) / scaled.factor)
+        values -= points[-1] * scaled.factor
+        to_x = np.einsum("ij,ij->i", values, values)
+        squares += np.stack([to_y, to_x, reach])
+    return np.concatenate(points), squares

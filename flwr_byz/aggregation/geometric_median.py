@@ -182,7 +182,10 @@ def _fast_median(
     norms = np.sqrt(products.diagonal())
     typical = float(weights @ norms)
     unit = float(np.finfo(rows.dtype).eps) / 2
-    moved = (min(len(weights), _SUMMED) + 3) * unit * typical
+    roundings = min(len(weights), _SUMMED) + len(weights) // _SUMMED + 2
+    moved = roundings * unit * typical
+    # The weight of a row that is very far off may be rounded to a denormal number, or to zero.
+    moved += float(np.abs(weights - weights.astype(rows.dtype)) @ norms)
     distance_error = (_SUMMED / 2 + 3) * unit
     products = offset_products(products, weights)
     errors = np.sqrt(relative_error(rows)) * (norms + typical)

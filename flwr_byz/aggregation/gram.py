@@ -11,7 +11,7 @@ from functools import partial, reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Rows
+from .rows import Rows, narrow
 from .threads import one_blas_thread
 
 _SUMMED = 1024  # coordinates whose products are added up in the rows' own precision
@@ -137,12 +137,18 @@ def shrink(
 
 
 def _largest(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:
-    block = block[which]
-    return np.asarray(np.maximum(block.max(axis=1), -block.min(axis=1)), np.float64)
+    largest = np.zeros(len(which))
+    for part in narrow(block):
+        chosen = part[which]
+        np.maximum(largest, np.maximum(chosen.max(axis=1), -chosen.min(axis=1)), out=largest)
+    return largest
 
 
 def _scaled_squares(
     which: NDArray[np.intp], factors: NDArray[np.float64], block: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    scaled = np.multiply(block[which], factors, dtype=np.float64)
-    return np.asarray(np.einsum("ij,ij->i", scaled, scaled))
+    squares = np.zeros(len(which))
+    for part in narrow(block):
+        scaled = np.multiply(part[which], factors, dtype=np.float64)
+        squares += np.einsum("ij,ij->i", scaled, scaled)
+    return squares

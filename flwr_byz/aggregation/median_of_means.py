@@ -73,7 +73,7 @@ class GeometricMedianOfMeans:
         """Norm of the point."""
         runs = [self.point[i : i + WIDTH] for i in range(0, len(self.point), WIDTH)]
         with one_blas_thread():
-            return float(np.linalg.norm([norms([run])[0] for run in runs]))
+            return float(norms([np.array([norms([run])[0] for run in runs])])[0])
 
 
 def geometric_median_of_means(

@@ -71,7 +71,10 @@ def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool
     """
     if trim_norm is None:
         return np.zeros(len(norms), dtype=np.bool_)
-    limit = _AUTO_TRIM_FACTOR * float(np.median(norms)) if trim_norm == "auto" else trim_norm
+    limit = trim_norm
+    if limit == "auto":
+        with np.errstate(all="ignore"):
+            limit = _AUTO_TRIM_FACTOR * float(np.median(norms))
     marked: NDArray[np.bool_] = norms > limit
     if marked.all():
         raise NoRowsLeft(

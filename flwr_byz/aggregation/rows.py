@@ -21,6 +21,7 @@ Vector = Sequence[NDArray[Any]]
 Part = TypeVar("Part")
 
 WIDTH = 1 << 14  # coordinates that are looked at together; to gather rows, longer runs are faster
+_CACHED = 1 << 17  # numbers that stay in a core's cache while they are worked on
 _MOST_FORMED = 1 << 18  # coordinates of a reply that are added to its row together
 _MOST_RUNS = 32  # of blocks; enough for the threads to end at about the same time
 
@@ -73,6 +74,15 @@ def cut(sizes: Sequence[int], width: int) -> list[Columns]:
     if filled:
         blocks.append(Columns(start, start + filled, tuple(parts)))
     return blocks
+
+
+def narrow(block: NDArray[np.floating], least: int = 256) -> Iterator[NDArray[np.floating]]:
+    """Cut a block of coordinates, so that what is made of a part of it takes little memory.
+
+    A part is `least` coordinates wide, or the largest multiple of it that stays in a cache.
+    """
+    width = max(_CACHED // (max(len(block), 1) * least), 1) * least
+    return (block[:, i : i + width] for i in range(0, block.shape[1], width))
 
 
 class Rows(Protocol):

@@ -10,7 +10,7 @@ _MAX_WEISZFELD_STEPS = 300
 _BESIDE = 1e-6  # of the median squared distance: nearer to a point, Weiszfeld's steps stall
 _MAX_ITERATIONS = 1000
 _MAX_BISECTIONS = 60
-_MAX_STALLED = 50  # iterations without a better iterate
+_MAX_STALLED = 50  # iterations without a residual that is shorter by a hundredth
 _MAX_NEWTON_DIM = 1000  # beyond it a Newton system costs more than the Weiszfeld steps it saves
 _SMALLEST_TOLERANCE = 1e-14  # below it float64 rounding decides
 RESOLUTION = 1e-14  # of the numbers behind a distance: nearer than this, float64 cannot tell
@@ -136,12 +136,16 @@ def newton(
     """
     tolerance = max(gamma / 8, _SMALLEST_TOLERANCE)
     best = current = _Iterate(points, mass, _coordinatewise_median(points, mass))
-    iterations = stalled = 0
+    iterations, stalled, passed = 0, 0, best.residual
     while best.residual > tolerance and iterations < _MAX_ITERATIONS and stalled < _MAX_STALLED:
         iterations += 1
         current = _next_iterate(current, tolerance)
-        is_better = current.residual < best.residual
-        best, stalled = (current, 0) if is_better else (best, stalled + 1)
+        if current.residual < best.residual:
+            best = current
+        # Rounding alone makes it a little shorter for very long beside a tight cluster.
+        stalled += 1
+        if best.residual < 0.99 * passed:
+            stalled, passed = 0, best.residual
     nearest = int(np.argmin(best.distances))
     if best.coincident[nearest]:
         weights = np.zeros(len(mass))

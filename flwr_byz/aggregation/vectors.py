@@ -71,7 +71,7 @@ def power_of_two_scale(vectors: Vectors) -> float:
 def norms(vectors: Vectors) -> NDArray[np.float64]:
     """Euclidean norm of each vector, (n,); infinity only where the norm itself leaves float64."""
     result = np.empty(len(vectors))
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         for i, row in enumerate(vectors):
             scale = power_of_two_scale([row])
             result[i] = np.linalg.norm(np.multiply(row, scale, dtype=np.float64)) / scale

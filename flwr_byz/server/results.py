@@ -165,4 +165,4 @@ def evaluated(client: ClientId, result: EvaluateRes) -> Reply:
 
 
 def _mapping(metrics: object) -> Mapping[str, object]:
-    return metrics if isinstance(metrics, Mapping) else {}
+    return dict(metrics) if isinstance(metrics, Mapping) else {}  # what it raises, it raises here

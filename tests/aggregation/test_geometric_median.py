@@ -151,6 +151,24 @@ def test_huge_vectors_beside_tiny_ones_do_not_move_the_median(dtype, dim):
     assert np.linalg.norm(result.point) <= 3 * radius
 
 
+@pytest.mark.parametrize("scale", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("num_far", [1, 4])
+def test_a_weight_too_small_for_float32_does_not_pass_unseen(scale, num_far):
+    """The gap also holds at the scale of the near points, whose median the far ones pull."""
+    rng = np.random.default_rng(0)
+    points = (scale * rng.normal(size=(10, 3000))).astype("f4")
+    points[:num_far] = 3e38
+    result, exact = (geometric_median(p) for p in (points, points.astype("f8")))
+    near, pull = points[num_far:].astype("f8"), num_far * np.ones(3000) / np.sqrt(3000)
+
+    def near_objective(x):
+        return np.linalg.norm(near - x, axis=1).sum() - pull @ x
+
+    typical = np.linalg.norm(near - exact.point, axis=1).mean()
+    excess = near_objective(result.point) - near_objective(exact.point)
+    assert excess <= 10 * GAMMA * typical
+
+
 @pytest.mark.parametrize("exponent", [-320, -300, 300, 308])
 def test_magnitudes_at_the_ends_of_float64(exponent):
     points = np.random.default_rng(3).uniform(-1.7, 1.7, size=(9, 30)) * 10.0**exponent
