@@ -13,7 +13,6 @@ def append(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
     Raises
     ------
     OSError
-        Where the file cannot be written to.
     ValueError
         Where a number is not finite, which JSON has no form for.
     """

@@ -71,14 +71,11 @@ class Attack(ABC):
     def __call__(self, knowledge: Knowledge) -> Vector | None:
         """Return the vector (d,) that is sent, or None where the client stays silent.
 
-        Raises
-        ------
-        ValueError
-            Where the attack needs what is not known.
+        Raises ValueError where the attack needs what is not known.
         """
 
     def spoil(self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator) -> list[NDArray[Any]]:
-        """Return the arrays that go out in place of the honest-looking ones: by default those."""
+        """Return the arrays to send in place of these, which have the model's form."""
         return list(arrays)
 
     def check_known(self, knowledge: Knowledge) -> None:
@@ -86,9 +83,10 @@ class Attack(ABC):
         for name in sorted(self.knows):
             value = getattr(knowledge, name)
             if value is None or (name == "honest" and len(value) == 0):
+                state = "None" if value is None else "empty"
                 raise ValueError(
                     f"{type(self).__name__} needs to know {_MEANING[name]}; "
-                    f"knowledge.{name} is {'empty' if value is not None else 'None'}"
+                    f"knowledge.{name} is {state}"
                 )
 
 
@@ -102,7 +100,7 @@ _MEANING = {
 
 
 def check_finite(name: str, value: float, *, least: float = float("-inf")) -> None:
-    """Raise ValueError where a parameter is not a finite number of at least `least`."""
+    """Raise ValueError where a parameter is not finite, or below `least`."""
     if not (np.isfinite(value) and value >= least):
         bound = "finite" if least == float("-inf") else f"finite and at least {least}"
         raise ValueError(f"{name} must be {bound}, got {value}")

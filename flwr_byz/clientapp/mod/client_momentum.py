@@ -1,10 +1,11 @@
 """A mod that makes the clients of an existing ClientApp send their momentum."""
 
+from dataclasses import KW_ONLY, dataclass
 from logging import WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore import log
 from numpy.typing import NDArray
 
@@ -25,8 +26,8 @@ def momentum(
 ) -> NDArray[np.floating]:
     """Return a client's momentum m_t = β·m_{t−1} + (1 − β)·u_t, with m_1 = u_1.
 
-    Of updates that scatter independently from round to round, the momentum comes to scatter less by
-    the factor √((1 − β)/(1 + β)), so that lies have less to hide in (Karimireddy, He, Jaggi 2021,
+    Where updates scatter independently from round to round, the momentum scatters less, in the end
+    by the factor √((1 − β)/(1 + β)): an attack has less to hide in (Karimireddy, He, Jaggi 2021,
     "Learning from History for Byzantine Robust Optimization").
 
     Parameters
@@ -41,8 +42,8 @@ def momentum(
     Returns
     -------
     ndarray
-        A new array, in the update's precision, but in float32 for float16: there 11 bits round
-        away what (1 − β)·u adds, and updates of a late round fall below its smallest normal number.
+        A new array, in the update's precision, but in float32 for float16, whose 11 bits round
+        away what (1 − β)·u adds.
 
     Raises
     ------
@@ -61,16 +62,16 @@ def momentum(
     return np.asarray(kept + np.multiply(update, 1 - beta, dtype=dtype))
 
 
+@dataclass(eq=False)
 class ClientMomentum:
     """Make the clients of a ClientApp, of either API, send momentum in place of their updates.
 
     ``ClientApp(..., mods=[ClientMomentum(beta=0.9)])`` lets the app train as ever, and replaces the
     float arrays of its training replies by the model that was sent plus the client's `momentum`
     (or, of gradients, by the momentum itself); integer and bool arrays, metrics and evaluation stay
-    as they are. It takes a client's own noise out of how far clients lie from one another; what
-    their data make them differ by stays. Karimireddy, He and Jaggi (2022, "Byzantine-Robust
-    Learning on Heterogeneous Datasets via Bucketing") combine it with batches drawn afresh in each
-    round: the strategies' `bucketing_seed`.
+    as they are. It averages a client's own noise away, but not what its data make it differ by.
+    Karimireddy, He and Jaggi (2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
+    Bucketing") combine it with batches drawn anew in each round: the strategies' `bucketing_seed`.
 
     Parameters
     ----------
@@ -87,22 +88,24 @@ class ClientMomentum:
 
     Notes
     -----
-    The momentum lies in the node's ``context.state``, which Flower keeps for as long as a run
-    lasts, in the precision of the arrays, at least float32: as much memory as the model. A client
-    that is not asked in a round keeps the momentum of the last one. It starts afresh in a new run,
-    so also where a server goes on from a checkpoint; where the names or shapes of the arrays have
-    changed; and where the number of the round has not grown, since another training has begun.
+    The momentum is kept in the node's ``context.state``, which lasts as long as a run of Flower's,
+    in the precision of the arrays, at least float32: as much memory as the model. A client that is
+    not asked in a round keeps the momentum of the last one. It starts afresh in a new run, so also
+    where a server goes on from a checkpoint; where the names or shapes of the arrays have changed;
+    and where the number of the round has not grown, since another training has begun.
 
     An update that is not finite is sent as it is, for the server to reject, and leaves no trace in
     the momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and
     one listed after it changes what enters the momentum.
     """
 
-    def __init__(self, beta: float = 0.9, *, reply: ReplyKind = "weights") -> None:
-        _check_beta(beta)
-        check_reply_kind(reply)
-        self.beta = beta
-        self.reply = reply
+    beta: float = 0.9
+    _: KW_ONLY
+    reply: ReplyKind = "weights"
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+        check_reply_kind(self.reply)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app reply, and put its momentum in the place of its update."""
@@ -118,13 +121,14 @@ class ClientMomentum:
         if not all(np.isfinite(update).all() for update in updates.values()):
             log(WARNING, "the update is not finite: it is sent as it is, without momentum")
             return reply
-        state = _State(context, message)
-        previous = state.read(updates)
-        momenta = {
-            name: momentum(previous.get(name), update, self.beta)
-            for name, update in updates.items()
-        }
-        state.write(momenta)
+        key = f"flwr-byz.momentum.{message.metadata.message_type}"
+        number = server_round(message)
+        previous = _previous(context.state, key, number)
+        if _shapes(previous) != _shapes(updates):
+            previous = {}
+        momenta = {n: momentum(previous.get(n), update, self.beta) for n, update in updates.items()}
+        context.state[key] = ArrayRecord({name: Array(made) for name, made in momenta.items()})
+        context.state[f"{key}.round"] = ConfigRecord({"server-round": number})
         for name, made in momenta.items():
             with np.errstate(over="ignore"):  # the server rejects what leaves the range
                 whole = made if sent is None else made + sent[name]
@@ -132,29 +136,12 @@ class ClientMomentum:
         return reply
 
 
-class _State:
-    """The momentum in a node's state: one for each function of the app that trains."""
-
-    def __init__(self, context: Context, message: Message) -> None:
-        self._records = context.state
-        self._name = f"flwr-byz.momentum.{message.metadata.message_type}"
-        self._round = server_round(message)
-
-    def read(self, updates: Arrays) -> Arrays:
-        """Return the momentum of the round before; empty where it starts afresh."""
-        if self._name not in self._records:
-            return {}
-        last = int(str(self._records.config_records[f"{self._name}.round"]["server-round"]))
-        if 0 < self._round <= last:
-            return {}
-        previous = _numpy_arrays(self._records.array_records[self._name])
-        return previous if _shapes(previous) == _shapes(updates) else {}
-
-    def write(self, momenta: Arrays) -> None:
-        """Keep the momentum for the next round."""
-        arrays = {name: Array(array) for name, array in momenta.items()}
-        self._records[self._name] = ArrayRecord(arrays)
-        self._records[f"{self._name}.round"] = ConfigRecord({"server-round": self._round})
+def _previous(state: RecordDict, key: str, number: int) -> Arrays:
+    """Return the momentum in a node's state; empty where there is none of an earlier round."""
+    if key not in state:
+        return {}
+    last = int(str(state.config_records[f"{key}.round"]["server-round"]))
+    return {} if 0 < number <= last else _numpy_arrays(state.array_records[key])
 
 
 def _check_beta(beta: float) -> None:
