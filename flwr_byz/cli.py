@@ -2,7 +2,6 @@
 
 import json
 import sys
-from itertools import count
 from math import inf, nan
 from pathlib import Path
 from typing import Annotated
@@ -74,8 +73,7 @@ def redteam_command(
         Path, typer.Argument(metavar="APP", help="A Flower app: a folder with pyproject.toml.")
     ],
     num_byzantine: Annotated[
-        int | None,
-        typer.Option("--byzantine", "-q", help="Clients that attack; a fifth by default."),
+        int | None, typer.Option("--byzantine", "-q", help="Clients that attack; 1/5 by default.")
     ] = None,
     num_nodes: Annotated[
         int | None, typer.Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
@@ -85,9 +83,7 @@ def redteam_command(
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(
-            "--attack", "-a", help='Such as "SignFlip(scale=10)"; six of them by default.'
-        ),
+        typer.Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; six by default.'),
     ] = None,
     run_config: Annotated[
         str, typer.Option("--run-config", help="Overrides, as flwr run takes them.")
@@ -96,8 +92,7 @@ def redteam_command(
         str | None, typer.Option(help="The app's metric that is judged; found by its name.")
     ] = None,
     higher_is_better: Annotated[
-        bool | None,
-        typer.Option("--higher-is-better/--lower-is-better", help="Of the metric."),
+        bool | None, typer.Option("--higher-is-better/--lower-is-better", help="Of the metric.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
     results: Annotated[
@@ -109,7 +104,7 @@ def redteam_command(
 ) -> None:
     """Attack a Flower app as it is, with its own strategy and with GeometricMedianOfMeans.
 
-    Says which attacks break either, and what the swap costs where nobody attacks.
+    Says which attacks break either, and what the swap costs in a clean run.
     """
     try:
         from .redteam import attack_text, command, flower_app
@@ -144,13 +139,13 @@ def print_plan(made: Plan, console: Console) -> None:
         ("step η", _number(made.step_size), "L/(2M²)"),
         ("trim norm τ", _number(made.trim_norm), "twice an honest batch's norm at the start"),
         ("gap γ", _number(made.gamma), "1/N"),
-        ("rounds", _number(made.rounds), "until the start counts a tenth of the error"),
+        ("rounds", _number(made.rounds), "until the start makes a tenth of the error"),
     )
     _print_rows(
         console,
         "Expected on linear regression with Gaussian features (calibrated, no proof)",
         ("error under the strongest attack", _number(made.expected_error)),
-        ("error where nobody attacks", _number(made.error_in_peace)),
+        ("error in a clean run", _number(made.error_in_peace)),
         ("factor of a round", _number(made.expected_contraction)),
         ("the paper's order √(dk/N)", _number(made.error_rate)),
         ("no method beats √(d/N)", _number(made.minimax_rate)),
@@ -171,31 +166,23 @@ def print_plan(made: Plan, console: Console) -> None:
 
     console.print("\n[bold]Trade-off over k")
     curve = Table()
-    for name in ("k", "error, attacked", "in peace", "√(dk/N)", "Theorem 4"):
+    for name in ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4"):
         curve.add_column(name, justify="right")
-    every = -(-len(made.trade_off) // _ROWS_SHOWN)
-    for to_last, point in zip(count(len(made.trade_off) - 1, -1), made.trade_off, strict=False):
+    num_points = len(made.trade_off)
+    every = -(-num_points // _ROWS_SHOWN)
+    for number, point in enumerate(made.trade_off, start=1):
         chosen = point.num_batches == made.num_batches
-        if to_last % every and not chosen:
-            continue
-        curve.add_row(
-            f"{point.num_batches}",
-            _number(point.expected_error),
-            _number(point.error_in_peace),
-            _number(point.error_rate),
-            _number(point.floor),
-            style="bold" if chosen else None,
-        )
+        if (num_points - number) % every == 0 or chosen:
+            errors = point.expected_error, point.error_in_peace, point.error_rate, point.floor
+            style = "bold" if chosen else None
+            curve.add_row(f"{point.num_batches}", *map(_number, errors), style=style)
     console.print(curve)
 
 
 def draw_trade_off(made: Plan, path: Path) -> None:
-    """Draw error over k to a file; its ending says which kind.
+    """Draw error over k to a file, whose ending says which kind.
 
-    Raises
-    ------
-    click.UsageError
-        Where Matplotlib is not installed, or the file cannot be written.
+    Raises click.UsageError where Matplotlib is not installed, or the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -209,7 +196,7 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     batches = [point.num_batches for point in points]
     for label, values, colour, style in (
         ("expected, strongest attack", [p.expected_error for p in points], "#D55E00", "-"),
-        ("expected, nobody attacks", [p.error_in_peace for p in points], "#0072B2", "-"),
+        ("expected, clean run", [p.error_in_peace for p in points], "#0072B2", "-"),
         ("the paper's order √(dk/N)", [p.error_rate for p in points], "#666666", "--"),
         ("proved, Theorem 4", [p.floor or inf for p in points], "#009E73", ".-"),
     ):
