@@ -29,27 +29,18 @@ from .identity import ClientId as ClientId
 
 Scores = dict[str, tuple[int, float]]  # by client: rounds in which it answered, sum of evidence
 
-_MAX_BYTES = 64 << 20
-
 
 @dataclass(frozen=True)
 class Verdict:
     """How the server took one client in a round.
 
-    Attributes
-    ----------
-    reply : {"used", "rejected", "error", "silent"}
-    batch : int or None
-        Its batch among those that answered; None where the batch or the client has none.
-    reason : str
-        Why the reply was rejected.
-    distance : float or None
-        From its reply to the aggregate; with `streaming`, from its batch's mean.
+    `batch` is its batch among those that answered; `distance` is that of its reply from the
+    aggregate or, with `streaming`, of its batch's mean.
     """
 
     reply: Literal["used", "rejected", "error", "silent"]
     batch: int | None = None
-    reason: str = ""
+    reason: str = ""  # why the reply was rejected
     distance: float | None = None
 
 
@@ -86,20 +77,17 @@ class AuditTrail:
     Silence and errors are no evidence: devices fail. Neither is an attack within the honest spread,
     and honest clients whose data are rare are suspected.
 
-    Parameters
-    ----------
-    path : Path
-        The file that lines are added to; at 64 MiB it becomes ``<path>.1``, and a new one begins.
+    Lines are added to `path`; at `max_bytes` it becomes ``<path>.1``, and a new file begins.
     """
 
     path: Path
-    max_bytes: int = _MAX_BYTES
+    max_bytes: int = 64 << 20
     _scores: Scores = field(default_factory=dict, init=False)
 
     def begin(self, finished: int = 0) -> None:
         """Begin a training, or go on with the scores as they stood after its last finished round.
 
-        A damaged line is skipped; the log says how many were.
+        Damaged lines are skipped; the log says how many.
         """
         self._scores = {}
         if finished <= 0:
@@ -132,14 +120,8 @@ class AuditTrail:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "kept": record.kept,
             "gap": _finite(record.gap),
-            "batches": [
-                {key: _finite(value) for key, value in asdict(batch).items()}
-                for batch in record.batches
-            ],
-            "clients": {
-                str(client): self._entry(str(client), verdict)
-                for client, verdict in record.clients.items()
-            },
+            "batches": [{k: _finite(v) for k, v in asdict(b).items()} for b in record.batches],
+            "clients": {str(c): self._entry(str(c), v) for c, v in record.clients.items()},
         }
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:

@@ -56,10 +56,7 @@ def geometric_median_of_means(
     Raises
     ------
     ValueError
-        Where an argument is out of range, a vector (whose row the message names) is not finite or
-        of another length, or the sum of a batch leaves the range of float64.
-    NoRowsLeft
-        A ValueError: where every batch mean is longer than `trim_norm`.
+        Where `num_shards` is less than 1, and as on a single machine.
     """
     vectors = as_vectors(vectors, "vectors")
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)

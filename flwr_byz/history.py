@@ -41,22 +41,13 @@ _KEPT = 2
 class History:
     """The rounds of a training so far: what a strategy of either API replays after a restart.
 
-    Attributes
-    ----------
-    folder : Path or None
-        Where a checkpoint is written after each round, if anywhere.
-    finished : int
-        The last round that was finished before this start; −1 where there was none.
-    arrays : mapping of str to ndarray
-        The model after that round.
-    train, evaluate, server : dict
-        Metrics by round: of the training, and of the evaluation by clients and at the server. What
-        JSON has no form for is null in a checkpoint.
+    `train`, `evaluate` and `server` have the metrics by round: of the training, and of the
+    evaluation by clients and at the server. What JSON has no form for is null in a checkpoint.
     """
 
-    folder: Path | None = None
-    finished: int = -1
-    arrays: Arrays = field(default_factory=dict)
+    folder: Path | None = None  # where a checkpoint is written after each round, if anywhere
+    finished: int = -1  # the last round that was finished before this start
+    arrays: Arrays = field(default_factory=dict)  # the model after that round
     train: dict[int, Any] = field(default_factory=dict)
     evaluate: dict[int, Any] = field(default_factory=dict)
     server: dict[int, Any] = field(default_factory=dict)
@@ -74,7 +65,6 @@ class History:
             Where another server uses the folder, its model differs from the initial one in names,
             dtypes, shapes or order, or none of its checkpoints is whole.
         OSError
-            Where the folder cannot be written to.
         """
         history = cls(folder)
         if folder is not None:
@@ -92,13 +82,9 @@ class History:
             self._release()
 
     def finish(self, server_round: int, arrays: Arrays) -> None:
-        """Write a checkpoint of a round that is finished.
+        """Write a checkpoint of a finished round.
 
-        Raises
-        ------
-        OSError
-            Where that of round 0 cannot be written. Later on an error of the disk is logged: it
-            must not end a training.
+        An OSError is raised in round 0, and logged later on: it must not end a training.
         """
         if self.folder is None:
             return
@@ -154,15 +140,9 @@ class DamagedCheckpoint(ValueError):
 class Checkpoint:
     """The state of a training after a round, as a file has it.
 
-    Attributes
-    ----------
-    server_round : int
-    arrays : mapping of str to ndarray
-        The model, in its order.
-    rounds : mapping
-        Metrics by round, of the kinds "train", "evaluate" and "server", in this order.
-    random_state : object
-        What `random.getstate` returned; unchecked where it was read from a file.
+    `arrays` is the model, in its order; `rounds` has the metrics by round, of the kinds "train",
+    "evaluate" and "server", in this order; `random_state` is what `random.getstate` returned,
+    unchecked where it was read from a file.
     """
 
     server_round: int
@@ -173,12 +153,7 @@ class Checkpoint:
     random_state: Any = None
 
     def save(self, folder: Path) -> Path:
-        """Write the file: whole or not at all, even where power fails.
-
-        Raises
-        ------
-        OSError
-        """
+        """Write the file: whole or not at all, even where power fails."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"round-{self.server_round:06}.npz"
         head = {
@@ -212,14 +187,10 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
-        """Read a file that `save` wrote, and check its bytes (CRC-32, as zip files have it).
+        """Read a file that `save` wrote; raise DamagedCheckpoint where it was changed since.
 
-        Nothing is unpickled, and no more is read than the file takes on the disk.
-
-        Raises
-        ------
-        DamagedCheckpoint
-            Where it is cut off, changed, or something else.
+        Its bytes are checked (CRC-32, as zip files have it). Nothing is unpickled, and no more is
+        read than the file takes on the disk.
         """
         try:
             if not path.is_file():
@@ -246,12 +217,7 @@ class Checkpoint:
     def latest(cls, folder: Path) -> "Checkpoint | None":
         """Read the newest whole checkpoint of a folder; None where none was ever written.
 
-        The log names those that are damaged.
-
-        Raises
-        ------
-        DamagedCheckpoint
-            Where there are checkpoints and every one is damaged.
+        The log names those that are damaged; where all are, that is a DamagedCheckpoint.
         """
         by_age = _by_age(folder)
         for _, path in by_age:

@@ -27,16 +27,9 @@ def robust_metrics(
 ) -> tuple[Metrics, int]:
     """Aggregate each metric by itself, as `median_of_means` of the clients that report it.
 
-    Parameters
-    ----------
-    claims : sequence
-        What each client reports, in client order.
-    least : int
-        How many clients have to report a metric: enough to outvote the Byzantine ones.
-    batches_for : callable
-        Returns k for a number of clients.
-    ignored : collection of str or None
-        Names that are no metrics.
+    `claims` has what each client reports, in client order. At least `least` clients, enough to
+    outvote the Byzantine ones, have to report a metric; `batches_for` returns k for their number.
+    Names that are `ignored` are no metrics.
 
     Returns
     -------

@@ -89,12 +89,8 @@ class Layout:
 class Model:
     """Checked values of all arrays of a layout; they may be NaN or infinite.
 
-    Attributes
-    ----------
-    layout : Layout
-    values : tuple of ndarray
-        One array per `layout.arrays`, with its shape: read-only views of a payload. Those of float
-        arrays are real numbers of any dtype that fit into the array's.
+    `values` has one array per `layout.arrays`, with its shape: read-only views of a payload. Those
+    of float arrays are real numbers of any dtype that fit into the array's.
     """
 
     layout: Layout
@@ -123,12 +119,7 @@ class Model:
 
 
 def read_parameters(parameters: Parameters, layout: Layout) -> Model:
-    """Check the `Parameters` of a reply (classic API) against the model that was sent.
-
-    Raises
-    ------
-    MalformedReply
-    """
+    """Check the `Parameters` of a reply (classic API); raise MalformedReply if they do not fit."""
     tensors = parameters.tensors
     if len(tensors) != len(layout.arrays):
         raise MalformedReply(f"{len(tensors)} arrays instead of {len(layout.arrays)}")
@@ -136,12 +127,7 @@ def read_parameters(parameters: Parameters, layout: Layout) -> Model:
 
 
 def read_arrays(record: ArrayRecord, layout: Layout) -> Model:
-    """Check the `ArrayRecord` of a reply (Message API), in any order, against the model sent.
-
-    Raises
-    ------
-    MalformedReply
-    """
+    """Check the `ArrayRecord` of a reply (Message API), in any order, as `read_parameters` does."""
     names = [spec.name for spec in layout.arrays]
     if set(record) != set(names):
         raise MalformedReply(
@@ -153,22 +139,14 @@ def read_arrays(record: ArrayRecord, layout: Layout) -> Model:
 def parameters_layout(parameters: Parameters) -> Layout:
     """Return the layout of `Parameters` from their headers alone; names are "0", "1", ….
 
-    Raises
-    ------
-    MalformedReply
-        Where an array is not real, integer or bool, is wider than float64, or its size is not what
-        its header says.
+    Raises MalformedReply where an array is not real, integer or bool, is wider than float64, or its
+    size is not what its header says.
     """
     return _layout({str(i): tensor for i, tensor in enumerate(parameters.tensors)})
 
 
 def arrays_layout(record: ArrayRecord) -> Layout:
-    """Return the layout of an `ArrayRecord`, as `parameters_layout` does.
-
-    Raises
-    ------
-    MalformedReply
-    """
+    """Return the layout of an `ArrayRecord`, as `parameters_layout` does."""
     return _layout({name: _npy_bytes(array) for name, array in record.items()})
 
 
@@ -192,12 +170,9 @@ def to_arrays(model: Model) -> ArrayRecord:
 
 
 def read_npy(data: bytes, name: str) -> NDArray[Any]:
-    """Read a .npy file in place; its array is read-only.
+    """Read a .npy file in place, as a read-only array.
 
-    Raises
-    ------
-    MalformedReply
-        Where it holds objects, or is not of the size that its header says.
+    Raises MalformedReply where it holds objects, or is not of the size that its header says.
     """
     found, offset = _parse(data, name)
     flat = np.frombuffer(data, found.dtype, count=found.size, offset=offset)
@@ -205,13 +180,7 @@ def read_npy(data: bytes, name: str) -> NDArray[Any]:
 
 
 def read_number(value: object, what: str) -> float:
-    """Check a number that a client reports.
-
-    Raises
-    ------
-    MalformedReply
-        Where it is no int or float, not finite, or an int beyond the range of float64.
-    """
+    """Return a reported int or float; raise MalformedReply where it is not finite in float64."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise MalformedReply(f"{what} is no number but {type(value).__name__}")
     try:

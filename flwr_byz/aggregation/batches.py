@@ -69,10 +69,7 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
         Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
         does not divide m, sizes differ by at most one and the larger batches come first.
 
-    Raises
-    ------
-    ValueError
-        Where k is not between 1 and m.
+    Raises ValueError where k is not between 1 and m.
     """
     if not 1 <= num_batches <= len(clients):
         raise ValueError(
@@ -102,10 +99,7 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
     -------
     list of length m
 
-    Raises
-    ------
-    ValueError
-        Where `seed` or `server_round` is negative.
+    Raises ValueError where `seed` or `server_round` is negative.
     """
     for name, value in (("seed", seed), ("server_round", server_round)):
         if value < 0:

@@ -47,21 +47,8 @@ def mean_of_smallest_norms(
 ) -> NDArray[np.float64]:
     """Average the vectors of smallest Euclidean norm (the first ones among equal norms).
 
-    Parameters
-    ----------
-    vectors : array-like (m, d) or sequence of m equal-length vectors
-        Real, finite.
-    num_selected : int
-        How many to keep, between 1 and m; m − q drops as many as there may be Byzantine clients.
-
-    Returns
-    -------
-    ndarray (d,), float64
-
-    Raises
-    ------
-    ValueError
-        Where `num_selected` is out of range, or a vector is not finite or of another length.
+    Parameters, result and errors are those of `mean_of_random_subset`. With `num_selected` = m − q,
+    as many vectors are left out as there may be Byzantine clients.
     """
     rows = _checked(vectors, num_selected)
     chosen = np.argsort(norms(rows), kind="stable")[:num_selected]

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 
-from .attack import Attack, Knowledge, Vector, check_finite
+from .attack import Attack, Knowledge, Vector, check_choice, check_finite
 from .omniscient import (
     AllKnowing,
     Direction,
-    check_direction,
     direction_against,
     mean_of,
     squared_distances,
@@ -110,7 +109,7 @@ class BatchTakeover(Attack):
 
     def __post_init__(self) -> None:
         check_finite("radius", self.radius, least=0.0)
-        check_direction(self.direction)
+        check_choice("direction", self.direction, get_args(Direction))
 
     def target(self, knowledge: Knowledge) -> Vector:
         """Return t, (d,)."""
@@ -179,7 +178,7 @@ class Adaptive(AllKnowing):
             return moved if np.isfinite(moved) else float("inf")
 
         best, most = mean, -1.0
-        for direction in ("mean", "spread", "sign"):
+        for direction in get_args(Direction):
             against = direction_against(honest, direction)
             length = float(np.linalg.norm(against))
             if length == 0.0:

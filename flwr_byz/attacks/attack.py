@@ -13,9 +13,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What a Byzantine client knows when it makes its reply.
-
-    What is None is not known; each attack names what it needs in `Attack.knows`.
+    """What a Byzantine client knows when it makes its reply; None for what it does not know.
 
     Attributes
     ----------
@@ -24,14 +22,12 @@ class Knowledge:
     num_clients, num_byzantine : int
         m and q.
     rng : numpy.random.Generator
-        Its source of randomness.
     honest : ndarray (m − q, d), float64, optional
-        What the honest clients send, by ascending place, for those that know everything (the paper,
-        section 1.2).
+        What the honest clients send, by ascending place (the paper, section 1.2).
     client : int
         Its place among the m clients.
     byzantine : sequence of int
-        The places of all Byzantine clients, ascending; honest clients are those left.
+        The places of all Byzantine clients, ascending.
     model : ndarray (d,), float64, optional
         θ, the model that it was sent.
     batches : sequence of sequences of int, optional
@@ -97,6 +93,12 @@ _MEANING = {
     "relabelled": "what it would send on corrupted labels",
     "rule": "the server's rule",
 }
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError where a parameter is not one of the texts that are allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def check_finite(name: str, value: float, *, least: float = float("-inf")) -> None:

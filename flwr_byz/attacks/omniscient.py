@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from .attack import Attack, Knowledge, Vector, check_finite
+from .attack import Attack, Knowledge, Vector, check_choice, check_finite
 
 Direction = Literal["mean", "spread", "sign"]
 
@@ -49,13 +49,6 @@ def direction_against(honest: Vector, direction: Direction) -> Vector:
         return np.sign(mean)
     length = float(np.linalg.norm(mean))
     return mean / length if length > 0.0 else np.zeros_like(mean)
-
-
-def check_direction(direction: str) -> None:
-    """Raise ValueError where a direction is not one of the three."""
-    allowed = get_args(Direction)
-    if direction not in allowed:
-        raise ValueError(f"direction must be one of {', '.join(allowed)}, got {direction!r}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,7 @@ class _FurthestWithin(AllKnowing):
     direction: Direction = "spread"
 
     def __post_init__(self) -> None:
-        check_direction(self.direction)
+        check_choice("direction", self.direction, get_args(Direction))
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return μ − γp."""

@@ -29,22 +29,21 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class FreshEachRound:
-    """Any q of m clients, drawn anew for each round.
-
-    Parameters
-    ----------
-    num_clients, num_byzantine : int
-        m and q.
-    seed : int, default 0
-    """
+class _Changing:
+    """Another q of m clients in each round."""
 
     num_clients: int
     num_byzantine: int
-    seed: int = 0
 
     def __post_init__(self) -> None:
         _check_counts(self.num_clients, self.num_byzantine)
+
+
+@dataclass(frozen=True)
+class FreshEachRound(_Changing):
+    """Any q of m clients, drawn anew for each round."""
+
+    seed: int = 0
 
     def __call__(self, server_round: int) -> frozenset[int]:
         """Return the clients drawn for a round."""
@@ -53,20 +52,8 @@ class FreshEachRound:
 
 
 @dataclass(frozen=True)
-class Rotating:
-    """The next q clients in each round: after ⌈m/q⌉ rounds every client has been Byzantine.
-
-    Parameters
-    ----------
-    num_clients, num_byzantine : int
-        m and q.
-    """
-
-    num_clients: int
-    num_byzantine: int
-
-    def __post_init__(self) -> None:
-        _check_counts(self.num_clients, self.num_byzantine)
+class Rotating(_Changing):
+    """The next q of m clients in each round: after ⌈m/q⌉ every client has been Byzantine."""
 
     def __call__(self, server_round: int) -> frozenset[int]:
         """Return clients (r − 1)q … rq − 1, counted in a circle, in round r."""

@@ -30,13 +30,7 @@ class GuardedClient(ClientProxy):
     """Another client, whose replies are of bounded size and whose failures bear its name.
 
     An exception reaches a strategy of Flower's `Server` without the client that it came from; a
-    result that is not OK comes with its client.
-
-    Parameters
-    ----------
-    client : ClientProxy
-    num_bytes : int
-        What a reply may take.
+    result that is not OK comes with its client. A reply may take `num_bytes`.
     """
 
     def __init__(self, client: ClientProxy, num_bytes: int) -> None:

@@ -62,8 +62,7 @@ class ArrivingGrid(Grid):
     ----------
     grid : Grid
     num_bytes : int, optional
-        What a reply may take: by default as much as the arrays sent would in float64, and a
-        megabyte beside.
+        What a reply may take: by default as much as the arrays sent would in float64, and 1 MiB.
     """
 
     def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:

@@ -24,13 +24,8 @@ def room_for(sizes: Iterable[int]) -> int:
 class Limits:
     """What one reply may take, and what its pull has taken so far.
 
-    Parameters
-    ----------
-    num_bytes : int
-        What it may download; also what its arrays may unfold to.
-    seconds : float
-    stalled : callable, optional
-        Called, in any thread, when the pull has to wait for what a node has only announced.
+    It may download `num_bytes`, and its arrays may unfold to as many. `stalled` is called, in any
+    thread, when the pull has to wait for what a node has only announced.
     """
 
     def __init__(

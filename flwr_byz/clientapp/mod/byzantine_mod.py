@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from ... import attacks
 from ...attacks import Attack, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
-from ._messages import (
-    ClientAppCallable,
-    ReplyKind,
-    asks_to_train,
-    check_reply_kind,
-    only_array_record,
-    server_round,
-)
+from . import _messages
 
 _POLL_INTERVAL = 0.02
 
@@ -32,9 +25,9 @@ _POLL_INTERVAL = 0.02
 class ByzantineMod:
     """Make a ClientApp carry out an attack, of either API, without touching its code.
 
-    ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` lets the app train as ever
-    and replaces the arrays of its training replies; integer and bool arrays, metrics and evaluation
-    stay as they are. For red-team trials of a deployment that is yours.
+    ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` replaces the float arrays of
+    the app's training replies; other arrays, metrics and evaluation stay as they are. For red-team
+    trials of a deployment that is yours.
 
     Parameters
     ----------
@@ -65,7 +58,7 @@ class ByzantineMod:
     ------
     ValueError
         Where the attack needs to know what a mod cannot: honest vectors without `colluders`, the
-        server's batches or rule, or what corrupted labels would give (give the app corrupted data).
+        server's batches or rule, or the reply on corrupted labels (give the app corrupted data).
 
     Notes
     -----
@@ -77,7 +70,7 @@ class ByzantineMod:
     attack: Attack | None = None
     _: KW_ONLY
     when: Schedule | None = None
-    reply: ReplyKind = "weights"
+    reply: _messages.ReplyKind = "weights"
     num_clients: int | None = None
     num_byzantine: int | None = None
     colluders: str | os.PathLike[str] | None = None
@@ -86,19 +79,21 @@ class ByzantineMod:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_reply_kind(self.reply)
+        _messages.check_reply_kind(self.reply)
         if self.colluders is not None and self.when is None and self.num_colluders is None:
             raise ValueError("with colluders, give num_colluders or when")
         if self.attack is not None:
             self._check_possible(self.attack)
 
-    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def __call__(
+        self, message: Message, context: Context, call_next: _messages.ClientAppCallable
+    ) -> Message:
         """Let the app reply, and replace its arrays where it is Byzantine in this round."""
-        if not asks_to_train(message):
+        if not _messages.asks_to_train(message):
             return call_next(message, context)
         config = {**context.run_config, **context.node_config}
         client = int(context.node_config.get("partition-id", context.node_id))
-        number = server_round(message)
+        number = _messages.server_round(message)
         nodes = str(config.get("byzantine-nodes", "")).replace(",", " ").split()
         attack = self.attack or _configured_attack(config)
         if (
@@ -109,11 +104,11 @@ class ByzantineMod:
         ):
             return call_next(message, context)
         self._check_possible(attack)
-        model = flatten(only_array_record(message).to_numpy_ndarrays())
+        model = flatten(_messages.only_array_record(message).to_numpy_ndarrays())
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        record = only_array_record(reply)
+        record = _messages.only_array_record(reply)
         arrays = record.to_numpy_ndarrays()
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin

@@ -9,14 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ._messages import (
-    ClientAppCallable,
-    ReplyKind,
-    asks_to_train,
-    check_reply_kind,
-    only_array_record,
-    server_round,
-)
+from . import _messages
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,7 +44,7 @@ def momentum(
         Where β is out of range, or the shapes differ.
     """
     _check_beta(beta)
-    dtype = _precision(update)
+    dtype = np.result_type(np.float32, update.dtype)
     if previous is None:
         return update.astype(dtype)
     if previous.shape != update.shape:
@@ -66,12 +59,12 @@ def momentum(
 class ClientMomentum:
     """Make the clients of a ClientApp, of either API, send momentum in place of their updates.
 
-    ``ClientApp(..., mods=[ClientMomentum(beta=0.9)])`` lets the app train as ever, and replaces the
-    float arrays of its training replies by the model that was sent plus the client's `momentum`
-    (or, of gradients, by the momentum itself); integer and bool arrays, metrics and evaluation stay
-    as they are. It averages a client's own noise away, but not what its data make it differ by.
-    Karimireddy, He and Jaggi (2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
-    Bucketing") combine it with batches drawn anew in each round: the strategies' `bucketing_seed`.
+    ``ClientApp(..., mods=[ClientMomentum(beta=0.9)])`` replaces the float arrays of the app's
+    training replies by the model that was sent plus the client's `momentum` (or, of gradients, by
+    the momentum itself); integer and bool arrays, metrics and evaluation stay as they are. It
+    averages a client's own noise away, but not what its data make it differ by. Karimireddy, He and
+    Jaggi (2022, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing") combine it
+    with batches drawn anew in each round: the strategies' `bucketing_seed`.
 
     Parameters
     ----------
@@ -84,45 +77,48 @@ class ClientMomentum:
     ------
     ValueError
         Where an option is out of range; when called, where weights are not of the model's names and
-        shapes, or a message holds another number of ArrayRecords than one.
+        shapes, or a message does not hold one ArrayRecord.
 
     Notes
     -----
-    The momentum is kept in the node's ``context.state``, which lasts as long as a run of Flower's,
-    in the precision of the arrays, at least float32: as much memory as the model. A client that is
-    not asked in a round keeps the momentum of the last one. It starts afresh in a new run, so also
-    where a server goes on from a checkpoint; where the names or shapes of the arrays have changed;
-    and where the number of the round has not grown, since another training has begun.
+    The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
+    client is not asked. It starts afresh in a new run, so also where a server goes on from a
+    checkpoint; where the names or shapes of the arrays have changed; and where the number of the
+    round has not grown, since another training has begun.
 
-    An update that is not finite is sent as it is, for the server to reject, and leaves no trace in
-    the momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and
-    one listed after it changes what enters the momentum.
+    An update that is not finite is sent as it is, for the server to reject, and does not change the
+    momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and one
+    listed after it changes what enters the momentum.
     """
 
     beta: float = 0.9
     _: KW_ONLY
-    reply: ReplyKind = "weights"
+    reply: _messages.ReplyKind = "weights"
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
-        check_reply_kind(self.reply)
+        _messages.check_reply_kind(self.reply)
 
-    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def __call__(
+        self, message: Message, context: Context, call_next: _messages.ClientAppCallable
+    ) -> Message:
         """Let the app reply, and put its momentum in the place of its update."""
-        if not asks_to_train(message):
+        if not _messages.asks_to_train(message):
             return call_next(message, context)
-        sent = _numpy_arrays(only_array_record(message)) if self.reply == "weights" else None
+        sent = None
+        if self.reply == "weights":
+            sent = _numpy_arrays(_messages.only_array_record(message))
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        record = only_array_record(reply)
+        record = _messages.only_array_record(reply)
         replied = _numpy_arrays(record)
         updates = _floats(replied) if sent is None else _offsets(replied, sent)
         if not all(np.isfinite(update).all() for update in updates.values()):
             log(WARNING, "the update is not finite: it is sent as it is, without momentum")
             return reply
         key = f"flwr-byz.momentum.{message.metadata.message_type}"
-        number = server_round(message)
+        number = _messages.server_round(message)
         previous = _previous(context.state, key, number)
         if _shapes(previous) != _shapes(updates):
             previous = {}
@@ -149,10 +145,6 @@ def _check_beta(beta: float) -> None:
         raise ValueError(f"beta must be at least 0 and less than 1, got {beta}")
 
 
-def _precision(*arrays: NDArray[Any]) -> np.dtype[Any]:
-    return np.result_type(np.float32, *(array.dtype for array in arrays))
-
-
 def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
     """Return how far the float arrays of a reply lie from those of the model that was sent."""
     offsets = {}
@@ -164,9 +156,9 @@ def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
                 f"was sent: {_shapes(sent)}"
             )
         if origin.dtype.kind == "f":
+            dtype = np.result_type(np.float32, array.dtype, origin.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
-                offset = np.subtract(array, origin, dtype=_precision(array, origin))
-            offsets[name] = np.asarray(offset)
+                offsets[name] = np.asarray(np.subtract(array, origin, dtype=dtype))
     return offsets
 
 
