@@ -1,13 +1,13 @@
 """All-knowing attacks that are aimed at one rule, or at whatever rule the server has."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, get_args
 
 import numpy as np
 
-from .attack import Attack, Knowledge, Vector, check_choice, check_finite
+from .attack import Knowledge, Vector, check_choice, check_finite
 from .omniscient import (
     AllKnowing,
     Direction,
@@ -45,13 +45,11 @@ class FangTrimmedMean(AllKnowing):
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return a number beyond the extreme in every coordinate."""
         honest = self.honest(knowledge)
-        lowest, highest = honest.min(axis=0), honest.max(axis=0)
-        below = np.where(lowest > 0, lowest / self.factor, lowest * self.factor)
-        above = np.where(highest > 0, highest * self.factor, highest / self.factor)
-        share = knowledge.rng.random(len(lowest))
-        below, above = lowest + share * (below - lowest), highest + share * (above - highest)
-        beyond: Vector = np.where(mean_of(honest) > 0, below, above)
-        return beyond
+        is_positive = mean_of(honest) > 0
+        extreme: Vector = np.where(is_positive, honest.min(axis=0), honest.max(axis=0))
+        divides = (extreme > 0) == is_positive  # to multiply would move it inwards
+        moved = np.where(divides, extreme / self.factor, extreme * self.factor)
+        return extreme + knowledge.rng.random(len(extreme)) * (moved - extreme)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def _picked(vector: Vector, honest: Vector, q: int, num_closest: int) -> bool:
 
 
 @dataclass(frozen=True)
-class BatchTakeover(Attack):
+class BatchTakeover(AllKnowing):
     """Make the mean of every batch that holds a colluder one vector t, aimed at medians of means.
 
     The colluders of a batch of size b send b·t less its honest vectors, divided among them. All
@@ -104,6 +102,7 @@ class BatchTakeover(Attack):
     """
 
     knows: ClassVar[frozenset[str]] = frozenset({"honest", "batches"})
+    common: ClassVar[bool] = False
     radius: float = 2.0
     direction: Direction = "mean"
 
@@ -113,7 +112,8 @@ class BatchTakeover(Attack):
 
     def target(self, knowledge: Knowledge) -> Vector:
         """Return t, (d,)."""
-        honest, batches = self._known(knowledge)
+        honest, batches = self.honest(knowledge), knowledge.batches
+        assert batches is not None
         against = direction_against(honest, self.direction)
         length = float(np.linalg.norm(against))
         typical = np.linalg.norm(standard_deviation(honest))
@@ -123,20 +123,14 @@ class BatchTakeover(Attack):
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return this colluder's share of what takes its batch to t."""
-        target = self.target(knowledge)
-        honest, batches = self._known(knowledge)
+        target, honest = self.target(knowledge), self.honest(knowledge)
+        assert knowledge.batches is not None
         colluders = set(knowledge.byzantine)
         honest_clients = (c for c in range(knowledge.num_clients) if c not in colluders)
         vectors = dict(zip(honest_clients, honest, strict=True))
-        (batch,) = (batch for batch in batches if knowledge.client in batch)
+        (batch,) = (batch for batch in knowledge.batches if knowledge.client in batch)
         others = sum((vectors[c] for c in batch if c in vectors), np.zeros_like(target))
         return (len(batch) * target - others) / len(colluders.intersection(batch))
-
-    def _known(self, knowledge: Knowledge) -> tuple[Vector, Sequence[Sequence[int]]]:
-        self.check_known(knowledge)
-        assert knowledge.honest is not None
-        assert knowledge.batches is not None
-        return knowledge.honest, knowledge.batches
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ Direction = Literal["mean", "spread", "sign"]
 
 
 class AllKnowing(Attack):
-    """An attack that needs the honest vectors and sends the same from every colluder."""
+    """An attack that needs the honest vectors, and by default sends one from every colluder."""
 
     knows: ClassVar[frozenset[str]] = frozenset({"honest"})
     common: ClassVar[bool] = True

@@ -24,7 +24,7 @@ _LEAST_PAUSE, _MOST_PAUSE = 0.02, 2.0  # seconds between two looks at all who ha
 _MOST_PATIENCE = 1.0  # seconds that one reply may hold up the others
 _MAX_REASON = 200
 
-# What a reply's own bytes make Flower raise; anything else (the network, memory) is not its doing.
+# What a reply's own bytes make Flower raise; anything else (network, memory) has another cause.
 _UNREADABLE = (
     *(ReplyTooLarge, DecodeError, ValueError, LookupError, TypeError, AttributeError),
     RecursionError,
@@ -148,7 +148,7 @@ class ArrivingGrid(Grid):
             replies = self._bounded_pull(message_id, limits)
             if len(replies) > 1:
                 raise ValueError(f"{len(replies)} replies to one message")
-            for reply in replies:  # what stands there, the node may have written
+            for reply in replies:  # the node may have written anything there
                 reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
                 reply.metadata.__dict__["_reply_to_message_id"] = message_id
         except _UNREADABLE as error:
