@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import click
-import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Exit, Option, Typer
 
 from .theory import Plan, plan
 
 _ROWS_SHOWN = 12
 
-app = typer.Typer(add_completion=False)
+app = Typer(add_completion=False)
 
 
 @app.callback()
@@ -25,24 +25,16 @@ def flwr_byz() -> None:
 
 @app.command("plan")
 def plan_command(
-    num_clients: Annotated[int, typer.Option("--clients", "-m", help="Clients m.")],
+    num_clients: Annotated[int, Option("--clients", "-m", help="Clients m.")],
     num_byzantine: Annotated[
-        int, typer.Option("--byzantine", "-q", help="The most Byzantine clients in a round, q.")
+        int, Option("--byzantine", "-q", help="Byzantine clients at most, q.")
     ],
-    samples_per_client: Annotated[
-        int, typer.Option("--samples", "-n", help="Samples of each client, N/m.")
-    ],
-    dim: Annotated[int, typer.Option("--dim", "-d", help="Parameters of the model, d.")],
-    epsilon: Annotated[
-        float, typer.Option(help="ε: the number of batches is the smallest k ≥ 2(1+ε)q.")
-    ] = 1.0,
-    distance: Annotated[
-        float | None, typer.Option(help="‖θ0 − θ*‖ at the start; √d by default.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the trade-off over k to this PNG, SVG or PDF.")
-    ] = None,
+    samples_per_client: Annotated[int, Option("--samples", "-n", help="Samples a client, N/m.")],
+    dim: Annotated[int, Option("--dim", "-d", help="Parameters of the model, d.")],
+    epsilon: Annotated[float, Option(help="ε: k batches, the smallest k ≥ 2(1+ε)q.")] = 1.0,
+    distance: Annotated[float | None, Option(help="‖θ0 − θ*‖ at the start; √d by default.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
+    plot: Annotated[Path | None, Option(help="Draw error over k to this PNG, SVG or PDF.")] = None,
 ) -> None:
     """Say which settings a training needs, what is proved of them, and what to expect.
 
@@ -69,38 +61,30 @@ def plan_command(
 
 @app.command("redteam")
 def redteam_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="APP", help="A Flower app: a folder with pyproject.toml.")
-    ],
+    folder: Annotated[Path, Argument(metavar="APP", help="A folder with pyproject.toml.")],
     num_byzantine: Annotated[
-        int | None, typer.Option("--byzantine", "-q", help="Clients that attack; 1/5 by default.")
+        int | None, Option("--byzantine", "-q", help="Clients that attack; a fifth by default.")
     ] = None,
     num_nodes: Annotated[
-        int | None, typer.Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
+        int | None, Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
     ] = None,
     num_rounds: Annotated[
-        int | None, typer.Option("--rounds", help="Rounds; as many as the app asks for.")
+        int | None, Option("--rounds", help="Rounds; as many as the app asks for.")
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; six by default.'),
+        Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; six by default.'),
     ] = None,
-    run_config: Annotated[
-        str, typer.Option("--run-config", help="Overrides, as flwr run takes them.")
-    ] = "",
-    metric: Annotated[
-        str | None, typer.Option(help="The app's metric that is judged; found by its name.")
-    ] = None,
+    run_config: Annotated[str, Option(help="Overrides, as flwr run takes them.")] = "",
+    metric: Annotated[str | None, Option(help="The app's metric to judge; found by name.")] = None,
     higher_is_better: Annotated[
-        bool | None, typer.Option("--higher-is-better/--lower-is-better", help="Of the metric.")
+        bool | None, Option("--higher-is-better/--lower-is-better", help="Of the metric.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
+    seed: Annotated[int, Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
     results: Annotated[
-        Path, typer.Option(help="A folder; plays that are there are not played again.")
+        Path, Option(help="A folder; plays that are there are not played again.")
     ] = Path("results/redteam"),
-    timeout: Annotated[
-        float, typer.Option(help="Seconds after which a play counts as hung.")
-    ] = 600.0,
+    timeout: Annotated[float, Option(help="Seconds after which a play counts as hung.")] = 600.0,
 ) -> None:
     """Attack a Flower app as it is, with its own strategy and with GeometricMedianOfMeans.
 
@@ -123,7 +107,7 @@ def redteam_command(
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:
         print("interrupted: the same command goes on where it stopped", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise Exit(130) from None
 
 
 def print_plan(made: Plan, console: Console) -> None:
