@@ -56,7 +56,7 @@ def geometric_median_of_means(
     Raises
     ------
     ValueError
-        Where `num_shards` is less than 1, and as on a single machine.
+        Where `num_shards` is less than 1, and as `flwr_byz.aggregation` raises it.
     """
     vectors = as_vectors(vectors, "vectors")
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)

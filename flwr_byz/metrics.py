@@ -65,9 +65,9 @@ def common_metrics(claims: Sequence[object], least: int) -> list[Metrics | None]
     counts = _counts(reported)
     chosen: set[str] = set()
     members = reported
-    for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        left = [metrics for metrics in members if name in metrics]
-        if counts[name] >= least and len(left) >= least:
+    for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        left = [metrics for metrics in members if name in metrics] if count >= least else []
+        if len(left) >= least:
             members = left
             chosen.add(name)
     return [
