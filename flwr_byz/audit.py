@@ -1,4 +1,4 @@
-"""The audit trail: what every client did in each round, as JSON lines, and whom that makes suspect.
+"""The audit trail: what every client did in each round, as JSON lines, and how suspect it is.
 
 A line holds one round::
 
@@ -8,8 +8,8 @@ A line holds one round::
                        "rounds": 3, "suspicion": 0.02}, ...}}
 
 ``kept`` says that the old model was kept; ``batches`` are those that answered, in the order of the
-numbers that ``clients`` name; ``reply`` is one of "used", "rejected", "error" and "silent"; numbers
-that there are none of are null. Where a round was played again after a restart, its last line
+numbers that ``clients`` name; ``reply`` is one of "used", "rejected", "error" and "silent"; a
+number that does not exist is null. Where a round was played again after a restart, its last line
 holds. Nothing of a model is written down.
 """
 
@@ -27,33 +27,26 @@ from flwr.supercore import log
 from . import json_lines
 from .identity import ClientId as ClientId
 
-_MAX_BYTES = 64 << 20
+Scores = dict[str, tuple[int, float]]  # by client: rounds in which it answered, sum of evidence
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one client in a round.
+    """How the server took one client in a round.
 
-    Attributes
-    ----------
-    reply : {"used", "rejected", "error", "silent"}
-    batch : int or None
-        Its batch among those that answered; None where the batch or the client has none.
-    reason : str
-        Why the reply was rejected.
-    distance : float or None
-        From its reply to the aggregate; with `streaming`, from its batch's mean.
+    `batch` is its batch among those that answered; `distance` is that of its reply from the
+    aggregate or, with `streaming`, of its batch's mean.
     """
 
     reply: Literal["used", "rejected", "error", "silent"]
     batch: int | None = None
-    reason: str = ""
+    reason: str = ""  # why the reply was rejected
     distance: float | None = None
 
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """How a batch fared: its weight in the median, the norm of its mean, whether it was trimmed."""
+    """A batch: its weight in the median, the norm of its mean, whether it was trimmed."""
 
     weight: float
     norm: float
@@ -62,17 +55,10 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What a round came to, client by client.
+    """A round: whether the old model was kept, the gap, the batches and the clients.
 
-    Attributes
-    ----------
-    kept : bool
-        Whether the old model was kept.
-    gap : float or None
-    batches : sequence of BatchRecord
-        Empty where nothing was aggregated.
-    clients : mapping
-        A verdict on every client that was asked or that answered.
+    `batches` is empty where nothing was aggregated; `clients` has a verdict on every client that
+    was asked or that answered.
     """
 
     kept: bool
@@ -85,37 +71,33 @@ class RoundRecord:
 class AuditTrail:
     """Writes a line a round, and keeps the score of suspicion.
 
-    A client's suspicion is the mean, over the rounds in which it answered, of what the round speaks
-    against it: 1 for a malformed reply, and for one that was used how much farther it lies from the
-    aggregate than the median reply does, from 0 (as far, or nearer) to 1 (twice as far, or more).
-    Silence and errors speak against nobody: devices fail. An attack within the honest spread leaves
-    no trace here either, and honest clients whose data are rare are suspected.
+    A client's suspicion is the mean of the evidence against it, over the rounds in which it
+    answered: 1 for a malformed reply, and for one that was used how much farther it is from the
+    aggregate than the median reply, from 0 (as far, or nearer) to 1 (twice as far, or more).
+    Silence and errors are no evidence: devices fail. Neither is an attack within the honest spread,
+    and honest clients whose data are rare are suspected.
 
-    Parameters
-    ----------
-    path : Path
-        The file that lines are added to; at 64 MiB it becomes ``<path>.1``, and a new one begins.
+    Lines are added to `path`; at `max_bytes` it becomes ``<path>.1``, and a new file begins.
     """
 
     path: Path
-    max_bytes: int = _MAX_BYTES
-    _rounds: dict[str, int] = field(default_factory=dict, init=False)
-    _evidence: dict[str, float] = field(default_factory=dict, init=False)
+    max_bytes: int = 64 << 20
+    _scores: Scores = field(default_factory=dict, init=False)
 
     def begin(self, finished: int = 0) -> None:
         """Begin a training, or go on with the scores as they stood after its last finished round.
 
-        A damaged line is skipped; the log says how many were.
+        Damaged lines are skipped; the log says how many.
         """
-        self._rounds, self._evidence = {}, {}
+        self._scores = {}
         if finished <= 0:
             return
-        lines: list[tuple[int, dict[str, tuple[int, float]]]] = []
+        lines: list[tuple[int, Scores]] = []
         num_damaged = 0
         for path in (_rotated(self.path), self.path):
             for line in json_lines.read_all(path):
                 try:
-                    number, scores = _scores(line)
+                    number, scores = _read_scores(line)
                 except Exception:  # JSON of any other shape
                     num_damaged += 1
                     continue
@@ -128,8 +110,7 @@ class AuditTrail:
         if not lines or lines[-1][0] < finished:
             log(WARNING, "%s does not hold round %d", self.path, finished)
         for _, scores in lines:
-            self._rounds |= {client: rounds for client, (rounds, _) in scores.items()}
-            self._evidence |= {client: evidence for client, (_, evidence) in scores.items()}
+            self._scores |= scores
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
@@ -139,14 +120,8 @@ class AuditTrail:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "kept": record.kept,
             "gap": _finite(record.gap),
-            "batches": [
-                {key: _finite(value) for key, value in asdict(batch).items()}
-                for batch in record.batches
-            ],
-            "clients": {
-                str(client): self._entry(str(client), verdict)
-                for client, verdict in record.clients.items()
-            },
+            "batches": [{k: _finite(v) for k, v in asdict(b).items()} for b in record.batches],
+            "clients": {str(c): self._entry(str(c), v) for c, v in record.clients.items()},
         }
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
@@ -166,15 +141,14 @@ class AuditTrail:
                 evidence = _excess(verdict.distance, typical)
             else:
                 continue
-            name = str(client)
-            self._rounds[name] = self._rounds.get(name, 0) + 1
-            self._evidence[name] = self._evidence.get(name, 0.0) + evidence
+            rounds, total = self._scores.get(str(client), (0, 0.0))
+            self._scores[str(client)] = rounds + 1, total + evidence
 
     def _entry(self, client: str, verdict: Verdict) -> dict[str, Any]:
-        rounds = self._rounds.get(client, 0)
-        suspicion = round(self._evidence[client] / rounds, 4) if rounds else None
-        entry = asdict(verdict) | {"rounds": rounds, "suspicion": suspicion}
-        return entry | {"distance": _finite(verdict.distance)}
+        rounds, evidence = self._scores.get(client, (0, 0.0))
+        suspicion = round(evidence / rounds, 4) if rounds else None
+        entry = asdict(verdict) | {"distance": _finite(verdict.distance)}
+        return entry | {"rounds": rounds, "suspicion": suspicion}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -182,8 +156,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     return list(json_lines.read(path))
 
 
-def _scores(line: Any) -> tuple[int, dict[str, tuple[int, float]]]:
-    """Return the round of a line, and its clients' rounds and evidence; raise where it is none."""
+def _read_scores(line: Any) -> tuple[int, Scores]:
+    """Return the round of a line and its clients' scores; raise where it has another shape."""
     scores = {}
     for client, entry in line["clients"].items():
         rounds, suspicion = entry["rounds"], entry["suspicion"] or 0.0
@@ -196,7 +170,7 @@ def _scores(line: Any) -> tuple[int, dict[str, tuple[int, float]]]:
 
 
 def _excess(distance: float, typical: float) -> float:
-    """Return how much farther than typical a distance is, relative to it, between 0 and 1."""
+    """Return how much farther than typical a distance is, relative to it, at most 1."""
     if not distance > typical:
         return 0.0
     return min(distance / typical - 1.0, 1.0) if typical > 0 else 1.0

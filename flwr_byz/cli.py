@@ -2,21 +2,20 @@
 
 import json
 import sys
-from itertools import count
 from math import inf, nan
 from pathlib import Path
 from typing import Annotated
 
 import click
-import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Exit, Option, Typer
 
 from .theory import Plan, plan
 
 _ROWS_SHOWN = 12
 
-app = typer.Typer(add_completion=False)
+app = Typer(add_completion=False)
 
 
 @app.callback()
@@ -26,24 +25,16 @@ def flwr_byz() -> None:
 
 @app.command("plan")
 def plan_command(
-    num_clients: Annotated[int, typer.Option("--clients", "-m", help="Clients m.")],
+    num_clients: Annotated[int, Option("--clients", "-m", help="Clients m.")],
     num_byzantine: Annotated[
-        int, typer.Option("--byzantine", "-q", help="The most Byzantine clients in a round, q.")
+        int, Option("--byzantine", "-q", help="Byzantine clients at most, q.")
     ],
-    samples_per_client: Annotated[
-        int, typer.Option("--samples", "-n", help="Samples of each client, N/m.")
-    ],
-    dim: Annotated[int, typer.Option("--dim", "-d", help="Parameters of the model, d.")],
-    epsilon: Annotated[
-        float, typer.Option(help="ε: the number of batches is the smallest k ≥ 2(1+ε)q.")
-    ] = 1.0,
-    distance: Annotated[
-        float | None, typer.Option(help="‖θ0 − θ*‖ at the start; √d by default.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the trade-off over k to this PNG, SVG or PDF.")
-    ] = None,
+    samples_per_client: Annotated[int, Option("--samples", "-n", help="Samples a client, N/m.")],
+    dim: Annotated[int, Option("--dim", "-d", help="Parameters of the model, d.")],
+    epsilon: Annotated[float, Option(help="ε: k batches, the smallest k ≥ 2(1+ε)q.")] = 1.0,
+    distance: Annotated[float | None, Option(help="‖θ0 − θ*‖ at the start; √d by default.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
+    plot: Annotated[Path | None, Option(help="Draw error over k to this PNG, SVG or PDF.")] = None,
 ) -> None:
     """Say which settings a training needs, what is proved of them, and what to expect.
 
@@ -70,46 +61,34 @@ def plan_command(
 
 @app.command("redteam")
 def redteam_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="APP", help="A Flower app: a folder with pyproject.toml.")
-    ],
+    folder: Annotated[Path, Argument(metavar="APP", help="A folder with pyproject.toml.")],
     num_byzantine: Annotated[
-        int | None,
-        typer.Option("--byzantine", "-q", help="Clients that attack; a fifth by default."),
+        int | None, Option("--byzantine", "-q", help="Clients that attack; a fifth by default.")
     ] = None,
     num_nodes: Annotated[
-        int | None, typer.Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
+        int | None, Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
     ] = None,
     num_rounds: Annotated[
-        int | None, typer.Option("--rounds", help="Rounds; as many as the app asks for.")
+        int | None, Option("--rounds", help="Rounds; as many as the app asks for.")
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(
-            "--attack", "-a", help='Such as "SignFlip(scale=10)"; six of them by default.'
-        ),
+        Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; six by default.'),
     ] = None,
-    run_config: Annotated[
-        str, typer.Option("--run-config", help="Overrides, as flwr run takes them.")
-    ] = "",
-    metric: Annotated[
-        str | None, typer.Option(help="The app's metric that is judged; found by its name.")
-    ] = None,
+    run_config: Annotated[str, Option(help="Overrides, as flwr run takes them.")] = "",
+    metric: Annotated[str | None, Option(help="The app's metric to judge; found by name.")] = None,
     higher_is_better: Annotated[
-        bool | None,
-        typer.Option("--higher-is-better/--lower-is-better", help="Of the metric."),
+        bool | None, Option("--higher-is-better/--lower-is-better", help="Of the metric.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
+    seed: Annotated[int, Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
     results: Annotated[
-        Path, typer.Option(help="A folder; plays that are there are not played again.")
+        Path, Option(help="A folder; plays that are there are not played again.")
     ] = Path("results/redteam"),
-    timeout: Annotated[
-        float, typer.Option(help="Seconds after which a play counts as hung.")
-    ] = 600.0,
+    timeout: Annotated[float, Option(help="Seconds after which a play counts as hung.")] = 600.0,
 ) -> None:
     """Attack a Flower app as it is, with its own strategy and with GeometricMedianOfMeans.
 
-    Says which attacks break either, and what the swap costs where nobody attacks.
+    Says which attacks break either, and what the swap costs in a clean run.
     """
     try:
         from .redteam import attack_text, command, flower_app
@@ -128,7 +107,7 @@ def redteam_command(
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:
         print("interrupted: the same command goes on where it stopped", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise Exit(130) from None
 
 
 def print_plan(made: Plan, console: Console) -> None:
@@ -144,13 +123,13 @@ def print_plan(made: Plan, console: Console) -> None:
         ("step η", _number(made.step_size), "L/(2M²)"),
         ("trim norm τ", _number(made.trim_norm), "twice an honest batch's norm at the start"),
         ("gap γ", _number(made.gamma), "1/N"),
-        ("rounds", _number(made.rounds), "until the start counts a tenth of the error"),
+        ("rounds", _number(made.rounds), "until the start makes a tenth of the error"),
     )
     _print_rows(
         console,
         "Expected on linear regression with Gaussian features (calibrated, no proof)",
         ("error under the strongest attack", _number(made.expected_error)),
-        ("error where nobody attacks", _number(made.error_in_peace)),
+        ("error in a clean run", _number(made.error_in_peace)),
         ("factor of a round", _number(made.expected_contraction)),
         ("the paper's order √(dk/N)", _number(made.error_rate)),
         ("no method beats √(d/N)", _number(made.minimax_rate)),
@@ -171,31 +150,23 @@ def print_plan(made: Plan, console: Console) -> None:
 
     console.print("\n[bold]Trade-off over k")
     curve = Table()
-    for name in ("k", "error, attacked", "in peace", "√(dk/N)", "Theorem 4"):
+    for name in ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4"):
         curve.add_column(name, justify="right")
-    every = -(-len(made.trade_off) // _ROWS_SHOWN)
-    for to_last, point in zip(count(len(made.trade_off) - 1, -1), made.trade_off, strict=False):
+    num_points = len(made.trade_off)
+    every = -(-num_points // _ROWS_SHOWN)
+    for number, point in enumerate(made.trade_off, start=1):
         chosen = point.num_batches == made.num_batches
-        if to_last % every and not chosen:
-            continue
-        curve.add_row(
-            f"{point.num_batches}",
-            _number(point.expected_error),
-            _number(point.error_in_peace),
-            _number(point.error_rate),
-            _number(point.floor),
-            style="bold" if chosen else None,
-        )
+        if (num_points - number) % every == 0 or chosen:
+            errors = point.expected_error, point.error_in_peace, point.error_rate, point.floor
+            style = "bold" if chosen else None
+            curve.add_row(f"{point.num_batches}", *map(_number, errors), style=style)
     console.print(curve)
 
 
 def draw_trade_off(made: Plan, path: Path) -> None:
-    """Draw error over k to a file; its ending says which kind.
+    """Draw error over k to a file, whose ending says which kind.
 
-    Raises
-    ------
-    click.UsageError
-        Where Matplotlib is not installed, or the file cannot be written.
+    Raises click.UsageError where Matplotlib is not installed, or the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -209,7 +180,7 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     batches = [point.num_batches for point in points]
     for label, values, colour, style in (
         ("expected, strongest attack", [p.expected_error for p in points], "#D55E00", "-"),
-        ("expected, nobody attacks", [p.error_in_peace for p in points], "#0072B2", "-"),
+        ("expected, clean run", [p.error_in_peace for p in points], "#0072B2", "-"),
         ("the paper's order √(dk/N)", [p.error_rate for p in points], "#666666", "--"),
         ("proved, Theorem 4", [p.floor or inf for p in points], "#009E73", ".-"),
     ):

@@ -39,15 +39,14 @@ def geometric_median_of_means(
     Every worker takes a range of coordinates of all vectors. It adds its part to the k × k inner
     products of the batch means, which is all that travels, and combines its own coordinates once
     the weights are known (the paper's footnote 3: parameter servers that share the parameters).
-    Workers that die are Ray's to replace.
+    Ray replaces workers that die.
 
     Parameters
     ----------
     vectors, num_batches, trim_norm, gamma, num_byzantine
         As in ``flwr_byz.aggregation.geometric_median_of_means``. Rows may be memory-mapped files.
     num_shards : int, optional
-        Into how many ranges the coordinates are split; one for every core of the cluster by
-        default, never more than d.
+        Into how many ranges, at most d, the coordinates are split; by default one for every core.
 
     Returns
     -------
@@ -57,10 +56,7 @@ def geometric_median_of_means(
     Raises
     ------
     ValueError
-        Where an argument is out of range, a vector is not finite or of another length (the message
-        names its row), or the sum of a batch leaves the range of float64.
-    NoRowsLeft
-        A ValueError: where every batch mean is longer than `trim_norm`.
+        Where `num_shards` is less than 1, and as `flwr_byz.aggregation` raises it.
     """
     vectors = as_vectors(vectors, "vectors")
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
@@ -100,9 +96,8 @@ class _ShardedRows:
 
     def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
         """Apply a kernel to every block of coordinates, at the worker that has them."""
-        references: list[Any] = [_map_shard.remote(s, kernel) for s in self.shards]
-        for reference in references:
-            yield ray.get(reference)
+        references: list[Any] = [_map_shard.remote(shard, kernel) for shard in self.shards]
+        yield from map(ray.get, references)
 
 
 @ray.remote

@@ -1,8 +1,8 @@
 """The rounds of a training, kept in a folder so that a server that was stopped can go on.
 
-Each finished round is a checkpoint, a file ``round-000012.npz`` that holds the model and a head in
-JSON: the metrics of all rounds so far, and the state of Python's `random`, with which Flower draws
-the clients of a round. The newest two are kept. A lock keeps a second server out of the folder.
+Each finished round is a checkpoint, a file ``round-000012.npz``: the model, and as JSON the metrics
+of all rounds so far and the state of Python's `random`, with which Flower draws the clients of a
+round. The newest two are kept. A lock keeps a second server out of the folder.
 """
 
 import json
@@ -41,22 +41,13 @@ _KEPT = 2
 class History:
     """The rounds of a training so far: what a strategy of either API replays after a restart.
 
-    Attributes
-    ----------
-    folder : Path or None
-        Where a checkpoint is written after each round; None for nowhere.
-    finished : int
-        The last round that was finished before this start; −1 where there was none.
-    arrays : mapping of str to ndarray
-        The model after that round.
-    train, evaluate, server : dict
-        Metrics by round: of the training, of the evaluation by clients, and of the one at the
-        server. What JSON has no form for is null in a checkpoint.
+    `train`, `evaluate` and `server` have the metrics by round: of the training, and of the
+    evaluation by clients and at the server. What JSON has no form for is null in a checkpoint.
     """
 
-    folder: Path | None = None
-    finished: int = -1
-    arrays: Arrays = field(default_factory=dict)
+    folder: Path | None = None  # where a checkpoint is written after each round, if anywhere
+    finished: int = -1  # the last round that was finished before this start
+    arrays: Arrays = field(default_factory=dict)  # the model after that round
     train: dict[int, Any] = field(default_factory=dict)
     evaluate: dict[int, Any] = field(default_factory=dict)
     server: dict[int, Any] = field(default_factory=dict)
@@ -71,17 +62,15 @@ class History:
         Raises
         ------
         ValueError
-            Where another server uses the folder, where its model differs from the initial one in
-            names, dtypes, shapes or their order, or where no checkpoint of several is whole.
+            Where another server uses the folder, its model differs from the initial one in names,
+            dtypes, shapes or order, or none of its checkpoints is whole.
         OSError
-            Where the folder cannot be written to.
         """
         history = cls(folder)
         if folder is not None:
             history._lock(folder)
             try:
-                if checkpoint := Checkpoint.latest(folder):
-                    history._go_on(checkpoint, initial)
+                history._go_on(folder, initial)
             except BaseException:
                 history.close()
                 raise
@@ -93,13 +82,9 @@ class History:
             self._release()
 
     def finish(self, server_round: int, arrays: Arrays) -> None:
-        """Write a checkpoint of a round that is finished.
+        """Write a checkpoint of a finished round.
 
-        Raises
-        ------
-        OSError
-            Where that of round 0 cannot be written. Later on an error of the disk is logged: it
-            must not end a training.
+        An OSError is raised in round 0, and logged later on: it must not end a training.
         """
         if self.folder is None:
             return
@@ -111,14 +96,17 @@ class History:
                 raise
             log(ERROR, "round %d is not in a checkpoint: %s", server_round, error)
 
-    def _go_on(self, checkpoint: "Checkpoint", initial: Arrays | None) -> None:
-        form, given = _form(checkpoint.arrays), None if initial is None else _form(initial)
-        if given not in (None, form):
+    def _go_on(self, folder: Path, initial: Arrays | None) -> None:
+        checkpoint = Checkpoint.latest(folder)
+        if checkpoint is None:
+            return
+        form = _form(checkpoint.arrays)
+        if initial is not None and (given := _form(initial)) != form:
             raise ValueError(
-                f"the checkpoint in {self.folder} is of another model: {form}, where the initial "
-                f"one is {given}"
+                f"the checkpoint in {folder} is of another model: {form}, where the initial one is "
+                f"{given}"
             )
-        log(INFO, "going on after round %d of %s", checkpoint.server_round, self.folder)
+        log(INFO, "going on after round %d of %s", checkpoint.server_round, folder)
         self.finished, self.arrays = checkpoint.server_round, checkpoint.arrays
         self.train, self.evaluate, self.server = checkpoint.rounds.values()
         _set_random(checkpoint.random_state)
@@ -152,16 +140,9 @@ class DamagedCheckpoint(ValueError):
 class Checkpoint:
     """The state of a training after a round, as a file has it.
 
-    Attributes
-    ----------
-    server_round : int
-        The last round that was finished.
-    arrays : mapping of str to ndarray
-        The model, in its order.
-    rounds : mapping
-        Metrics by round, of the kinds "train", "evaluate" and "server", in this order.
-    random_state : object
-        What `random.getstate` returned; of a file, unchecked.
+    `arrays` is the model, in its order; `rounds` has the metrics by round, of the kinds "train",
+    "evaluate" and "server", in this order; `random_state` is what `random.getstate` returned,
+    unchecked where it was read from a file.
     """
 
     server_round: int
@@ -172,13 +153,7 @@ class Checkpoint:
     random_state: Any = None
 
     def save(self, folder: Path) -> Path:
-        """Write the file: whole or not at all, even where power fails.
-
-        Raises
-        ------
-        OSError
-            Where the folder cannot be written to.
-        """
+        """Write the file: whole or not at all, even where power fails."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"round-{self.server_round:06}.npz"
         head = {
@@ -199,7 +174,12 @@ class Checkpoint:
         finally:
             for rest in folder.glob("*.unfinished"):
                 rest.unlink(missing_ok=True)
-        _sync_folder(folder)
+        if os.name == "posix":  # make the rename last, as Windows does by itself
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         older = [old for n, old in _by_age(folder) if n < self.server_round and old.is_file()]
         for old in older[_KEPT - 1 :]:
             old.unlink(missing_ok=True)
@@ -207,14 +187,10 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
-        """Read a file that `save` wrote, and check its bytes (CRC-32, as zip files have it).
+        """Read a file that `save` wrote; raise DamagedCheckpoint where it was changed since.
 
-        Nothing is unpickled, and no more is read than the file takes on the disk.
-
-        Raises
-        ------
-        DamagedCheckpoint
-            Where it is cut off, changed, or something else.
+        Its bytes are checked (CRC-32, as zip files have it). Nothing is unpickled, and no more is
+        read than the file takes on the disk.
         """
         try:
             if not path.is_file():
@@ -231,24 +207,17 @@ class Checkpoint:
                     name: read_npy(archive.read(f"array-{i}.npy"), name)
                     for i, name in enumerate(head["names"])
                 }
-            rounds = {
-                kind: {int(n): metrics for n, metrics in head["history"]["rounds"][kind].items()}
-                for kind in _KINDS
-            }
-            return cls(int(head["round"]), arrays, rounds, head["history"].get("random"))
+            history = head["history"]
+            rounds = {k: {int(n): m for n, m in history["rounds"][k].items()} for k in _KINDS}
+            return cls(int(head["round"]), arrays, rounds, history.get("random"))
         except Exception as error:  # what a damaged zip file makes its readers raise is not listed
             raise DamagedCheckpoint(f"{path} is no checkpoint that can be used: {error}") from error
 
     @classmethod
     def latest(cls, folder: Path) -> "Checkpoint | None":
-        """Read the newest checkpoint of a folder that is whole; None where none was ever written.
+        """Read the newest whole checkpoint of a folder; None where none was ever written.
 
-        A damaged one is named in the log, and the one before it taken.
-
-        Raises
-        ------
-        DamagedCheckpoint
-            Where there are checkpoints and every one is damaged: to start anew, empty the folder.
+        The log names those that are damaged; where all are, that is a DamagedCheckpoint.
         """
         by_age = _by_age(folder)
         for _, path in by_age:
@@ -256,10 +225,11 @@ class Checkpoint:
                 return cls.read(path)
             except DamagedCheckpoint as error:
                 log(WARNING, "%s; the one before it is tried", error)
-        if by_age:
-            text = f"no checkpoint in {folder} is whole; to start anew, empty the folder"
-            raise DamagedCheckpoint(text)
-        return None
+        if not by_age:
+            return None
+        raise DamagedCheckpoint(
+            f"no checkpoint in {folder} is whole; to start anew, empty the folder"
+        )
 
 
 def _form(arrays: Arrays) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -287,13 +257,3 @@ def _by_age(folder: Path) -> list[tuple[int, Path]]:
     """List the checkpoints of a folder and their rounds, the newest first."""
     paths = (path for path in folder.glob("*.npz") if _NAME.fullmatch(path.name))
     return sorted(((int(path.stem.partition("-")[2]), path) for path in paths), reverse=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last; Windows, which cannot open folders, does so by itself."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -10,12 +10,7 @@ from typing import Any
 def append(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to a file; where its last line was cut off, they begin on a new one.
 
-    Raises
-    ------
-    OSError
-        Where the file cannot be written to.
-    ValueError
-        Where a number is not finite, which JSON has no form for.
+    Raises ValueError where a number is not finite, which JSON has no form for.
     """
     text = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,12 +23,12 @@ def append(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file, if there is one; what is no whole object is skipped."""
+    """Yield the whole objects of a file, if there is one."""
     return (entry for entry in read_all(path) if entry is not None)
 
 
 def read_all(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the lines of a file, if there is one; None for what is no whole object."""
+    """Yield the lines of a file, if there is one: an object, or None where it is not whole."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:

@@ -1,12 +1,13 @@
 """Clients' metrics, aggregated so that no client can poison or crash them.
 
 What a client reports is unchecked: a mapping of any names to any values, or something else, which
-holds no metrics. A metric counts as finite numbers of one form, that which most clients report it
-in: a number, or a list of the same length. Names that begin with "byz-" are the strategies' own.
+holds no metrics. A metric counts where it is finite and of the form that most clients report it in:
+a number, or a list of one length. Names that begin with "byz-" are the strategies' own.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from flwr.app import MetricRecordValues
@@ -26,23 +27,16 @@ def robust_metrics(
 ) -> tuple[Metrics, int]:
     """Aggregate each metric by itself, as `median_of_means` of the clients that report it.
 
-    Parameters
-    ----------
-    claims : sequence
-        What each client reports, in client order.
-    least : int
-        How many clients have to report a metric: enough to outvote the Byzantine ones.
-    batches_for : callable
-        Returns k for a number of clients.
-    ignored : collection of str or None
-        Names that are no metrics.
+    `claims` has what each client reports, in client order. At least `least` clients, enough to
+    outvote the Byzantine ones, have to report a metric; `batches_for` returns k for their number.
+    Names that are `ignored` are no metrics.
 
     Returns
     -------
     metrics : dict
-        By name, in the order of names.
+        By name, sorted.
     num_rejected : int
-        Clients of whose metrics none is among them, though they or others reported some.
+        Clients that report none of these metrics, though they or others reported some.
     """
     reported = _of_one_form(claims, ignored)
     aggregated: Metrics = {}
@@ -53,7 +47,7 @@ def robust_metrics(
             if np.isfinite(value).all():
                 aggregated[name] = value.tolist()
     num_rejected = sum(
-        bool(aggregated or _names(claim).difference(ignored))
+        bool(aggregated or (isinstance(claim, Mapping) and set(claim).difference(ignored)))
         for claim, metrics in zip(claims, reported, strict=True)
         if not aggregated.keys() & metrics.keys()
     )
@@ -61,50 +55,31 @@ def robust_metrics(
 
 
 def common_metrics(claims: Sequence[object], least: int) -> list[Metrics | None]:
-    """Choose metrics for a function that needs the same ones of every client.
+    """Choose, of what each client reports, metrics that a function needs of every client.
 
-    Metrics are added by the number of clients that report them, ties by name, while the clients
-    that report all of them are enough.
-
-    Parameters
-    ----------
-    claims : sequence
-        What each client reports.
-    least : int
-        How many clients have to be left: enough to outvote the Byzantine ones.
-
-    Returns
-    -------
-    list of dict or None
-        For each client the metrics chosen; None for a client that lacks one.
+    Metrics are added by the number of clients that report them, ties by name, while at least
+    `least` clients, enough to outvote the Byzantine ones, report all of them. A client that lacks
+    one of the metrics chosen gets None.
     """
     reported = _of_one_form(claims)
     counts = _counts(reported)
-    chosen: list[str] = []
-    members = list(range(len(claims)))
-    for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        left = [i for i in members if name in reported[i]] if counts[name] >= least else []
+    chosen: set[str] = set()
+    members = reported
+    for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        left = [metrics for metrics in members if name in metrics] if count >= least else []
         if len(left) >= least:
             members = left
-            chosen.append(name)
-    given = {i: {name: reported[i][name] for name in sorted(chosen)} for i in members}
-    return [given.get(i) for i in range(len(claims))]
+            chosen.add(name)
+    return [
+        {name: metrics[name] for name in sorted(chosen)} if chosen <= metrics.keys() else None
+        for metrics in reported
+    ]
 
 
 def median_of_means(values: Sequence[ArrayLike], num_batches: int) -> NDArray[np.float64]:
-    """Aggregate one metric as the model is: the median of k batch means, number by number.
+    """Return the median of k ≤ m batch means of one metric, number by number.
 
-    Parameters
-    ----------
-    values : sequence of m numbers or equal-length lists
-        In client order.
-    num_batches : int
-        k, at most m.
-
-    Returns
-    -------
-    ndarray, float64
-        Of the shape of one value.
+    `values` are m numbers or equal-length lists, in client order; the median is of their shape.
     """
     batches = split_into_batches([np.asarray(value, np.float64) for value in values], num_batches)
     with np.errstate(all="ignore"):
@@ -119,13 +94,9 @@ def _of_one_form(claims: Sequence[object], ignored: Collection[str | None] = ())
     """Keep of each client's metrics those of the form that most clients report them in."""
     checked = [_well_formed(claim, ignored) for claim in claims]
     forms = Counter((name, _form(value)) for metrics in checked for name, value in metrics.items())
-    by_frequency = sorted(forms, key=lambda key: (forms[key], -key[1]))
-    usual = dict(by_frequency)  # of each name the last one: the most frequent form
+    # Of each name the last one stays: the most frequent form.
+    usual = dict(sorted(forms, key=lambda form: (forms[form], -form[1])))
     return [{n: v for n, v in metrics.items() if _form(v) == usual[n]} for metrics in checked]
-
-
-def _names(claim: object) -> set[object]:
-    return set(claim) if isinstance(claim, Mapping) else set()
 
 
 def _form(value: MetricRecordValues) -> int:
@@ -137,11 +108,9 @@ def _well_formed(claim: object, ignored: Collection[str | None]) -> Metrics:
     for name, value in claim.items() if isinstance(claim, Mapping) else ():
         if not isinstance(name, str) or name.startswith("byz-") or name in ignored:
             continue
-        try:
+        with suppress(MalformedReply):
             if isinstance(value, list):
                 metrics[name] = [read_number(entry, "an entry") for entry in value]
             else:
                 metrics[name] = read_number(value, "the metric")
-        except MalformedReply:
-            continue
     return metrics

@@ -1,6 +1,6 @@
 """Untrusted Flower payloads to checked arrays, and the trusted model back to payloads.
 
-The only room that parses bytes. A payload is read in place (no copy where its dtype is the
+The only module that parses bytes. A payload is read in place (no copy where its dtype is the
 model's), is never unpickled, and never makes the reader allocate more than the model holds: what
 does not match the model's own names, shapes and sizes is a `MalformedReply`.
 """
@@ -69,70 +69,49 @@ class Layout:
         """The arrays whose entries are the coordinates of the vector."""
         return tuple(spec for spec in self.arrays if spec.is_float)
 
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """Names of all arrays."""
-        return frozenset(spec.name for spec in self.arrays)
-
     @property
     def precision(self) -> np.dtype[np.floating]:
         """Precision in which to aggregate: float64 where an array has it, else float32."""
         double = any(spec.dtype.itemsize > 4 for spec in self.floats)
         return np.dtype(np.float64 if double else np.float32)
 
-    def empty_floats(self) -> list[NDArray[Any]]:
-        """Return flat arrays for the float arrays' entries, not filled in."""
-        return [np.empty(spec.size, spec.dtype) for spec in self.floats]
-
     def model(self, floats: Sequence[NDArray[Any]], counters: Sequence[NDArray[Any]]) -> "Model":
         """Return the model of this layout that has these flat float arrays and these counters."""
-        remaining_floats, remaining_counters = iter(floats), iter(counters)
-        return Model(
-            self,
-            tuple(
-                next(remaining_floats).reshape(spec.shape, order=spec.order)
-                if spec.is_float
-                else next(remaining_counters)
-                for spec in self.arrays
-            ),
+        next_float, next_counter = iter(floats).__next__, iter(counters).__next__
+        values = (
+            next_float().reshape(spec.shape, order=spec.order) if spec.is_float else next_counter()
+            for spec in self.arrays
         )
+        return Model(self, tuple(values))
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Checked values of all arrays of a layout; whether they are finite is not looked at.
+    """Checked values of all arrays of a layout; they may be NaN or infinite.
 
-    Attributes
-    ----------
-    layout : Layout
-    values : tuple of ndarray
-        One array per `layout.arrays`, with its shape: read-only views of a payload. Those of float
-        arrays are real numbers of any dtype that fit into the array's.
+    `values` has one array per `layout.arrays`, with its shape: read-only views of a payload. Those
+    of float arrays are real numbers of any dtype that fit into the array's.
     """
 
     layout: Layout
     values: tuple[NDArray[Any], ...]
 
+    def items(self) -> Iterator[tuple[ArraySpec, NDArray[Any]]]:
+        """Return every array's specification and values."""
+        return zip(self.layout.arrays, self.values, strict=True)
+
     def floats(self) -> list[NDArray[Any]]:
         """Return the float arrays, flattened in the server's order: the model's vector."""
-        return [
-            value.ravel(spec.order)
-            for spec, value in zip(self.layout.arrays, self.values, strict=True)
-            if spec.is_float
-        ]
+        return [value.ravel(spec.order) for spec, value in self.items() if spec.is_float]
 
     def counters(self) -> list[NDArray[Any]]:
         """Return the integer and bool arrays."""
-        return [
-            value
-            for spec, value in zip(self.layout.arrays, self.values, strict=True)
-            if not spec.is_float
-        ]
+        return [value for spec, value in self.items() if not spec.is_float]
 
     def check_finite(self) -> None:
         """Raise MalformedReply where a float array holds NaN or infinity."""
-        for spec, values in zip(self.layout.floats, self.floats(), strict=True):
-            if not np.isfinite(values).all():
+        for spec, value in self.items():
+            if spec.is_float and not np.isfinite(value).all():
                 raise MalformedReply(f"array {spec.name!r} holds NaN or infinity")
 
 
@@ -140,12 +119,7 @@ class Model:
 
 
 def read_parameters(parameters: Parameters, layout: Layout) -> Model:
-    """Check the `Parameters` of a reply (classic API) against the model that was sent.
-
-    Raises
-    ------
-    MalformedReply
-    """
+    """Check the `Parameters` of a reply (classic API); raise MalformedReply if they do not fit."""
     tensors = parameters.tensors
     if len(tensors) != len(layout.arrays):
         raise MalformedReply(f"{len(tensors)} arrays instead of {len(layout.arrays)}")
@@ -153,49 +127,33 @@ def read_parameters(parameters: Parameters, layout: Layout) -> Model:
 
 
 def read_arrays(record: ArrayRecord, layout: Layout) -> Model:
-    """Check the `ArrayRecord` of a reply (Message API) against the model that was sent.
-
-    Arrays are found by name; the order of the record is the client's and means nothing.
-
-    Raises
-    ------
-    MalformedReply
-    """
-    if len(record) != len(layout.arrays) or any(name not in layout.names for name in record):
+    """Check the `ArrayRecord` of a reply (Message API), in any order, as `read_parameters` does."""
+    names = [spec.name for spec in layout.arrays]
+    if set(record) != set(names):
         raise MalformedReply(
-            f"{len(record)} arrays whose names are not those of the model's {len(layout.arrays)}"
+            f"{len(record)} arrays whose names are not those of the model's {len(names)}"
         )
-    return _read([_npy_bytes(record[spec.name]) for spec in layout.arrays], layout)
+    return _read([_npy_bytes(record[name]) for name in names], layout)
 
 
 def parameters_layout(parameters: Parameters) -> Layout:
     """Return the layout of `Parameters` from their headers alone; names are "0", "1", ….
 
-    Raises
-    ------
-    MalformedReply
-        Where an array is not real, integer or bool, is wider than float64, or its size is not what
-        its header says.
+    Raises MalformedReply where an array is not real, integer or bool, is wider than float64, or its
+    size is not what its header says.
     """
     return _layout({str(i): tensor for i, tensor in enumerate(parameters.tensors)})
 
 
 def arrays_layout(record: ArrayRecord) -> Layout:
-    """Return the layout of an `ArrayRecord` from its headers alone.
-
-    Raises
-    ------
-    MalformedReply
-        Where an array is not real, integer or bool, is wider than float64, or its size is not what
-        its header says.
-    """
+    """Return the layout of an `ArrayRecord`, as `parameters_layout` does."""
     return _layout({name: _npy_bytes(array) for name, array in record.items()})
 
 
 def most_common_layout(layouts: Iterable[Layout | None]) -> Layout | None:
-    """Take a vote on the layout, for a server that does not know what it sent; None where none is.
+    """Return the layout that most replies have, for a server that does not know what it sent.
 
-    Ties go by the layouts' text, whatever the order of replies.
+    Ties go by the layouts' text, whatever the order of replies; None where no reply has a layout.
     """
     votes = Counter(layout for layout in layouts if layout is not None)
     return max(votes, key=lambda layout: (votes[layout], repr(layout)), default=None)
@@ -203,38 +161,26 @@ def most_common_layout(layouts: Iterable[Layout | None]) -> Layout | None:
 
 def to_parameters(model: Model) -> Parameters:
     """Serialise a model for the classic API."""
-    return Parameters(
-        tensors=[_array(spec, value).data for spec, value in _items(model)],
-        tensor_type="numpy.ndarray",
-    )
+    return Parameters([_array(*item).data for item in model.items()], "numpy.ndarray")
 
 
 def to_arrays(model: Model) -> ArrayRecord:
     """Serialise a model for the Message API, in the order of its layout."""
-    return ArrayRecord({spec.name: _array(spec, value) for spec, value in _items(model)})
+    return ArrayRecord({spec.name: _array(spec, value) for spec, value in model.items()})
 
 
 def read_npy(data: bytes, name: str) -> NDArray[Any]:
-    """Read a .npy file in place; its array is read-only.
+    """Read a .npy file in place, as a read-only array.
 
-    Raises
-    ------
-    MalformedReply
-        Where it holds objects, or is not of the size that its header says.
+    Raises MalformedReply where it holds objects, or is not of the size that its header says.
     """
-    shape, fortran_order, dtype, offset = _parse(data, name)
-    flat = np.frombuffer(data, dtype, count=prod(shape), offset=offset)
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+    found, offset = _parse(data, name)
+    flat = np.frombuffer(data, found.dtype, count=found.size, offset=offset)
+    return flat.reshape(found.shape, order=found.order)
 
 
 def read_number(value: object, what: str) -> float:
-    """Check a number that a client claims.
-
-    Raises
-    ------
-    MalformedReply
-        Where it is no int or float, not finite, or an int beyond the range of float64.
-    """
+    """Return a reported int or float; raise MalformedReply where it is not finite in float64."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise MalformedReply(f"{what} is no number but {type(value).__name__}")
     try:
@@ -247,12 +193,7 @@ def read_number(value: object, what: str) -> float:
 
 
 def check_num_examples(value: object, what: str) -> None:
-    """Check that a client claims a positive finite number of examples.
-
-    Raises
-    ------
-    MalformedReply
-    """
+    """Raise MalformedReply where a client's number of examples is not positive and finite."""
     if read_number(value, what) <= 0:
         raise MalformedReply(f"{what} is {value}, not positive")
 
@@ -260,22 +201,13 @@ def check_num_examples(value: object, what: str) -> None:
 # --- one array --------------------------------------------------------------------------------
 
 
-def _items(model: Model) -> Iterator[tuple[ArraySpec, NDArray[Any]]]:
-    return zip(model.layout.arrays, model.values, strict=True)
-
-
 def _array(spec: ArraySpec, value: NDArray[Any]) -> Array:
     """Serialise an array, copying its numbers once."""
     value = np.asarray(value, order=spec.order)
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(value))
-    numbers = value.ravel(spec.order).view(np.uint8).data
-    return Array(
-        dtype=str(value.dtype),
-        shape=value.shape,
-        stype="numpy.ndarray",
-        data=b"".join((header.getvalue(), numbers)),
-    )
+    data = b"".join((header.getvalue(), value.ravel(spec.order).view(np.uint8).data))
+    return Array(str(value.dtype), value.shape, "numpy.ndarray", data)
 
 
 def _npy_bytes(array: Array) -> bytes:
@@ -285,41 +217,41 @@ def _npy_bytes(array: Array) -> bytes:
 
 
 def _layout(tensors: Mapping[str, bytes]) -> Layout:
-    specs = []
-    for name, data in tensors.items():
-        shape, fortran_order, dtype, _ = _parse(data, name)
-        if dtype.kind not in "fiub":
-            raise MalformedReply(f"array {name!r} has dtype {dtype}, not real, integer or bool")
-        _check_width(dtype, name)
-        specs.append(ArraySpec(name, shape, dtype, fortran_order))
+    specs = [_parse(data, name)[0] for name, data in tensors.items()]
+    for spec in specs:
+        if spec.dtype.kind not in "fiub":
+            raise MalformedReply(
+                f"array {spec.name!r} has dtype {spec.dtype}, not real, integer or bool"
+            )
+        _check_width(spec)
     return Layout(tuple(specs))
 
 
 def _read(tensors: Sequence[bytes], layout: Layout) -> Model:
-    values = tuple(
-        _read_array(data, spec) for data, spec in zip(tensors, layout.arrays, strict=True)
-    )
-    return Model(layout, values)
+    return Model(layout, tuple(map(_read_array, tensors, layout.arrays)))
 
 
 def _read_array(data: bytes, spec: ArraySpec) -> NDArray[Any]:
-    shape, fortran_order, dtype, offset = _parse(data, spec.name)
-    if shape != spec.shape:
+    found, offset = _parse(data, spec.name)
+    if found.shape != spec.shape:
         raise MalformedReply(f"array {spec.name!r} is not of shape {spec.shape}")
-    if (dtype.kind not in "fiu") if spec.dtype.kind != "b" else (dtype.kind != "b"):
-        raise MalformedReply(f"array {spec.name!r} has dtype {dtype} instead of {spec.dtype}")
-    _check_width(dtype, spec.name)
-    flat = np.frombuffer(data, dtype, count=spec.size, offset=offset)
-    if not spec.is_float:
-        flat = _as_counter(flat, spec)
-    elif dtype != spec.dtype:
-        _check_fits(flat, spec)
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+    if found.dtype.kind not in ("b" if spec.dtype.kind == "b" else "fiu"):
+        raise MalformedReply(f"array {spec.name!r} has dtype {found.dtype} instead of {spec.dtype}")
+    _check_width(found)
+    flat = np.frombuffer(data, found.dtype, count=spec.size, offset=offset)
+    if found.dtype != spec.dtype:
+        if spec.is_float:
+            _check_fits(flat, spec)
+        else:
+            flat = _as_counter(flat, spec)
+    return flat.reshape(spec.shape, order=found.order)
 
 
-def _check_width(dtype: np.dtype[Any], name: str) -> None:
-    if dtype.kind == "f" and dtype.itemsize > _WIDEST_FLOAT:
-        raise MalformedReply(f"array {name!r} has dtype {dtype}, which is wider than float64")
+def _check_width(found: ArraySpec) -> None:
+    if found.is_float and found.dtype.itemsize > _WIDEST_FLOAT:
+        raise MalformedReply(
+            f"array {found.name!r} has dtype {found.dtype}, which is wider than float64"
+        )
 
 
 def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:
@@ -334,9 +266,7 @@ def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:
 
 
 def _as_counter(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
-    """Return numbers as the model's integers; what leaves their range is malformed."""
-    if values.dtype == spec.dtype:
-        return values
+    """Return numbers of another dtype as the model's integers."""
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise MalformedReply(f"array {spec.name!r} holds NaN or infinity")
@@ -347,8 +277,8 @@ def _as_counter(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
     return values.astype(spec.dtype)
 
 
-def _parse(data: object, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Return shape, order, dtype and offset of a .npy payload whose size is what it says."""
+def _parse(data: object, name: str) -> tuple[ArraySpec, int]:
+    """Return what a .npy payload holds, and where its numbers begin; its size is checked."""
     if not isinstance(data, bytes):
         raise MalformedReply(f"array {name!r} is no bytes but {type(data).__name__}")
     length_field = 4 if data[6:7] in (b"\x02", b"\x03") else 2
@@ -356,23 +286,22 @@ def _parse(data: object, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any
     if not data.startswith(b"\x93NUMPY") or offset > min(_MAX_HEADER_SIZE, len(data)):
         raise MalformedReply(f"array {name!r} is no .npy payload")
     try:
-        shape, fortran_order, dtype = _parse_header(data[:offset])
+        found = ArraySpec(name, *_parse_header(data[:offset]))
     except Exception:  # whatever the parser trips over in a forged header
         raise MalformedReply(f"array {name!r} has a malformed .npy header") from None
-    if len(data) - offset != prod(shape) * dtype.itemsize:
+    if len(data) - offset != found.size * found.dtype.itemsize:
         raise MalformedReply(f"array {name!r} is not of the size that its header says")
-    return shape, fortran_order, dtype, offset
+    return found, offset
 
 
 @lru_cache(maxsize=4096)
-def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     stream = BytesIO(header)
-    version = np.lib.format.read_magic(stream)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
+    }[np.lib.format.read_magic(stream)]
     shape, fortran_order, dtype = read(stream)
     if dtype.hasobject or dtype.subdtype or min(shape, default=0) < 0:
         raise ValueError("not a plain array")
-    return tuple(int(n) for n in shape), bool(fortran_order), dtype
+    return tuple(int(n) for n in shape), dtype, bool(fortran_order)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ Item = TypeVar("Item")
 def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -> int:
     """Choose the number of batches k from the number of Byzantine clients q.
 
-    Each Byzantine client spoils at most one batch, so the geometric median of the k batch means
+    Each Byzantine client corrupts at most one batch, so the geometric median of the k batch means
     holds while 2q < k. The paper (Theorem 1, Remark 1) asks for 2(1+ε)q ≤ k ≤ m.
 
     Parameters
@@ -23,13 +24,13 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
     num_byzantine : int
         q, the most Byzantine clients in any one round; 0 ≤ 2q < m.
     epsilon : float, default 1.0
-        ε > 0 of the paper. The larger, the more batches: less dilution of honest noise inside
-        a batch, more distance to the breakdown point.
+        ε > 0 of the paper. The larger, the more batches: less averaging of honest noise inside a
+        batch, more distance to the breakdown point.
 
     Returns
     -------
     int
-        The smallest k ≥ 2(1+ε)q, never above m; 1 where q = 0, which makes the rule the mean.
+        The smallest k ≥ 2(1+ε)q, at most m; 1 where q = 0, which makes the rule the mean.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
     Parameters
     ----------
     clients : sequence of length m
-        Whatever stands for a client: identities or vectors.
+        Identities, vectors or anything else.
     num_batches : int
         k, with 1 ≤ k ≤ m.
 
@@ -68,10 +69,7 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
         Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
         does not divide m, sizes differ by at most one and the larger batches come first.
 
-    Raises
-    ------
-    ValueError
-        Where k is not between 1 and m.
+    Raises ValueError where k is not between 1 and m.
     """
     if not 1 <= num_batches <= len(clients):
         raise ValueError(
@@ -79,34 +77,29 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
             f"got {num_batches}"
         )
     size, larger = divmod(len(clients), num_batches)
-    ends = [size * (batch + 1) + min(batch + 1, larger) for batch in range(num_batches)]
-    return [clients[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    cuts = [size * batch + min(batch, larger) for batch in range(num_batches + 1)]
+    return [clients[start:end] for start, end in pairwise(cuts)]
 
 
 def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> list[Item]:
     """Put clients into the random order that a seed gives for a round, to be split into batches.
 
-    Whoever sits in whose batch then changes from round to round, and with it which honest clients
-    average their differences away among themselves (Karimireddy, He, Jaggi 2022, "Byzantine-Robust
-    Learning on Heterogeneous Datasets via Bucketing", Algorithm 1).
+    Which honest clients average their differences away in one batch then changes from round to
+    round (Karimireddy, He, Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
+    Bucketing", Algorithm 1).
 
     Parameters
     ----------
     clients : sequence of length m
         In an order that does not depend on when they answer.
     seed, server_round : int
-        At least 0. Each pair has a permutation of its own, which no other round has to be known
-        for.
+        At least 0. They alone determine the permutation.
 
     Returns
     -------
-    list
-        Each client once.
+    list of length m
 
-    Raises
-    ------
-    ValueError
-        Where `seed` or `server_round` is negative.
+    Raises ValueError where `seed` or `server_round` is negative.
     """
     for name, value in (("seed", seed), ("server_round", server_round)):
         if value < 0:
@@ -116,7 +109,7 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
 
 
 def check_count(name: str, value: int | None, *, least: int) -> None:
-    """Raise ValueError where a value is neither None nor an integer of at least that."""
+    """Raise ValueError where a value is neither None nor an integer of at least `least`."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -125,8 +118,7 @@ def check_count(name: str, value: int | None, *, least: int) -> None:
 
 def check_honest_majority(num_byzantine: int | None, num_batches: int) -> None:
     """Raise ValueError where q Byzantine batches are half of k or more."""
-    if num_byzantine is not None and num_batches <= 2 * num_byzantine:
+    if num_byzantine is not None and num_batches < (least := 2 * num_byzantine + 1):
         raise ValueError(
-            f"num_batches must be at least 2·num_byzantine + 1 = {2 * num_byzantine + 1}, got "
-            f"{num_batches}"
+            f"num_batches must be at least 2·num_byzantine + 1 = {least}, got {num_batches}"
         )

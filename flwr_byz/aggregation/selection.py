@@ -1,8 +1,8 @@
 """The two selection rules of the paper's section 6, left there as an open question.
 
-Both average a subset of the vectors. They answer weaker adversaries than the geometric median of
-means does: the first one that cannot foresee the server's random bits, the second one whose
-replies are long. Neither has a guarantee in the paper.
+Both average a subset of the vectors, and resist weaker adversaries than the geometric median of
+means: one that cannot foresee the server's random bits, and one whose replies are long. Neither has
+a guarantee in the paper.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .median_of_means import mean
-from .vectors import as_vectors, check_finite, norms
+from .vectors import Vectors, as_vectors, check_finite, norms
 
 
 def mean_of_random_subset(
@@ -26,7 +26,7 @@ def mean_of_random_subset(
     num_selected : int
         Size of the subset, between 1 and m.
     seed : int
-        Seed of the choice; the same seed selects the same vectors.
+        Seed of the choice.
 
     Returns
     -------
@@ -37,9 +37,7 @@ def mean_of_random_subset(
     ValueError
         Where `num_selected` is out of range, or a vector is not finite or of another length.
     """
-    rows = as_vectors(vectors, "vectors")
-    check_finite(rows, "vectors")
-    _check_num_selected(num_selected, len(rows))
+    rows = _checked(vectors, num_selected)
     chosen = np.random.default_rng(seed).choice(len(rows), size=num_selected, replace=False)
     return mean([rows[i] for i in sorted(chosen)])
 
@@ -49,32 +47,20 @@ def mean_of_smallest_norms(
 ) -> NDArray[np.float64]:
     """Average the vectors of smallest Euclidean norm (the first ones among equal norms).
 
-    Parameters
-    ----------
-    vectors : array-like (m, d) or sequence of m equal-length vectors
-        Real, finite.
-    num_selected : int
-        How many to keep, between 1 and m; m − q drops as many as there may be Byzantine clients.
-
-    Returns
-    -------
-    ndarray (d,), float64
-
-    Raises
-    ------
-    ValueError
-        Where `num_selected` is out of range, or a vector is not finite or of another length.
+    Parameters, result and errors are those of `mean_of_random_subset`. With `num_selected` = m − q,
+    as many vectors are left out as there may be Byzantine clients.
     """
-    rows = as_vectors(vectors, "vectors")
-    check_finite(rows, "vectors")
-    _check_num_selected(num_selected, len(rows))
+    rows = _checked(vectors, num_selected)
     chosen = np.argsort(norms(rows), kind="stable")[:num_selected]
     return mean([rows[i] for i in sorted(chosen)])
 
 
-def _check_num_selected(num_selected: int, num_vectors: int) -> None:
-    if not 1 <= num_selected <= num_vectors:
+def _checked(vectors: ArrayLike | Sequence[ArrayLike], num_selected: int) -> Vectors:
+    rows = as_vectors(vectors, "vectors")
+    check_finite(rows, "vectors")
+    if not 1 <= num_selected <= len(rows):
         raise ValueError(
-            f"num_selected must be between 1 and the number of vectors {num_vectors}, "
+            f"num_selected must be between 1 and the number of vectors {len(rows)}, "
             f"got {num_selected}"
         )
+    return rows

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .attack import Attack, Knowledge, Vector, check_finite
+from .attack import Knowledge, Vector, check_choice, check_finite
 from .omniscient import (
     AllKnowing,
     Direction,
-    check_direction,
     direction_against,
+    mean_of,
     squared_distances,
     standard_deviation,
 )
@@ -46,16 +45,11 @@ class FangTrimmedMean(AllKnowing):
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return a number beyond the extreme in every coordinate."""
         honest = self.honest(knowledge)
-        lowest, highest = honest.min(axis=0), honest.max(axis=0)
-        below = np.where(lowest > 0, lowest / self.factor, lowest * self.factor)
-        above = np.where(highest > 0, highest * self.factor, highest / self.factor)
-        share = knowledge.rng.random(len(lowest))
-        beyond: Vector = np.where(
-            honest.mean(axis=0) > 0,
-            lowest + share * (below - lowest),
-            highest + share * (above - highest),
-        )
-        return beyond
+        is_positive = mean_of(honest) > 0
+        extreme: Vector = np.where(is_positive, honest.min(axis=0), honest.max(axis=0))
+        divides = (extreme > 0) == is_positive  # to multiply would move it inwards
+        moved = np.where(divides, extreme / self.factor, extreme * self.factor)
+        return extreme + knowledge.rng.random(len(extreme)) * (moved - extreme)
 
 
 @dataclass(frozen=True)
@@ -68,10 +62,9 @@ class FangKrum(AllKnowing):
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return −λ·sign(μ)."""
-        honest = self.honest(knowledge)
-        q = knowledge.num_byzantine
+        honest, q = self.honest(knowledge), knowledge.num_byzantine
         num_closest = max(len(honest) - 2, 1)  # m − q − 2 of Krum
-        signs = np.sign(honest.mean(axis=0))
+        signs = np.sign(mean_of(honest))
         dim = max(len(signs), 1)
         among = np.sort(squared_distances(honest), axis=1)
         nearest = among[:, 1 : max(len(honest) - 1, 2)].sum(axis=1).min()
@@ -80,12 +73,11 @@ class FangKrum(AllKnowing):
         scale = float(bound)
         while scale >= _LEAST_LAMBDA and not _picked(-scale * signs, honest, q, num_closest):
             scale /= 2
-        crafted: Vector = -scale * signs
-        return crafted
+        return -scale * signs
 
 
-def _picked(vector: Vector, honest: NDArray[np.float64], q: int, num_closest: int) -> bool:
-    """Whether Krum picks one of q copies of a vector among the honest ones."""
+def _picked(vector: Vector, honest: Vector, q: int, num_closest: int) -> bool:
+    """Say whether Krum picks one of q copies of a vector among the honest ones."""
     everyone = np.concatenate([np.tile(vector, (q, 1)), honest])
     closest = np.sort(squared_distances(everyone), axis=1)[:, 1 : num_closest + 1]
     scores = closest.sum(axis=1)
@@ -93,13 +85,13 @@ def _picked(vector: Vector, honest: NDArray[np.float64], q: int, num_closest: in
 
 
 @dataclass(frozen=True)
-class BatchTakeover(Attack):
+class BatchTakeover(AllKnowing):
     """Make the mean of every batch that holds a colluder one vector t, aimed at medians of means.
 
     The colluders of a batch of size b send b·t less its honest vectors, divided among them. All
-    batches that are taken stand at t = μ − r·s·p/‖p‖, with s the typical distance of an honest
-    batch mean from μ: near enough to be no outlier, and all on one side. The paper's adversary
-    knows the grouping, too (section 1.2).
+    batches taken over stand at t = μ − r·s·p/‖p‖, with s the typical distance of an honest batch
+    mean from μ: near enough to be no outlier, and all on one side. The paper's adversary knows the
+    grouping, too (section 1.2).
 
     Parameters
     ----------
@@ -110,45 +102,35 @@ class BatchTakeover(Attack):
     """
 
     knows: ClassVar[frozenset[str]] = frozenset({"honest", "batches"})
+    common: ClassVar[bool] = False
     radius: float = 2.0
     direction: Direction = "mean"
 
     def __post_init__(self) -> None:
         check_finite("radius", self.radius, least=0.0)
-        check_direction(self.direction)
+        check_choice("direction", self.direction, get_args(Direction))
 
     def target(self, knowledge: Knowledge) -> Vector:
         """Return t, (d,)."""
-        self.check_known(knowledge)
-        honest, batches = knowledge.honest, knowledge.batches
-        assert honest is not None
+        honest, batches = self.honest(knowledge), knowledge.batches
         assert batches is not None
         against = direction_against(honest, self.direction)
         length = float(np.linalg.norm(against))
         typical = np.linalg.norm(standard_deviation(honest))
         typical *= np.sqrt(len(batches) / knowledge.num_clients)
         step = self.radius * typical / length if length > 0.0 else 0.0
-        target: Vector = honest.mean(axis=0) - step * against
-        return target
+        return mean_of(honest) - step * against
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return this colluder's share of what takes its batch to t."""
-        target = self.target(knowledge)
-        honest, batches = knowledge.honest, knowledge.batches
-        assert honest is not None
-        assert batches is not None
+        target, honest = self.target(knowledge), self.honest(knowledge)
+        assert knowledge.batches is not None
         colluders = set(knowledge.byzantine)
-        row_of = {
-            client: row
-            for row, client in enumerate(
-                c for c in range(knowledge.num_clients) if c not in colluders
-            )
-        }
-        (batch,) = (batch for batch in batches if knowledge.client in batch)
-        others = sum((honest[row_of[c]] for c in batch if c in row_of), np.zeros_like(target))
-        num_colluders = sum(client in colluders for client in batch)
-        share: Vector = (len(batch) * target - others) / num_colluders
-        return share
+        honest_clients = (c for c in range(knowledge.num_clients) if c not in colluders)
+        vectors = dict(zip(honest_clients, honest, strict=True))
+        (batch,) = (batch for batch in knowledge.batches if knowledge.client in batch)
+        others = sum((vectors[c] for c in batch if c in vectors), np.zeros_like(target))
+        return (len(batch) * target - others) / len(colluders.intersection(batch))
 
 
 @dataclass(frozen=True)
@@ -178,7 +160,7 @@ class Adaptive(AllKnowing):
         honest = self.honest(knowledge)
         rule = knowledge.rule
         assert rule is not None
-        mean = honest.mean(axis=0)
+        mean = mean_of(honest)
         everyone = np.empty((knowledge.num_clients, len(mean)))
         colluders = sorted(knowledge.byzantine)
         everyone[np.setdiff1d(np.arange(knowledge.num_clients), colluders)] = honest
@@ -189,14 +171,13 @@ class Adaptive(AllKnowing):
             moved = float(np.linalg.norm(rule(everyone) - mean))
             return moved if np.isfinite(moved) else float("inf")
 
-        best: Vector = mean
-        most = -1.0
-        for direction in ("mean", "spread", "sign"):
+        best, most = mean, -1.0
+        for direction in get_args(Direction):
             against = direction_against(honest, direction)
             length = float(np.linalg.norm(against))
             if length == 0.0:
                 continue
-            unit = against * (typical / length if typical > 0.0 else 1.0 / length)
+            unit = against * ((typical if typical > 0.0 else 1.0) / length)
             scale, moved = _best_scale(partial(harm, unit=unit), self.budget // 3)
             if moved > most:
                 best, most = mean - scale * unit, moved
@@ -205,14 +186,13 @@ class Adaptive(AllKnowing):
 
 def _best_scale(harm: Callable[[float], float], budget: int) -> tuple[float, float]:
     """Search the logarithm of the scale coarsely, then by halves around the best; maximise."""
-    num_coarse = max(budget // 2, 2)
-    logs = np.linspace(-2.0, 3.0, num_coarse)
-    tried = {float(log): harm(10.0 ** float(log)) for log in logs}
-    width = float(logs[1] - logs[0])
+    logs = np.linspace(-2.0, 3.0, max(budget // 2, 2)).tolist()
+    tried = {log: harm(10.0**log) for log in logs}
+    width = logs[1] - logs[0]
     while len(tried) + 2 <= budget:
         width /= 2
-        centre = max(tried, key=lambda log: tried[log])
+        centre = max(tried, key=tried.__getitem__)
         for log in (centre - width, centre + width):
             tried[log] = harm(10.0**log)
-    best = max(tried, key=lambda log: tried[log])
+    best = max(tried, key=tried.__getitem__)
     return 10.0**best, tried[best]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def flatten(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Join the float arrays to one vector (d,), float64; integer and bool arrays stay out of it."""
+    """Join the float arrays, and no others, to one vector (d,), float64."""
     parts = [np.ravel(a).astype(np.float64) for a in arrays if a.dtype.kind == "f"]
     return np.concatenate(parts) if parts else np.zeros(0)
 

@@ -13,9 +13,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What a Byzantine client knows when it makes its reply.
-
-    What is None is not known; each attack names what it needs in `Attack.knows`.
+    """What a Byzantine client knows when it makes its reply; None for what it does not know.
 
     Attributes
     ----------
@@ -24,14 +22,12 @@ class Knowledge:
     num_clients, num_byzantine : int
         m and q.
     rng : numpy.random.Generator
-        Its source of randomness.
     honest : ndarray (m − q, d), float64, optional
-        What the honest clients send, by ascending place, for those that know everything (the paper,
-        section 1.2).
+        What the honest clients send, by ascending place (the paper, section 1.2).
     client : int
         Its place among the m clients.
     byzantine : sequence of int
-        The places of all Byzantine clients, ascending; honest clients are those left.
+        The places of all Byzantine clients, ascending.
     model : ndarray (d,), float64, optional
         θ, the model that it was sent.
     batches : sequence of sequences of int, optional
@@ -71,14 +67,11 @@ class Attack(ABC):
     def __call__(self, knowledge: Knowledge) -> Vector | None:
         """Return the vector (d,) that is sent, or None where the client stays silent.
 
-        Raises
-        ------
-        ValueError
-            Where the attack needs what is not known.
+        Raises ValueError where the attack needs what is not known.
         """
 
     def spoil(self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator) -> list[NDArray[Any]]:
-        """Return the arrays that go out in place of the honest-looking ones: by default those."""
+        """Return the arrays to send in place of these, which have the model's form."""
         return list(arrays)
 
     def check_known(self, knowledge: Knowledge) -> None:
@@ -86,9 +79,10 @@ class Attack(ABC):
         for name in sorted(self.knows):
             value = getattr(knowledge, name)
             if value is None or (name == "honest" and len(value) == 0):
+                state = "None" if value is None else "empty"
                 raise ValueError(
                     f"{type(self).__name__} needs to know {_MEANING[name]}; "
-                    f"knowledge.{name} is {'empty' if value is not None else 'None'}"
+                    f"knowledge.{name} is {state}"
                 )
 
 
@@ -101,8 +95,14 @@ _MEANING = {
 }
 
 
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError where a parameter is not one of the texts that are allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
 def check_finite(name: str, value: float, *, least: float = float("-inf")) -> None:
-    """Raise ValueError where a parameter is not a finite number of at least `least`."""
+    """Raise ValueError where a parameter is not finite, or below `least`."""
     if not (np.isfinite(value) and value >= least):
         bound = "finite" if least == float("-inf") else f"finite and at least {least}"
         raise ValueError(f"{name} must be {bound}, got {value}")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .attack import Attack, Knowledge, check_finite
+from .attack import Attack, Knowledge, Vector, check_finite
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SignFlip(Attack):
     def __post_init__(self) -> None:
         check_finite("scale", self.scale, least=0.0)
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return −s·g."""
         return -self.scale * knowledge.own
 
@@ -44,7 +44,7 @@ class Scale(Attack):
     def __post_init__(self) -> None:
         check_finite("scale", self.scale)
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return s·g."""
         return self.scale * knowledge.own
 
@@ -67,39 +67,10 @@ class GaussianNoise(Attack):
     def __post_init__(self) -> None:
         check_finite("scale", self.scale, least=0.0)
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the noise, or the own vector and the noise."""
         noise = self.scale * knowledge.rng.normal(size=knowledge.own.shape)
         return knowledge.own + noise if self.around_own else noise
-
-
-@dataclass(frozen=True)
-class NonFinite(Attack):
-    """Send NaN or an infinity in every coordinate (a crash fault).
-
-    Parameters
-    ----------
-    value : float, default NaN
-        NaN, inf or -inf.
-    """
-
-    value: float = float("nan")
-
-    def __post_init__(self) -> None:
-        if np.isfinite(self.value):
-            raise ValueError(f"value must be NaN, inf or -inf, got {self.value}")
-
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
-        """Return the value in every coordinate."""
-        return np.full_like(knowledge.own, self.value)
-
-
-@dataclass(frozen=True)
-class Silent(Attack):
-    """Send nothing (the paper, section 2.1: no message is received)."""
-
-    def __call__(self, knowledge: Knowledge) -> None:
-        """Return None."""
 
 
 @dataclass(frozen=True)
@@ -116,22 +87,47 @@ class Constant(Attack):
     def __post_init__(self) -> None:
         check_finite("value", self.value)
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the value in every coordinate."""
         return np.full_like(knowledge.own, self.value)
+
+
+@dataclass(frozen=True)
+class NonFinite(Constant):
+    """Send NaN or an infinity in every coordinate (a crash fault).
+
+    Parameters
+    ----------
+    value : float, default NaN
+        NaN, inf or -inf.
+    """
+
+    value: float = float("nan")
+
+    def __post_init__(self) -> None:
+        if np.isfinite(self.value):
+            raise ValueError(f"value must be NaN, inf or -inf, got {self.value}")
+
+
+@dataclass(frozen=True)
+class Silent(Attack):
+    """Send nothing (the paper, section 2.1: no message is received)."""
+
+    def __call__(self, knowledge: Knowledge) -> None:
+        """Return None."""
 
 
 @dataclass(frozen=True)
 class LabelFlip(Attack):
     """Send honestly what follows from corrupted labels (data corruption; the paper, section 1.2).
 
-    Which labels these are is the client's problem to say: digits c become 9 − c, numbers change
+    Which labels these are depends on the client's problem: digits c become 9 − c, numbers change
     their sign.
     """
 
     knows: ClassVar[frozenset[str]] = frozenset({"relabelled"})
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the vector on corrupted labels."""
         self.check_known(knowledge)
         assert knowledge.relabelled is not None
@@ -158,17 +154,16 @@ class ModelReplacement(Attack):
     def __post_init__(self) -> None:
         if not np.isfinite(np.asarray(self.target, np.float64)).all():
             raise ValueError("target must be finite")
-        check_finite("server_learning_rate", self.server_learning_rate)
-        if self.server_learning_rate <= 0:
-            raise ValueError(
-                f"server_learning_rate must be positive, got {self.server_learning_rate}"
-            )
+        rate = self.server_learning_rate
+        check_finite("server_learning_rate", rate)
+        if rate <= 0:
+            raise ValueError(f"server_learning_rate must be positive, got {rate}")
 
-    def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def __call__(self, knowledge: Knowledge) -> Vector:
         """Return (m/η)(θ_target − θ), or its opposite where the server descends."""
         self.check_known(knowledge)
         assert knowledge.model is not None
         step = np.asarray(self.target, np.float64) - knowledge.model
         factor = knowledge.num_clients / self.server_learning_rate
-        replacement: NDArray[np.float64] = (-factor if knowledge.descends else factor) * step
+        replacement: Vector = (-factor if knowledge.descends else factor) * step
         return replacement

@@ -1,4 +1,4 @@
-"""Replies that are no model at all."""
+"""Replies that are not of the model's form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .attack import Attack, Knowledge, Vector
+from .attack import Attack, Knowledge, Vector, check_choice
 
 Kind = Literal["shape", "count", "dtype", "overflow", "empty", "bytes"]
 
@@ -26,8 +26,7 @@ class Malformed(Attack):
     kind: Kind = "shape"
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        check_choice("kind", self.kind, get_args(Kind))
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the own vector: only its form is at fault."""

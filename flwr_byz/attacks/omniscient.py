@@ -1,56 +1,54 @@
 """Attacks that know what every honest client sends; colluders send one vector."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .attack import Attack, Knowledge, Vector, check_finite
+from .attack import Attack, Knowledge, Vector, check_choice, check_finite
 
 Direction = Literal["mean", "spread", "sign"]
 
 
 class AllKnowing(Attack):
-    """An attack that needs the honest vectors and sends the same from every colluder."""
+    """An attack that needs the honest vectors, and by default sends one from every colluder."""
 
     knows: ClassVar[frozenset[str]] = frozenset({"honest"})
     common: ClassVar[bool] = True
 
-    def honest(self, knowledge: Knowledge) -> NDArray[np.float64]:
+    def honest(self, knowledge: Knowledge) -> Vector:
         """Return the honest vectors, (n, d)."""
         self.check_known(knowledge)
         assert knowledge.honest is not None
         return knowledge.honest
 
 
-def standard_deviation(honest: NDArray[np.float64]) -> Vector:
+def mean_of(honest: Vector) -> Vector:
+    """Return the mean of the honest vectors, (d,)."""
+    mean: Vector = honest.mean(axis=0)
+    return mean
+
+
+def standard_deviation(honest: Vector) -> Vector:
     """Return the standard deviation (n − 1) of each coordinate, (d,); zero for a single vector."""
     return honest.std(axis=0, ddof=1) if len(honest) > 1 else np.zeros(honest.shape[1])
 
 
-def direction_against(honest: NDArray[np.float64], direction: Direction) -> Vector:
+def direction_against(honest: Vector, direction: Direction) -> Vector:
     """Return p such that μ − γp leads away from the honest mean μ, (d,).
 
     "mean" is μ/‖μ‖, "spread" the standard deviation of each coordinate, "sign" the sign of μ
     (Shejwalkar and Houmansadr 2021, section IV-A).
     """
-    mean: Vector = honest.mean(axis=0)
     if direction == "spread":
         return standard_deviation(honest)
+    mean = mean_of(honest)
     if direction == "sign":
-        return np.asarray(np.sign(mean))
+        return np.sign(mean)
     length = float(np.linalg.norm(mean))
     return mean / length if length > 0.0 else np.zeros_like(mean)
-
-
-def check_direction(direction: str) -> None:
-    """Raise ValueError where a direction is not one of the three."""
-    if direction not in get_args(Direction):
-        raise ValueError(
-            f"direction must be one of {', '.join(get_args(Direction))}, got {direction!r}"
-        )
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class InnerProductManipulation(AllKnowing):
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return −ε·μ."""
-        mean: Vector = self.honest(knowledge).mean(axis=0)
-        return -self.epsilon * mean
+        return -self.epsilon * mean_of(self.honest(knowledge))
 
 
 @dataclass(frozen=True)
@@ -99,12 +96,35 @@ class ALittleIsEnough(AllKnowing):
         """Return μ − z·σ."""
         honest = self.honest(knowledge)
         z = self.z if self.z is not None else _largest_hidden_z(knowledge)
-        deviation: Vector = honest.mean(axis=0) - z * standard_deviation(honest)
-        return deviation
+        return mean_of(honest) - z * standard_deviation(honest)
 
 
 @dataclass(frozen=True)
-class MinMax(AllKnowing):
+class _FurthestWithin(AllKnowing):
+    """Send μ − γp, γ the largest within a bound that is quadratic in γ."""
+
+    direction: Direction = "spread"
+
+    def __post_init__(self) -> None:
+        check_choice("direction", self.direction, get_args(Direction))
+
+    def __call__(self, knowledge: Knowledge) -> Vector:
+        """Return μ − γp."""
+        honest = self.honest(knowledge)
+        mean = mean_of(honest)
+        against = direction_against(honest, self.direction)
+        square = float(against @ against)
+        if square == 0.0:
+            return mean
+        return mean - self._furthest(honest, against, square) * against
+
+    @abstractmethod
+    def _furthest(self, honest: Vector, against: Vector, square: float) -> float:
+        """Return γ, for a p whose squared norm is not 0."""
+
+
+@dataclass(frozen=True)
+class MinMax(_FurthestWithin):
     """Send μ − γp, γ the largest that stays within the honest diameter.
 
     No honest vector is further from it than the two honest vectors furthest apart are from each
@@ -117,33 +137,20 @@ class MinMax(AllKnowing):
         p; see `direction_against`.
     """
 
-    direction: Direction = "spread"
-
-    def __post_init__(self) -> None:
-        check_direction(self.direction)
-
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return μ − γp."""
-        honest = self.honest(knowledge)
-        mean: Vector = honest.mean(axis=0)
-        against = direction_against(honest, self.direction)
-        square = float(against @ against)
-        if square == 0.0:
-            return mean
-        offsets = mean - honest
+    def _furthest(self, honest: Vector, against: Vector, square: float) -> float:
+        offsets = mean_of(honest) - honest
         slopes = offsets @ against
         room = squared_distances(honest).max() - np.einsum("ij,ij->i", offsets, offsets)
-        furthest = (slopes + np.sqrt(np.square(slopes) + square * np.maximum(room, 0.0))) / square
-        deviation: Vector = mean - furthest.min() * against
-        return deviation
+        roots = slopes + np.sqrt(np.square(slopes) + square * np.maximum(room, 0.0))
+        return float((roots / square).min())
 
 
 @dataclass(frozen=True)
-class MinSum(AllKnowing):
+class MinSum(_FurthestWithin):
     """Send μ − γp, γ the largest that keeps the sum of squared distances an honest vector has.
 
     The squared distances from it to the honest vectors sum to no more than those of the honest
-    vector that lies furthest out (Shejwalkar and Houmansadr 2021, equation 4).
+    vector furthest out (Shejwalkar and Houmansadr 2021, equation 4).
 
     Parameters
     ----------
@@ -151,44 +158,31 @@ class MinSum(AllKnowing):
         p; see `direction_against`.
     """
 
-    direction: Direction = "spread"
-
-    def __post_init__(self) -> None:
-        check_direction(self.direction)
-
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return μ − γp."""
-        honest = self.honest(knowledge)
-        mean: Vector = honest.mean(axis=0)
-        against = direction_against(honest, self.direction)
-        square = float(against @ against)
-        if square == 0.0:
-            return mean
-        room = squared_distances(honest).sum(axis=1).max() - np.square(honest - mean).sum()
-        deviation: Vector = mean - np.sqrt(max(room, 0.0) / (len(honest) * square)) * against
-        return deviation
+    def _furthest(self, honest: Vector, against: Vector, square: float) -> float:
+        room = squared_distances(honest).sum(axis=1).max()
+        room -= np.square(honest - mean_of(honest)).sum()
+        return float(np.sqrt(max(room, 0.0) / (len(honest) * square)))
 
 
 @dataclass(frozen=True)
 class Mimic(AllKnowing):
     """Send what one honest client sends, over-representing it (Karimireddy, He, Jaggi 2022).
 
-    It is the client that lies furthest from the mean along the direction of the largest variance
-    in this round (the source follows that direction over the rounds).
+    It is the client furthest from the mean along the direction of the largest variance in this
+    round (the source follows that direction over the rounds).
     """
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the vector of the client that is mimicked."""
         honest = self.honest(knowledge)
-        offsets = honest - honest.mean(axis=0)
-        left, _, _ = np.linalg.svd(offsets, full_matrices=False)
+        left, _, _ = np.linalg.svd(honest - mean_of(honest), full_matrices=False)
         # Within rounding, any of two that lie as far in both directions will do: take the first.
         along = np.abs(left[:, 0])
         mimicked: Vector = honest[int(np.argmax(along >= along.max() * (1 - 1e-9)))].copy()
         return mimicked
 
 
-def squared_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def squared_distances(points: Vector) -> Vector:
     """Return the squared distances between all pairs of points, (n, n)."""
     return np.stack([np.square(points - point).sum(axis=1) for point in points])
 

@@ -16,12 +16,7 @@ Schedule = Callable[[int], frozenset[int]]
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same clients in every round.
-
-    Parameters
-    ----------
-    clients : collection of int
-    """
+    """The same clients in every round."""
 
     clients: Collection[int]
 
@@ -34,59 +29,42 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class FreshEachRound:
-    """Any q of m clients, drawn anew for each round.
-
-    Parameters
-    ----------
-    num_clients, num_byzantine : int
-        m and q.
-    seed : int, default 0
-    """
+class _Changing:
+    """Another q of m clients in each round."""
 
     num_clients: int
     num_byzantine: int
-    seed: int = 0
 
     def __post_init__(self) -> None:
         _check_counts(self.num_clients, self.num_byzantine)
+
+
+@dataclass(frozen=True)
+class FreshEachRound(_Changing):
+    """Any q of m clients, drawn anew for each round."""
+
+    seed: int = 0
 
     def __call__(self, server_round: int) -> frozenset[int]:
         """Return the clients drawn for a round."""
         rng = np.random.default_rng([self.seed, server_round])
-        drawn = rng.choice(self.num_clients, self.num_byzantine, replace=False)
-        return frozenset(int(client) for client in drawn)
+        return frozenset(rng.choice(self.num_clients, self.num_byzantine, replace=False).tolist())
 
 
 @dataclass(frozen=True)
-class Rotating:
-    """The next q clients in each round: after ⌈m/q⌉ rounds every client has been Byzantine.
-
-    Parameters
-    ----------
-    num_clients, num_byzantine : int
-        m and q.
-    """
-
-    num_clients: int
-    num_byzantine: int
-
-    def __post_init__(self) -> None:
-        _check_counts(self.num_clients, self.num_byzantine)
+class Rotating(_Changing):
+    """The next q of m clients in each round: after ⌈m/q⌉ every client has been Byzantine."""
 
     def __call__(self, server_round: int) -> frozenset[int]:
         """Return clients (r − 1)q … rq − 1, counted in a circle, in round r."""
-        first = (server_round - 1) * self.num_byzantine
-        return frozenset((first + i) % self.num_clients for i in range(self.num_byzantine))
+        last = server_round * self.num_byzantine
+        return frozenset(i % self.num_clients for i in range(last - self.num_byzantine, last))
 
 
 def one_per_batch(num_clients: int, num_byzantine: int, num_batches: int) -> Fixed:
-    """Spoil as many of k batches as can be: the first clients of q batches, evenly spaced.
+    """Reach as many of k batches as can be: the first clients of q batches, evenly spaced.
 
-    Raises
-    ------
-    ValueError
-        Where q exceeds k.
+    Raises ValueError where q exceeds k.
     """
     _check_counts(num_clients, num_byzantine)
     if num_byzantine > num_batches:
@@ -94,12 +72,11 @@ def one_per_batch(num_clients: int, num_byzantine: int, num_batches: int) -> Fix
             f"num_byzantine must be at most num_batches = {num_batches}, got {num_byzantine}"
         )
     batches = split_into_batches(range(num_clients), num_batches)
-    spoilt = (i * num_batches // num_byzantine for i in range(num_byzantine))
-    return Fixed([batches[batch][0] for batch in spoilt])
+    return Fixed([batches[i * num_batches // num_byzantine][0] for i in range(num_byzantine)])
 
 
 def packed(num_clients: int, num_byzantine: int) -> Fixed:
-    """Spoil as few batches as can be: the first q clients, who fill the first ⌈q/b⌉ batches."""
+    """Reach as few batches as can be: the first q clients, who fill the first ⌈q/b⌉ batches."""
     _check_counts(num_clients, num_byzantine)
     return Fixed(range(num_byzantine))
 

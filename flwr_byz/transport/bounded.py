@@ -1,7 +1,7 @@
 """Pulls within limits: for each, a copy of Flower's HTTP grid in which every answer is checked.
 
 Nothing of Flower or httpx is changed, nor the grid: the copy has a copy of its HTTP client, and
-Flower's own code does the pull. What that takes of Flower is looked for when a grid is wrapped.
+Flower's own code does the pull. What this relies on is looked for when a grid is wrapped.
 """
 
 import inspect
@@ -36,14 +36,7 @@ _WITHOUT = {
 
 
 class BoundedPull:
-    """Pulls the replies that wait in a grid, each within limits.
-
-    From a grid in memory, which has its replies in this process already, without.
-
-    Parameters
-    ----------
-    grid : Grid
-    """
+    """Pulls the replies that wait in a grid, within limits unless the grid is in memory."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid: Any = grid
@@ -51,18 +44,17 @@ class BoundedPull:
         if is_in_memory(grid):
             return
         self._hooks = frozenset(_hooks(grid))
-        missing = [hook for hook in _WITHOUT if hook not in self._hooks]
-        for hook in missing[:1] if "_runtime_client" in missing else missing:
-            name, without = type(grid).__name__, _WITHOUT[hook]
-            log(WARNING, "PROTECTION IS OFF: %s (%s: no %s as expected)", without, name, hook)
+        for hook, without in _WITHOUT.items():
+            if hook not in self._hooks:
+                name = type(grid).__name__
+                log(WARNING, "PROTECTION IS OFF: %s (%s: no %s as expected)", without, name, hook)
+            if not self._hooks:
+                break  # without the first there is none
 
     def __call__(self, message_id: str, limits: Limits) -> list[Message]:
         """Return the replies to a message, if there are any yet.
 
-        Raises
-        ------
-        ReplyTooLarge, TimeoutError
-            Where a reply takes more than it may.
+        Raises ReplyTooLarge or TimeoutError where a reply takes more than it may.
         """
         grid = self._within(limits) if self._hooks else self._grid
         return list(grid.pull_messages([message_id]))
@@ -72,7 +64,12 @@ class BoundedPull:
         limits.is_counting = "Array.deflate" in self._hooks
         inner = copy_of(self._grid._runtime_client)
         if "event_hooks" in self._hooks:
-            inner._client = _bounded_client(inner._client, limits)
+            hooks = inner._client.event_hooks
+            inner._client = copy_of(inner._client)  # on the same connections
+            inner._client.event_hooks = {
+                "request": [*hooks["request"], _ask_for_plain_bytes],
+                "response": [*hooks["response"], limits.bound],
+            }
         grid = copy_of(self._grid)
         grid._client = outer = copy_of(inner)  # another: no cycle of references keeps a reply
         for name, (_, check) in _METHODS.items():
@@ -93,23 +90,12 @@ def is_in_memory(grid: Grid) -> bool:
     return any(kind.__name__ == "InMemoryGrid" for kind in type(grid).__mro__)
 
 
-def _bounded_client(client: httpx.Client, limits: Limits) -> httpx.Client:
-    """Return a copy of an HTTP client, on the same connections, whose responses are bounded."""
-    bounded: httpx.Client = copy_of(client)
-    hooks = client.event_hooks
-    bounded.event_hooks = {
-        "request": [*hooks["request"], _ask_for_plain_bytes],
-        "response": [*hooks["response"], limits.bound],
-    }
-    return bounded
-
-
 def _ask_for_plain_bytes(request: httpx.Request) -> None:
     request.headers["accept-encoding"] = "identity"  # a little that is packed unpacks to a lot
 
 
 def _hooks(grid: Any) -> Iterator[str]:
-    """Yield the names of what there is, of all that the limits rely on."""
+    """Yield those keys of `_WITHOUT` that are as the limits rely on them."""
     try:
         stub, view = copy_of(grid._runtime_client), copy_of(grid)
         view._client = stub

@@ -1,9 +1,9 @@
 """A client as the classic API's server sees it, from which nothing worse than a failure comes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from logging import WARNING
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from flwr.app import Message
 from flwr.common import (
@@ -25,20 +25,12 @@ from flwr.supercore import log
 from .bounded import copy_of, is_in_memory
 from .grid import ArrivingGrid, Unreadable
 
-Result = TypeVar("Result")
-
 
 class GuardedClient(ClientProxy):
     """Another client, whose replies are of bounded size and whose failures bear its name.
 
-    Flower's `Server` tells a strategy of an exception without saying which client it came from; a
-    result that is not OK comes with its client.
-
-    Parameters
-    ----------
-    client : ClientProxy
-    num_bytes : int
-        What a reply may take.
+    An exception reaches a strategy of Flower's `Server` without the client that it came from; a
+    result that is not OK comes with its client. A reply may take `num_bytes`.
     """
 
     def __init__(self, client: ClientProxy, num_bytes: int) -> None:
@@ -48,19 +40,19 @@ class GuardedClient(ClientProxy):
 
     def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
         """Train at the client."""
-        return self._guarded(
-            lambda: self._client.fit(ins, timeout, group_id),
-            lambda failed: FitRes(failed, Parameters([], ""), 0, {}),
-        )
+        try:
+            return self._client.fit(ins, timeout, group_id)
+        except Exception as error:  # whatever the client makes Flower raise
+            return FitRes(_failed(error), Parameters([], ""), 0, {})
 
     def evaluate(
         self, ins: EvaluateIns, timeout: float | None, group_id: int | None
     ) -> EvaluateRes:
         """Evaluate at the client."""
-        return self._guarded(
-            lambda: self._client.evaluate(ins, timeout, group_id),
-            lambda failed: EvaluateRes(failed, 0.0, 0, {}),
-        )
+        try:
+            return self._client.evaluate(ins, timeout, group_id)
+        except Exception as error:  # whatever the client makes Flower raise
+            return EvaluateRes(_failed(error), 0.0, 0, {})
 
     def get_properties(self, *args: Any, **kwargs: Any) -> GetPropertiesRes:
         """Return the client's properties."""
@@ -74,12 +66,9 @@ class GuardedClient(ClientProxy):
         """Disconnect the client and let it reconnect later."""
         return self._client.reconnect(*args, **kwargs)
 
-    def _guarded(self, ask: Callable[[], Result], fail: Callable[[Status], Result]) -> Result:
-        try:
-            return ask()
-        except Exception as error:  # whatever the client makes Flower raise
-            reason = f"{type(error).__name__}: {error}"
-            return fail(Status(Code.FIT_NOT_IMPLEMENTED, reason))
+
+def _failed(error: Exception) -> Status:
+    return Status(Code.FIT_NOT_IMPLEMENTED, f"{type(error).__name__}: {error}")
 
 
 class _OneReplyGrid(ArrivingGrid):
@@ -96,21 +85,19 @@ class _OneReplyGrid(ArrivingGrid):
         raise TimeoutError("there is no reply")
 
 
+# One in a run, which looks once for what it relies on.
+_one_reply_grid = lru_cache(maxsize=1)(_OneReplyGrid)
+
+
 def _bounded(client: ClientProxy, num_bytes: int) -> ClientProxy:
     """Return a copy of a client whose replies come through a grid within limits."""
     grid = getattr(client, "grid", None)
     if not isinstance(grid, Grid):
         _warn(type(client).__name__)
-    if not isinstance(grid, Grid) or is_in_memory(grid):
-        return client
-    bounded: Any = copy_of(client)
-    bounded.grid = _one_reply_grid(grid, num_bytes)
-    return cast(ClientProxy, bounded)
-
-
-@lru_cache(maxsize=1)  # one in a run, which looks for what it relies on once
-def _one_reply_grid(grid: Grid, num_bytes: int) -> Grid:
-    return _OneReplyGrid(grid, num_bytes)
+    elif not is_in_memory(grid):
+        client = copy_of(client)
+        client.grid = _one_reply_grid(grid, num_bytes)  # type: ignore[attr-defined]
+    return client
 
 
 @cache

@@ -16,6 +16,7 @@ from flwr.supercore import log
 from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from ..logs import escaped
 from .bounded import BoundedPull
 from .limits import Limits, ReplyTooLarge, room_for
 
@@ -23,7 +24,7 @@ _LEAST_PAUSE, _MOST_PAUSE = 0.02, 2.0  # seconds between two looks at all who ha
 _MOST_PATIENCE = 1.0  # seconds that one reply may hold up the others
 _MAX_REASON = 200
 
-# What a reply's own bytes make Flower raise; anything else (the network, memory) is not its doing.
+# What a reply's own bytes make Flower raise; anything else (network, memory) has another cause.
 _UNREADABLE = (
     *(ReplyTooLarge, DecodeError, ValueError, LookupError, TypeError, AttributeError),
     RecursionError,
@@ -33,12 +34,7 @@ _Pulled = SimpleQueue[tuple[str, list[Message] | None]]  # None: that pull waits
 
 
 class Unreadable(RecordDict):
-    """The content of a reply that cannot be read.
-
-    Attributes
-    ----------
-    reason : str
-    """
+    """The content of a reply that cannot be read, and the reason why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -50,25 +46,23 @@ class ArrivingGrid(Grid):
 
     Nodes are dealt with one by one, so that none can do harm to a round:
 
-    - A reply that cannot be read has `Unreadable` content; where it is not the reply's doing that
-      it cannot be had, or a message cannot be pushed, that is an error reply. Of Flower's own grid
-      either makes an exception that ends the run.
+    - A reply that cannot be read has `Unreadable` content. A reply that cannot be had for another
+      reason, or a message that cannot be pushed, is an error reply. Flower's own grid raises an
+      exception that ends the run.
     - A reply counts as that of the node that was asked for it, whatever it says of itself, and two
       replies to one message as none.
     - A reply that is announced and never uploaded, or slow, holds up neither the others nor the
-      deadline: however many are slow, no more than half of the time is spent waiting for them.
-    - What a reply may take of memory is limited, where Flower's HTTP grid is wrapped; a protection
-      that cannot be had with the Flower that is installed is named in a warning.
+      deadline: however many are slow, at most half of the time is spent waiting for them.
+    - The memory that a reply may take is limited, where Flower's HTTP grid is wrapped; a warning
+      names each protection that the installed Flower does not allow.
 
-    One reply is pulled at a time unless that takes long, so that no more than one is held unless
-    the caller holds them.
+    One reply is pulled and held at a time, unless that takes long.
 
     Parameters
     ----------
     grid : Grid
     num_bytes : int, optional
-        What a reply may take: by default as much as the arrays sent would in float64, and a
-        megabyte beside.
+        What a reply may take: by default as much as the arrays sent would in float64, and 1 MiB.
     """
 
     def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:
@@ -81,12 +75,8 @@ class ArrivingGrid(Grid):
     ) -> Iterable[Message]:
         """Push messages now; return an iterator over the replies until all are in or time is up.
 
-        The time runs from the first push.
-
-        Raises
-        ------
-        Exception
-            What the other grid raises, where not one message can be pushed.
+        The time runs from the first push. Where not one message can be pushed, the other grid's
+        exception is raised.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         waiting: dict[str, Message] = {}
@@ -113,16 +103,16 @@ class ArrivingGrid(Grid):
             yield _error_reply(message, error)
         pulled: _Pulled = SimpleQueue()
         queue = deque(waiting)
-        latest, next_start = "", 0.0
+        latest, next_start, pause = "", 0.0, _LEAST_PAUSE
         num_under_way = num_misses = 0
-        pause = _LEAST_PAUSE
         while (queue or num_under_way) and (left := deadline - time.monotonic()) > 0:
             if queue and time.monotonic() >= next_start:
                 latest = queue.popleft()
                 arguments = waiting[latest], deadline, pulled
                 threading.Thread(target=self._pull, args=arguments, daemon=True).start()
                 num_under_way += 1
-                next_start = time.monotonic() + _patience(left, len(queue) + num_under_way)
+                half_share = left / (2 * (len(queue) + num_under_way))
+                next_start = time.monotonic() + min(_MOST_PATIENCE, half_share)
             wait = max(next_start - time.monotonic(), 0.0) if queue else _MOST_PATIENCE
             try:
                 message_id, replies = pulled.get(timeout=min(left, wait))
@@ -148,14 +138,17 @@ class ArrivingGrid(Grid):
     def _pull(self, message: Message, deadline: float, pulled: _Pulled) -> None:
         """Pull the reply to a message, if there is one yet."""
         message_id = message.metadata.message_id
-        room = _room(message) if self._num_bytes is None else self._num_bytes
+        room = self._num_bytes
+        if room is None:
+            records = [r for r in message.content.values() if isinstance(r, ArrayRecord)]
+            room = room_for(math.prod(array.shape) for r in records for array in r.values())
         seconds = deadline - time.monotonic()
         limits = Limits(room, seconds, stalled=lambda: pulled.put((message_id, None)))
         try:
             replies = self._bounded_pull(message_id, limits)
             if len(replies) > 1:
                 raise ValueError(f"{len(replies)} replies to one message")
-            for reply in replies:  # what stands there, the node may have written
+            for reply in replies:  # the node may have written anything there
                 reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
                 reply.metadata.__dict__["_reply_to_message_id"] = message_id
         except _UNREADABLE as error:
@@ -196,11 +189,6 @@ class ArrivingGrid(Grid):
         return self._grid.pull_messages(*args, **kwargs)
 
 
-def _patience(left: float, num_waiting: int) -> float:
-    """Return how long one pull may hold up the others: with all of them, half of the time left."""
-    return min(_MOST_PATIENCE, left / (2 * num_waiting))
-
-
 def _error_reply(message: Message, error: Exception) -> Message:
     return Message(Error(ErrorCode.UNKNOWN, _described(message, error)), reply_to=message)
 
@@ -208,11 +196,7 @@ def _error_reply(message: Message, error: Exception) -> Message:
 def _described(message: Message, error: Exception) -> str:
     """Describe and log why there is no reply."""
     reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
-    log(WARNING, "no reply of node %d can be had: %s", message.metadata.dst_node_id, reason)
+    log(
+        WARNING, "no reply of node %d can be had: %s", message.metadata.dst_node_id, escaped(reason)
+    )
     return reason
-
-
-def _room(message: Message) -> int:
-    """Return how many bytes the reply to a message may take."""
-    records = [r for r in message.content.values() if isinstance(r, ArrayRecord)]
-    return room_for(math.prod(array.shape) for record in records for array in record.values())

@@ -17,23 +17,15 @@ class ReplyTooLarge(Exception):
 
 
 def room_for(sizes: Iterable[int]) -> int:
-    """Return how many bytes a reply may take that is to hold arrays of these numbers of entries.
-
-    That is eight for each entry, as float64 takes, and what goes with them.
-    """
+    """Return how many bytes a reply with arrays of these sizes may take, as float64 or less."""
     return sum(8 * size + 1024 for size in sizes) + (1 << 20)
 
 
 class Limits:
     """What one reply may take, and what its pull has taken so far.
 
-    Parameters
-    ----------
-    num_bytes : int
-        What it may download; also what its arrays may unfold to.
-    seconds : float
-    stalled : callable, optional
-        Is called, in any thread, when the pull has to wait for what a node has only announced.
+    It may download `num_bytes`, and its arrays may unfold to as many. `stalled` is called, in any
+    thread, when the pull has to wait for what a node has only announced.
     """
 
     def __init__(
@@ -52,8 +44,8 @@ class Limits:
     def pull_messages(self, pull: Callable[[Any], Any], request: Any) -> Any:
         """Pull the envelope of a reply, and the tree of its objects with each object once."""
         response = pull(request)
-        if len(response.messages_list) > 1:
-            raise ValueError(f"{len(response.messages_list)} replies to one message")
+        if (number := len(response.messages_list)) > 1:
+            raise ValueError(f"{number} replies to one message")
         for tree in response.message_object_trees:
             _flatten(tree)
         return response
@@ -75,15 +67,10 @@ class Limits:
         return response
 
     def count(self, object_id: str, content: bytes) -> None:
-        """Count what an object adds to the reply when it is unfolded.
+        """Count what an object adds to the reply: each chunk as often as an array names it.
 
-        An array takes the size of each of its chunks as often as it names it.
-
-        Raises
-        ------
-        ReplyTooLarge
-        ValueError, LookupError, TypeError
-            Where it is no object of Flower's.
+        Raises ReplyTooLarge, and ValueError, LookupError or TypeError where it is no object of
+        Flower's.
         """
         start = content.index(b"\0") + 1
         kind, children, _ = content[: start - 1].decode().split(" ")

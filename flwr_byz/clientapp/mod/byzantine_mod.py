@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,18 @@ from numpy.typing import NDArray
 from ... import attacks
 from ...attacks import Attack, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
-from ._messages import (
-    ClientAppCallable,
-    ReplyKind,
-    asks_to_train,
-    check_reply_kind,
-    only_array_record,
-    server_round,
-)
+from . import _messages
 
 _POLL_INTERVAL = 0.02
 
 
+@dataclass(eq=False)
 class ByzantineMod:
     """Make a ClientApp carry out an attack, of either API, without touching its code.
 
-    ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` lets the app train as ever
-    and replaces the arrays of its training replies; integer and bool arrays, metrics and evaluation
-    stay as they are. For red-team trials of a deployment that is yours.
+    ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` replaces the float arrays of
+    the app's training replies; other arrays, metrics and evaluation stay as they are. For red-team
+    trials of a deployment that is yours.
 
     Parameters
     ----------
@@ -42,21 +36,21 @@ class ByzantineMod:
         it (``"SignFlip"``), and ``"byzantine-scale"`` and the like are its parameters; a node where
         it is not named stays honest.
     when : callable, optional
-        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``;
-        clients are told apart by ``"partition-id"`` of their node config. By default every node
-        that has this mod is Byzantine in every round.
+        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``,
+        by ``"partition-id"`` of their node config. By default every node that has this mod is
+        Byzantine in every round.
     reply : {"weights", "gradients"}, default "weights"
         What the app returns: of weights, attacks see the update from the model that was sent.
     num_clients, num_byzantine : int, optional
-        m and q, for attacks that count on them. By default "num-partitions" of the node config, and
-        the number of clients of `when`, or of colluders.
+        m and q, for attacks that need them. By default "num-partitions" of the node config, and the
+        number of clients of `when`, or of colluders.
     colluders : path, optional
-        A folder that all colluders on this machine share. Attacks that need to know the honest
-        vectors take the colluders' own, which they leave there, for a sample of them.
+        A folder that all colluders on this machine share: attacks that need the honest vectors
+        take the colluders' own, which they leave there, as a sample.
     num_colluders : int, optional
-        How many leave theirs in a round; needed with `colluders` unless `when` says so.
+        How many leave theirs in a round; needed with `colluders` where there is no `when`.
     timeout : float, default 60.0
-        Seconds to wait for the others' vectors; after that, those that are there have to do.
+        Seconds to wait for the others' vectors, before those that are there are used.
     seed : int, default 0
         Of attacks that draw.
 
@@ -64,7 +58,7 @@ class ByzantineMod:
     ------
     ValueError
         Where the attack needs to know what a mod cannot: honest vectors without `colluders`, the
-        server's batches or rule, or what corrupted labels would give (give the app corrupted data).
+        server's batches or rule, or the reply on corrupted labels (give the app corrupted data).
 
     Notes
     -----
@@ -73,65 +67,77 @@ class ByzantineMod:
     silent raises ConnectionAbortedError, which Flower reports to the server as an error.
     """
 
-    def __init__(
-        self,
-        attack: Attack | None = None,
-        *,
-        when: Schedule | None = None,
-        reply: ReplyKind = "weights",
-        num_clients: int | None = None,
-        num_byzantine: int | None = None,
-        colluders: str | os.PathLike[str] | None = None,
-        num_colluders: int | None = None,
-        timeout: float = 60.0,
-        seed: int = 0,
-    ) -> None:
-        check_reply_kind(reply)
-        self.attack = attack
-        self.when = when
-        self.reply = reply
-        self.num_clients = num_clients
-        self.num_byzantine = num_byzantine
-        self.colluders = None if colluders is None else Path(colluders)
-        self.num_colluders = num_colluders
-        self.timeout = timeout
-        self.seed = seed
-        if self.colluders is not None and when is None and num_colluders is None:
-            raise ValueError("with colluders, give num_colluders or when")
-        if attack is not None:
-            self._check_possible(attack)
+    attack: Attack | None = None
+    _: KW_ONLY
+    when: Schedule | None = None
+    reply: _messages.ReplyKind = "weights"
+    num_clients: int | None = None
+    num_byzantine: int | None = None
+    colluders: str | os.PathLike[str] | None = None
+    num_colluders: int | None = None
+    timeout: float = 60.0
+    seed: int = 0
 
-    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def __post_init__(self) -> None:
+        _messages.check_reply_kind(self.reply)
+        if self.colluders is not None and self.when is None and self.num_colluders is None:
+            raise ValueError("with colluders, give num_colluders or when")
+        if self.attack is not None:
+            self._check_possible(self.attack)
+
+    def __call__(
+        self, message: Message, context: Context, call_next: _messages.ClientAppCallable
+    ) -> Message:
         """Let the app reply, and replace its arrays where it is Byzantine in this round."""
-        if not asks_to_train(message):
+        if not _messages.asks_to_train(message):
             return call_next(message, context)
-        trial = _Trial.of(message, context)
-        attack = self.attack or _configured_attack(trial.config)
-        if attack is None or not self._is_byzantine(trial):
+        config = {**context.run_config, **context.node_config}
+        client = int(context.node_config.get("partition-id", context.node_id))
+        number = _messages.server_round(message)
+        nodes = str(config.get("byzantine-nodes", "")).replace(",", " ").split()
+        attack = self.attack or _configured_attack(config)
+        if (
+            attack is None
+            or number < int(config.get("byzantine-from-round", 0))
+            or (nodes and not {str(client), str(context.node_id)} & set(nodes))
+            or (self.when is not None and client not in self.when(number))
+        ):
             return call_next(message, context)
         self._check_possible(attack)
-        sent = only_array_record(message).to_numpy_ndarrays()
+        model = flatten(_messages.only_array_record(message).to_numpy_ndarrays())
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        record = only_array_record(reply)
-        honest = record.to_numpy_ndarrays()
-        rng = np.random.default_rng([self.seed, trial.client, trial.server_round])
-        model = flatten(sent)
+        record = _messages.only_array_record(reply)
+        arrays = record.to_numpy_ndarrays()
         origin = model if self.reply == "weights" else np.zeros_like(model)
-        own = flatten(honest) - origin
-        vector = attack(self._knowledge(attack, trial, own, model, rng))
+        own = flatten(arrays) - origin
+        byzantine = () if self.when is None else tuple(sorted(self.when(number)))
+        num_colluders = self.num_colluders or len(byzantine) or 1
+        honest = None
+        if self.colluders is not None and "honest" in attack.knows:
+            folder = Path(self.colluders, f"run-{context.run_id}", f"round-{number}")
+            honest = self._share(own, folder, client, num_colluders)
+        rng = np.random.default_rng([self.seed, client, number])
+        knowledge = Knowledge(
+            own=own,
+            num_clients=self.num_clients or int(config.get("num-partitions", 0)),
+            num_byzantine=self.num_byzantine or num_colluders,
+            rng=rng,
+            client=client,
+            byzantine=byzantine,
+            model=model,
+            honest=honest,
+            descends=self.reply == "gradients",
+        )
+        vector = attack(knowledge)
         if vector is None:
             raise ConnectionAbortedError("this client stays silent")
-        arrays = attack.spoil(unflatten(vector + origin, honest), rng)
+        arrays = attack.spoil(unflatten(vector + origin, arrays), rng)
         names = list(record)
+        names += [f"{names[-1]}-{i}" for i in range(len(names), len(arrays))]
         record.clear()
-        record.update(
-            {
-                names[i] if i < len(names) else f"{names[-1]}-{i}": Array(array)
-                for i, array in enumerate(arrays)
-            }
-        )
+        record.update({n: Array(array) for n, array in zip(names, arrays, strict=False)})
         return reply
 
     def _check_possible(self, attack: Attack) -> None:
@@ -144,47 +150,12 @@ class ByzantineMod:
                 f"can know{hint}"
             )
 
-    def _is_byzantine(self, trial: "_Trial") -> bool:
-        if trial.server_round < int(trial.config.get("byzantine-from-round", 0)):
-            return False
-        nodes = str(trial.config.get("byzantine-nodes", "")).replace(",", " ").split()
-        if nodes and not {str(trial.client), str(trial.node_id)} & set(nodes):
-            return False
-        return self.when is None or trial.client in self.when(trial.server_round)
-
-    def _knowledge(
-        self,
-        attack: Attack,
-        trial: "_Trial",
-        own: NDArray[np.float64],
-        model: NDArray[np.float64],
-        rng: np.random.Generator,
-    ) -> Knowledge:
-        byzantine = () if self.when is None else tuple(sorted(self.when(trial.server_round)))
-        num_colluders = self.num_colluders or len(byzantine) or 1
-        honest = None
-        if self.colluders is not None and "honest" in attack.knows:
-            honest = self._share(trial, own, num_colluders)
-        return Knowledge(
-            own=own,
-            num_clients=self.num_clients or int(trial.config.get("num-partitions", 0)),
-            num_byzantine=self.num_byzantine or num_colluders,
-            rng=rng,
-            client=trial.client,
-            byzantine=byzantine,
-            model=model,
-            honest=honest,
-            descends=self.reply == "gradients",
-        )
-
     def _share(
-        self, trial: "_Trial", own: NDArray[np.float64], num_colluders: int
+        self, own: NDArray[np.float64], folder: Path, client: int, num_colluders: int
     ) -> NDArray[np.float64]:
         """Leave the own vector in the folder and take all that are there, by client."""
-        assert self.colluders is not None
-        folder = self.colluders / f"run-{trial.run_id}" / f"round-{trial.server_round}"
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{trial.client}.npy"
+        path = folder / f"{client}.npy"
         written = path.with_suffix(".tmp")
         with written.open("wb") as file:
             np.save(file, own)
@@ -196,27 +167,6 @@ class ByzantineMod:
                 break
             time.sleep(_POLL_INTERVAL)
         return np.stack([np.load(file, allow_pickle=False) for file in left])
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """Which client this is, and in which round of which run."""
-
-    client: int
-    node_id: int
-    run_id: int
-    server_round: int
-    config: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, message: Message, context: Context) -> "_Trial":
-        return cls(
-            client=int(context.node_config.get("partition-id", context.node_id)),
-            node_id=context.node_id,
-            run_id=context.run_id,
-            server_round=server_round(message),
-            config={**context.run_config, **context.node_config},
-        )
 
 
 def _configured_attack(config: Mapping[str, Any]) -> Attack | None:

@@ -1,21 +1,15 @@
 """A mod that makes the clients of an existing ClientApp send their momentum."""
 
+from dataclasses import KW_ONLY, dataclass
 from logging import WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ._messages import (
-    ClientAppCallable,
-    ReplyKind,
-    asks_to_train,
-    check_reply_kind,
-    only_array_record,
-    server_round,
-)
+from . import _messages
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -25,8 +19,8 @@ def momentum(
 ) -> NDArray[np.floating]:
     """Return a client's momentum m_t = β·m_{t−1} + (1 − β)·u_t, with m_1 = u_1.
 
-    Of updates that scatter independently from round to round, the momentum comes to scatter less by
-    the factor √((1 − β)/(1 + β)), so that lies have less to hide in (Karimireddy, He, Jaggi 2021,
+    Where updates scatter independently from round to round, the momentum scatters less, in the end
+    by the factor √((1 − β)/(1 + β)): an attack has less to hide in (Karimireddy, He, Jaggi 2021,
     "Learning from History for Byzantine Robust Optimization").
 
     Parameters
@@ -41,8 +35,8 @@ def momentum(
     Returns
     -------
     ndarray
-        A new array, in the update's precision, but in float32 for float16: there 11 bits round
-        away what (1 − β)·u adds, and updates of a late round fall below its smallest normal number.
+        A new array, in the update's precision, but in float32 for float16, whose 11 bits round
+        away what (1 − β)·u adds.
 
     Raises
     ------
@@ -50,7 +44,7 @@ def momentum(
         Where β is out of range, or the shapes differ.
     """
     _check_beta(beta)
-    dtype = _precision(update)
+    dtype = np.result_type(np.float32, update.dtype)
     if previous is None:
         return update.astype(dtype)
     if previous.shape != update.shape:
@@ -61,16 +55,16 @@ def momentum(
     return np.asarray(kept + np.multiply(update, 1 - beta, dtype=dtype))
 
 
+@dataclass(eq=False)
 class ClientMomentum:
     """Make the clients of a ClientApp, of either API, send momentum in place of their updates.
 
-    ``ClientApp(..., mods=[ClientMomentum(beta=0.9)])`` lets the app train as ever, and replaces the
-    float arrays of its training replies by the model that was sent plus the client's `momentum`
-    (or, of gradients, by the momentum itself); integer and bool arrays, metrics and evaluation stay
-    as they are. It takes a client's own noise out of how far clients lie from one another; what
-    their data make them differ by stays. Karimireddy, He and Jaggi (2022, "Byzantine-Robust
-    Learning on Heterogeneous Datasets via Bucketing") combine it with batches drawn afresh in each
-    round: the strategies' `bucketing_seed`.
+    ``ClientApp(..., mods=[ClientMomentum(beta=0.9)])`` replaces the float arrays of the app's
+    training replies by the model that was sent plus the client's `momentum` (or, of gradients, by
+    the momentum itself); integer and bool arrays, metrics and evaluation stay as they are. It
+    averages a client's own noise away, but not what its data make it differ by. Karimireddy, He and
+    Jaggi (2022, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing") combine it
+    with batches drawn anew in each round: the strategies' `bucketing_seed`.
 
     Parameters
     ----------
@@ -83,48 +77,54 @@ class ClientMomentum:
     ------
     ValueError
         Where an option is out of range; when called, where weights are not of the model's names and
-        shapes, or a message holds another number of ArrayRecords than one.
+        shapes, or a message does not hold one ArrayRecord.
 
     Notes
     -----
-    The momentum lies in the node's ``context.state``, which Flower keeps for as long as a run
-    lasts, in the precision of the arrays, at least float32: as much memory as the model. A client
-    that is not asked in a round keeps the momentum of the last one. It starts afresh in a new run,
-    so also where a server goes on from a checkpoint; where the names or shapes of the arrays have
-    changed; and where the number of the round has not grown, since another training has begun.
+    The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
+    client is not asked. It starts afresh in a new run, so also where a server goes on from a
+    checkpoint; where the names or shapes of the arrays have changed; and where the number of the
+    round has not grown, since another training has begun.
 
-    An update that is not finite is sent as it is, for the server to reject, and leaves no trace in
-    the momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and
-    one listed after it changes what enters the momentum.
+    An update that is not finite is sent as it is, for the server to reject, and does not change the
+    momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and one
+    listed after it changes what enters the momentum.
     """
 
-    def __init__(self, beta: float = 0.9, *, reply: ReplyKind = "weights") -> None:
-        _check_beta(beta)
-        check_reply_kind(reply)
-        self.beta = beta
-        self.reply = reply
+    beta: float = 0.9
+    _: KW_ONLY
+    reply: _messages.ReplyKind = "weights"
 
-    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+        _messages.check_reply_kind(self.reply)
+
+    def __call__(
+        self, message: Message, context: Context, call_next: _messages.ClientAppCallable
+    ) -> Message:
         """Let the app reply, and put its momentum in the place of its update."""
-        if not asks_to_train(message):
+        if not _messages.asks_to_train(message):
             return call_next(message, context)
-        sent = _numpy_arrays(only_array_record(message)) if self.reply == "weights" else None
+        sent = None
+        if self.reply == "weights":
+            sent = _numpy_arrays(_messages.only_array_record(message))
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        record = only_array_record(reply)
+        record = _messages.only_array_record(reply)
         replied = _numpy_arrays(record)
         updates = _floats(replied) if sent is None else _offsets(replied, sent)
         if not all(np.isfinite(update).all() for update in updates.values()):
             log(WARNING, "the update is not finite: it is sent as it is, without momentum")
             return reply
-        state = _State(context, message)
-        previous = state.read(updates)
-        momenta = {
-            name: momentum(previous.get(name), update, self.beta)
-            for name, update in updates.items()
-        }
-        state.write(momenta)
+        key = f"flwr-byz.momentum.{message.metadata.message_type}"
+        number = _messages.server_round(message)
+        previous = _previous(context.state, key, number)
+        if _shapes(previous) != _shapes(updates):
+            previous = {}
+        momenta = {n: momentum(previous.get(n), update, self.beta) for n, update in updates.items()}
+        context.state[key] = ArrayRecord({name: Array(made) for name, made in momenta.items()})
+        context.state[f"{key}.round"] = ConfigRecord({"server-round": number})
         for name, made in momenta.items():
             with np.errstate(over="ignore"):  # the server rejects what leaves the range
                 whole = made if sent is None else made + sent[name]
@@ -132,38 +132,17 @@ class ClientMomentum:
         return reply
 
 
-class _State:
-    """The momentum in a node's state: one for each function of the app that trains."""
-
-    def __init__(self, context: Context, message: Message) -> None:
-        self._records = context.state
-        self._name = f"flwr-byz.momentum.{message.metadata.message_type}"
-        self._round = server_round(message)
-
-    def read(self, updates: Arrays) -> Arrays:
-        """Return the momentum of the round before; empty where it starts afresh."""
-        if self._name not in self._records:
-            return {}
-        last = int(str(self._records.config_records[f"{self._name}.round"]["server-round"]))
-        if 0 < self._round <= last:
-            return {}
-        previous = _numpy_arrays(self._records.array_records[self._name])
-        return previous if _shapes(previous) == _shapes(updates) else {}
-
-    def write(self, momenta: Arrays) -> None:
-        """Keep the momentum for the next round."""
-        arrays = {name: Array(array) for name, array in momenta.items()}
-        self._records[self._name] = ArrayRecord(arrays)
-        self._records[f"{self._name}.round"] = ConfigRecord({"server-round": self._round})
+def _previous(state: RecordDict, key: str, number: int) -> Arrays:
+    """Return the momentum in a node's state; empty where there is none of an earlier round."""
+    if key not in state:
+        return {}
+    last = int(str(state.config_records[f"{key}.round"]["server-round"]))
+    return {} if 0 < number <= last else _numpy_arrays(state.array_records[key])
 
 
 def _check_beta(beta: float) -> None:
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be at least 0 and less than 1, got {beta}")
-
-
-def _precision(*arrays: NDArray[Any]) -> np.dtype[Any]:
-    return np.result_type(np.float32, *(array.dtype for array in arrays))
 
 
 def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
@@ -177,9 +156,9 @@ def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
                 f"was sent: {_shapes(sent)}"
             )
         if origin.dtype.kind == "f":
+            dtype = np.result_type(np.float32, array.dtype, origin.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
-                offset = np.subtract(array, origin, dtype=_precision(array, origin))
-            offsets[name] = np.asarray(offset)
+                offsets[name] = np.asarray(np.subtract(array, origin, dtype=dtype))
     return offsets
 
 
