@@ -83,15 +83,19 @@ def careful_median(
     best: Median | None = None
     for weights, steps in _candidates(rows, scaled, mass, gamma, products):
         iterations += steps
-        # Where points differ in their last digits, their combination is no float64 vector.
-        alone = np.zeros(len(weights))
-        alone[np.argmax(weights)] = 1.0
-        for candidate in (weights, alone) if weights.max() < 1.0 else (alone,):
-            found = _certified(rows, scaled, mass, candidate, gamma, iterations)
+        candidates = [weights]
+        while candidates:
+            candidate = candidates.pop(0)
+            found, distances = _certified(rows, scaled, mass, candidate, gamma, iterations)
             if best is None or found.shortfall(gamma) < best.shortfall(gamma):
                 best = found
             if best.shortfall(gamma) == (gamma, gamma):
                 return best
+            if candidate is weights and distances.all():
+                # What was measured is right in more digits than the coordinates are; and where
+                # points differ in their last digits, their combination is no float64 vector.
+                refined = mass / distances
+                candidates = [refined / refined.sum(), np.eye(len(mass))[np.argmax(refined)]]
     assert best is not None
     return best
 
@@ -163,8 +167,10 @@ def _certified(
     weights: NDArray[np.float64],
     gamma: float,
     iterations: int,
-) -> Median:
+) -> tuple[Median, NDArray[np.float64]]:
     """Form the convex combination and certify it on the data, in a pass; in two on a point.
+
+    Also return the distances from it.
 
     The dual vectors start from the combination before it is rounded to float64 coordinates (y), the
     objective is that of the rounded one (x).
@@ -183,7 +189,7 @@ def _certified(
     objective, reached = float(mass @ to_y), float(mass @ to_x)
     excluded = float(mass[coincident] @ to_y[coincident])
     gap = duality_gap(objective, reached, residual=residual, excluded_objective=excluded)
-    return Median(
+    median = Median(
         point=point,
         objective=float(np.float64(reached) / scaled.factor),
         gap=gap + _ROUNDING if reached > 0 else 0.0,
@@ -191,6 +197,7 @@ def _certified(
         weights=weights * (scaled.factors[:, 0] / scaled.factor),
         iterations=iterations,
     )
+    return median, to_y
 
 
 def _combine(
