@@ -5,7 +5,7 @@ Replies that are held and replies that are added up on arrival fill the same row
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,16 @@ from numpy.typing import NDArray
 from .aggregation import GeometricMedianOfMeans, permute_clients, split_into_batches
 from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import NoRowsLeft
-from .aggregation.rows import StoredRows, Vector
-from .audit import AuditTrail, BatchRecord, RoundRecord, Verdict
+from .aggregation.rows import Vector
+from .audit import AuditTrail
 from .collect import Collected, Grouping, hold, model_of, stream
 from .history import History
 from .identity import ClientId, identity_order
 from .logs import escaped
 from .metrics import Metrics, common_metrics, robust_metrics
 from .payload import Layout, MalformedReply, Model, read_number
-from .round import (
-    UNKNOWN,
-    Rejections,
-    Reply,
-    distances_from,
-    median_counters,
-    numbered,
-    screen,
-    step,
-)
+from .records import distances_of, record_of
+from .round import UNKNOWN, Rejections, Reply, median_counters, numbered, screen, step
 from .settings import Settings
 
 
@@ -142,14 +134,13 @@ class RobustServer:
                 len(rejections) + num_silent,
                 q,
             )
-        verdicts: Mapping[ClientId, Verdict] = {}
+        record = None
         if self.audit is not None:
-            verdicts = self._verdicts(asked, collected, rejections, result)
+            distances = distances_of(collected, self._centre(), result)
+            record = record_of(asked, collected, rejections, result, distances)
         model = None if result is None else self._step(collected, result)
-        if self.audit is not None:
-            gap = None if result is None else result.gap
-            record = RoundRecord(model is None, gap, _batch_records(result), verdicts)
-            self.audit.write(server_round, record)
+        if self.audit is not None and record is not None:
+            self.audit.write(server_round, replace(record, kept=model is None))
         return Outcome(model, report, collected.replies)
 
     def evaluations(
@@ -168,14 +159,8 @@ class RobustServer:
     ) -> tuple[dict[str, Any], int]:
         """Aggregate what clients claim; also count the replies that are left out.
 
-        Parameters
-        ----------
-        replies : sequence of Reply
-            In client order.
-        custom : callable, optional
-            Aggregates the metrics chosen for each reply, None for one that is left out.
-        ignored : collection of str or None
-            Names that are no metrics.
+        `custom` aggregates the metrics chosen for each reply, None for one that is left out;
+        `ignored` are names that are no metrics.
         """
         if not replies:
             return {}, 0
@@ -303,32 +288,6 @@ class RobustServer:
             "byz-aggregate-norm": result.norm,
         }
 
-    def _verdicts(
-        self,
-        asked: frozenset[ClientId],
-        collected: Collected,
-        rejections: Rejections,
-        result: GeometricMedianOfMeans | None,
-    ) -> dict[ClientId, Verdict]:
-        distances: dict[ClientId, float] = {}
-        if result is not None and collected.vectors:
-            clients = [client for members in collected.members for client in members]
-            measured = distances_from(collected.vectors, self._centre(), result.point)
-            distances = dict(zip(clients, measured, strict=True))
-        elif result is not None and isinstance(collected.rows, StoredRows):
-            rows = [[row] for row in collected.rows.matrix]
-            measured = distances_from(rows, None, result.point)
-            of_row = zip(collected.members, measured, strict=True)
-            distances = {client: distance for batch, distance in of_row for client in batch}
-        verdicts: dict[ClientId, Verdict] = dict.fromkeys(
-            sorted(asked, key=identity_order), Verdict("silent")
-        )
-        verdicts |= rejections.verdicts
-        for number, members in enumerate(collected.members):
-            for client in members:
-                verdicts[client] = Verdict("used", number, distance=distances.get(client))
-        return verdicts
-
     def order(self, client: ClientId) -> tuple[float, tuple[int, int, str]]:
         """Return a key to sort clients by."""
         return self._groups.get(client, float("inf")), identity_order(client)
@@ -383,13 +342,3 @@ class RobustServer:
             f"{needed_by} the model that the clients were sent: call configure_train "
             "(configure_fit) before aggregating, or give initial_parameters"
         )
-
-
-def _batch_records(result: GeometricMedianOfMeans | None) -> list[BatchRecord]:
-    if result is None:
-        return []
-    columns = (result.batch_weights, result.batch_norms, result.trimmed)
-    return [
-        BatchRecord(float(weight), float(norm), bool(trimmed))
-        for weight, norm, trimmed in zip(*columns, strict=True)
-    ]

@@ -26,7 +26,8 @@ from .descent import (
     step_size,
 )
 from .median import c_alpha, median_radius, sharp_c_alpha
-from .planner import Plan, StrategyOptions, TradeOff, plan
+from .planner import plan
+from .plans import Plan, StrategyOptions, TradeOff
 from .probability import binary_divergence, exact_success_probability, success_probability
 from .rates import (
     client_computation,

@@ -1,13 +1,12 @@
 """Byzantine gradient descent as a strategy for Flower's Message API."""
 
+import math
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from flwr.app import (
     ArrayRecord,
@@ -45,8 +44,7 @@ from ..messages import (
     opened,
     with_metrics,
 )
-
-_POLL_INTERVAL = 1.0
+from ..nodes import wait_for_nodes
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 
@@ -323,17 +321,10 @@ class GeometricMedianOfMeans(FedAvg):
         return self._server.history
 
     def _nodes(self, grid: Grid, num_needed: int) -> Grid | None:
-        """Wait for nodes; return a grid of those that are there now, None where too few come."""
-        since = time.monotonic()
-        while len(node_ids := list(grid.get_node_ids())) < num_needed:
-            waited = time.monotonic() - since
-            log(INFO, "Waiting for nodes: %d of %d are connected.", len(node_ids), num_needed)
-            if self._has_begun and waited >= self._timeout:
-                log(WARNING, "too few nodes came in %.0f s: the model is kept", waited)
-                return None
-            time.sleep(_POLL_INTERVAL)
-        self._has_begun = True
-        return cast(Grid, _Roster(node_ids))
+        """Wait for nodes: without end in the first round, later for `timeout` seconds."""
+        nodes = wait_for_nodes(grid, num_needed, self._timeout if self._has_begun else math.inf)
+        self._has_begun = self._has_begun or nodes is not None
+        return nodes
 
     def _metrics(
         self, aggregate: MetricsAggregation, replies: Sequence[Reply]
@@ -352,14 +343,3 @@ class GeometricMedianOfMeans(FedAvg):
         custom = None if aggregate is aggregate_metricrecords else given
         metrics, num_rejected = self._server.metrics(replies, custom, {self.weighted_by_key})
         return MetricRecord(metrics), num_rejected
-
-
-@dataclass(frozen=True)
-class _Roster:
-    """As much of a grid as nodes are sampled from: nobody comes or goes meanwhile."""
-
-    node_ids: Sequence[int]
-
-    def get_node_ids(self) -> Sequence[int]:
-        """Return the ids of the nodes."""
-        return self.node_ids
