@@ -119,7 +119,7 @@ class Settings:
             f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
             f"\t│\t├── Norm trimming: {trim}",
             f"\t│\t├── Gap of the geometric median: at most {self.gamma}",
-            f"\t│\t└── Guarantee: within {self._guarantee()} of an honest batch's distance",
+            f"\t│\t└── Guarantee: within {self._guarantee()}",
         ]
 
     def _guarantee(self) -> str:
@@ -127,11 +127,12 @@ class Settings:
         q, k = self.num_byzantine, self.num_batches
         if k is None:
             k = max(4 * (q or 0), 1)
-        text = f"{self.bound(k, q or 0):.3g} times the largest"
+        text = f"{self.bound(k, q or 0):.3g} times the largest distance of an honest batch"
         if self.trim_norm is None:
             return text
         least = 2 * q + 1 if q is not None else k - (k - 1) // 2
-        return f"{text} ({self.bound(min(least, k), q or 0):.3g} where {least} batches are kept)"
+        worst = self.bound(min(least, k), q or 0)
+        return f"{text} ({worst:.3g} times where no more than {least} batches are kept)"
 
     def bound(self, num_kept: int, num_hidden: int) -> float:
         """Return the factor by which an attack can exceed the honest batches' largest distance.
