@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from ..attacks import Fixed
 from ..clientapp.mod import ByzantineMod
-from ..clientapp.mod._messages import asks_to_train, server_round
+from ..clientapp.mod.messages import asks_to_train, server_round
 from .attack_text import parse_attack
 from .flower_app import FlowerApp
 from .order import Order
