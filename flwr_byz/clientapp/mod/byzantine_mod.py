@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ... import attacks
 from ...attacks import Attack, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
-from . import _messages
+from . import messages
 
 _POLL_INTERVAL = 0.02
 
@@ -70,7 +70,7 @@ class ByzantineMod:
     attack: Attack | None = None
     _: KW_ONLY
     when: Schedule | None = None
-    reply: _messages.ReplyKind = "weights"
+    reply: messages.ReplyKind = "weights"
     num_clients: int | None = None
     num_byzantine: int | None = None
     colluders: str | os.PathLike[str] | None = None
@@ -79,21 +79,21 @@ class ByzantineMod:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _messages.check_reply_kind(self.reply)
+        messages.check_reply_kind(self.reply)
         if self.colluders is not None and self.when is None and self.num_colluders is None:
             raise ValueError("with colluders, give num_colluders or when")
         if self.attack is not None:
             self._check_possible(self.attack)
 
     def __call__(
-        self, message: Message, context: Context, call_next: _messages.ClientAppCallable
+        self, message: Message, context: Context, call_next: messages.ClientAppCallable
     ) -> Message:
         """Let the app reply, and replace its arrays where it is Byzantine in this round."""
-        if not _messages.asks_to_train(message):
+        if not messages.asks_to_train(message):
             return call_next(message, context)
         config = {**context.run_config, **context.node_config}
         client = int(context.node_config.get("partition-id", context.node_id))
-        number = _messages.server_round(message)
+        number = messages.server_round(message)
         nodes = str(config.get("byzantine-nodes", "")).replace(",", " ").split()
         attack = self.attack or _configured_attack(config)
         if (
@@ -104,11 +104,11 @@ class ByzantineMod:
         ):
             return call_next(message, context)
         self._check_possible(attack)
-        model = flatten(_messages.only_array_record(message).to_numpy_ndarrays())
+        model = flatten(messages.only_array_record(message).to_numpy_ndarrays())
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        record = _messages.only_array_record(reply)
+        record = messages.only_array_record(reply)
         arrays = record.to_numpy_ndarrays()
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin

@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from . import _messages
+from . import messages
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -93,32 +93,32 @@ class ClientMomentum:
 
     beta: float = 0.9
     _: KW_ONLY
-    reply: _messages.ReplyKind = "weights"
+    reply: messages.ReplyKind = "weights"
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
-        _messages.check_reply_kind(self.reply)
+        messages.check_reply_kind(self.reply)
 
     def __call__(
-        self, message: Message, context: Context, call_next: _messages.ClientAppCallable
+        self, message: Message, context: Context, call_next: messages.ClientAppCallable
     ) -> Message:
         """Let the app reply, and put its momentum in the place of its update."""
-        if not _messages.asks_to_train(message):
+        if not messages.asks_to_train(message):
             return call_next(message, context)
         sent = None
         if self.reply == "weights":
-            sent = _numpy_arrays(_messages.only_array_record(message))
+            sent = _numpy_arrays(messages.only_array_record(message))
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        record = _messages.only_array_record(reply)
+        record = messages.only_array_record(reply)
         replied = _numpy_arrays(record)
         updates = _floats(replied) if sent is None else _offsets(replied, sent)
         if not all(np.isfinite(update).all() for update in updates.values()):
             log(WARNING, "the update is not finite: it is sent as it is, without momentum")
             return reply
         key = f"flwr-byz.momentum.{message.metadata.message_type}"
-        number = _messages.server_round(message)
+        number = messages.server_round(message)
         previous = _previous(context.state, key, number)
         if _shapes(previous) != _shapes(updates):
             previous = {}
