@@ -9,6 +9,9 @@ from hypothesis import Phase, settings
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ["RAY_ADDRESS"] = "local"  # never the cluster of a test that runs beside this one
+# Ray is started by a fork, which ends OpenBLAS' threads: a product that is under way meanwhile,
+# such as that of an evaluation before the first round, would wait for them for ever.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in a shell's background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # commands under test inherit it
