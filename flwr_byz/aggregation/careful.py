@@ -86,7 +86,7 @@ def careful_median(
         candidates = [weights]
         while candidates:
             candidate = candidates.pop(0)
-            found, distances = _certified(rows, scaled, mass, candidate, gamma, iterations)
+            found, distances = _certified(rows, scaled, mass, candidate, iterations)
             if best is None or found.shortfall(gamma) < best.shortfall(gamma):
                 best = found
             if best.shortfall(gamma) == (gamma, gamma):
@@ -165,7 +165,6 @@ def _certified(
     scaled: _Scaled,
     mass: NDArray[np.float64],
     weights: NDArray[np.float64],
-    gamma: float,
     iterations: int,
 ) -> tuple[Median, NDArray[np.float64]]:
     """Form the convex combination and certify it on the data, in a pass; in two on a point.

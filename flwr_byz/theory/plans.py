@@ -20,7 +20,7 @@ class StrategyOptions(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class TradeOff:
-    """What one number of batches comes to.
+    """What to expect of one number of batches.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class TradeOff:
     expected_error : float
         Calibrated, under the strongest attack; infinity where samples are too few.
     error_in_peace : float
-        Calibrated, where nobody attacks.
+        Calibrated, in a clean run.
     floor : float or None
         The bound of Theorem 4 on the error that stays; None where a condition fails.
     """
@@ -71,8 +71,8 @@ class Plan:
         After which what is left of ‖θ0 − θ*‖ is a tenth of `expected_error`, at
         `expected_contraction` a round; None where one is infinite or the other 1 or more.
     expected_error, error_in_peace : float
-        Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and where
-        nobody attacks. Infinity where samples are too few to draw the model to θ*.
+        Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and
+        without one. Infinity where samples are too few to draw the model to θ*.
     expected_contraction : float
         Calibrated factor of a round, far from θ* and under attack.
     error_rate, minimax_rate : float

@@ -201,8 +201,8 @@ class GeometricMedianOfMeans(FedAvg):
     ) -> tuple[float, dict[str, Scalar]] | None:
         """Evaluate the model at the server, where `evaluate_fn` is given."""
         if server_round <= self._history.finished:
-            told = self._history.server.get(server_round)
-            return None if told is None else (told[0], told[1])
+            known = self._history.server.get(server_round)
+            return None if known is None else (known[0], known[1])
         evaluation = super().evaluate(server_round, parameters)
         if evaluation is not None:
             self._history.server[server_round] = evaluation
