@@ -6,7 +6,7 @@ Needs Ray, which Flower's simulation extra brings.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,14 +94,14 @@ class _ShardedRows:
     def __len__(self) -> int:
         return self.num_rows
 
-    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
+    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[Part]:
         """Apply a kernel to every block of coordinates, at the worker that has them."""
         references: list[Any] = [_map_shard.remote(shard, kernel) for shard in self.shards]
-        yield from map(ray.get, references)
+        return chain.from_iterable(map(ray.get, references))
 
 
 @ray.remote
 def _map_shard(batches: Sequence[Sequence[Vector]], kernel: Any) -> list[Any]:
     os.environ["FLWR_BYZ_NUM_THREADS"] = "1"  # a worker has one core to itself
     rows = form_rows(batches, _FLOAT64)
-    return [part for parts in rows.map(kernel) for part in parts]
+    return list(rows.map(kernel))

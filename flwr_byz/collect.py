@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .aggregation.gram import Gram, gram
-from .aggregation.rows import BatchSums, Rows, Vector, form_rows
+from .aggregation.gram import Gram, form_and_measure, gram
+from .aggregation.rows import BatchSums, Rows, Vector
 from .identity import ClientId
 from .payload import Layout, MalformedReply, Model
 from .round import Rejections, Reply, screen
@@ -156,11 +156,12 @@ def _form(
     models = [[model_of(of_client[client]) for client in batch] for batch in members]
     vectors = [[model.floats() for model in batch] for batch in models]
     dtype = models[0][0].layout.precision
-    rows = form_rows(vectors, dtype, centre, None if memory is None else memory[: len(members)])
+    memory = None if memory is None else memory[: len(members)]
+    rows, measured = form_and_measure(vectors, dtype, centre, memory)
     return Collected(
         [of_client[client] for client in grouping if client in of_client],
         rows,
-        gram(rows),
+        measured,
         members,
         [vector for batch in vectors for vector in batch],
         [model.counters() for batch in models for model in batch],

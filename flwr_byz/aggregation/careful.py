@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .certificate import duality_gap, residual_bound
-from .gram import Kernel, distances_between, total
+from .gram import distances_between, join_and_total, total
 from .pre_aggregation import RowMap, map_rows
 from .rows import Rows, narrow
 from .solvers import RESOLUTION, newton
@@ -109,7 +109,7 @@ def _candidates(
 ) -> Iterator[tuple[NDArray[np.float64], int]]:
     """Yield convex weights that should do, and the steps they took; the sure ones come late."""
     if rows.dim <= len(mass):
-        points = np.concatenate(_collect(rows, scaled), axis=1)
+        points = np.concatenate(list(rows.map(scaled)), axis=1)
         yield newton(points - np.median(points, axis=0), mass, gamma)
         return
     if products is not None:
@@ -125,7 +125,7 @@ def _candidates(
         products = total(rows, partial(_gram_about, scaled, centre))
         yield newton(coordinates_of_gram(products), mass, gamma)
     factor = np.zeros((0, len(mass)))
-    for block in _collect(rows, partial(_triangle, scaled, centres[-1])):
+    for block in rows.map(partial(_triangle, scaled, centres[-1])):
         factor = np.asarray(np.linalg.qr(np.concatenate([factor, block]), mode="r"))
     yield newton(np.ascontiguousarray(factor.T), mass, gamma)
 
@@ -145,13 +145,9 @@ def coordinates_of_gram(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     return coordinates
 
 
-def _collect(rows: Rows, kernel: Kernel) -> list[NDArray[np.float64]]:
-    return [part for parts in rows.map(kernel) for part in parts]
-
-
 def _scale_of(rows: Rows, row_map: RowMap) -> _Scaled:
     """Choose powers of two that bring most rows near one, and no row far above that."""
-    largest = np.max(_collect(rows, partial(_largest, row_map)), axis=0)
+    largest = np.max(list(rows.map(partial(_largest, row_map))), axis=0)
     exponents = np.frexp(largest)[1]
     nonzero = exponents[largest > 0]
     most = int(np.median(nonzero)) if len(nonzero) else 0
@@ -201,18 +197,13 @@ def _certified(
 
 def _combine(
     rows: Rows, scaled: _Scaled, weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     """Return the combination, and the rows' distances from it before and after its rounding.
 
     Third come their distances from the heaviest row, the size of the numbers behind the others.
     """
-    point = np.empty(rows.dim)
-    start, squares = 0, np.zeros((3, len(weights)))
-    for parts in rows.map(partial(_combined, scaled, weights)):
-        for coordinates, part in parts:
-            point[start : start + len(coordinates)] = coordinates
-            start += len(coordinates)
-            squares += part
+    kernel = partial(_combined, scaled, weights)
+    point, squares = join_and_total(rows, kernel, np.dtype(np.float64))
     return point, np.sqrt(squares)
 
 

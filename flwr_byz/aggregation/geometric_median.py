@@ -9,16 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from .careful import Median, careful_median
 from .certificate import curvature_gap, residual_bound
-from .gram import gram, offset_products, relative_error, shrink, smallest_square
+from .gram import gram, join_and_total, offset_products, relative_error, smallest_square
 from .pre_aggregation import RowMap, map_products, map_rows, map_weights
-from .rows import ReplyRows, Rows, StoredRows
+from .rows import ReplyRows, Rows, StoredRows, narrow
 from .solvers import weiszfeld
 from .threads import one_blas_thread
 from .vectors import Vectors, as_vectors, check_finite
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_CACHED = 1 << 19  # numbers that stay in a core's cache while they are worked on
-_SUMMED = 128  # numbers that are added up in the rows' own precision
+_SUMMED = 256  # squares that are added up in the rows' own precision
+_ADDED = 128  # rows that are added up in their own precision
+_MEASURED = 1 << 12  # coordinates at least whose distances are measured together
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +183,7 @@ def _fast_median(
     norms = np.sqrt(products.diagonal())
     typical = float(weights @ norms)
     unit = float(np.finfo(rows.dtype).eps) / 2
-    roundings = min(len(weights), _SUMMED) + len(weights) // _SUMMED + 2
+    roundings = min(len(weights), _ADDED) + len(weights) // _ADDED + 2
     moved = roundings * unit * typical
     # The weight of a row that is very far off may be rounded to a denormal number, or to zero.
     moved += float(np.abs(weights - weights.astype(rows.dtype)) @ norms)
@@ -228,14 +229,8 @@ def combine(
         Of the mapped rows from `point`, each right to ``_SUMMED/2 + 3`` roundings of that precision
         where nothing underflows.
     """
-    point = np.empty(rows.dim, rows.dtype)
-    start, squares = 0, np.zeros(len(weights))
     kernel = partial(_combined, weights.astype(rows.dtype), row_map)
-    for parts in rows.map(kernel):
-        for coordinates, part in parts:
-            point[start : start + len(coordinates)] = coordinates
-            start += len(coordinates)
-            squares += part
+    point, squares = join_and_total(rows, kernel, rows.dtype)
     return point, np.sqrt(squares)
 
 
@@ -243,25 +238,23 @@ def _combined(
     weights: NDArray[np.floating], row_map: RowMap, block: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     mapped = map_rows(row_map, block)
-    width = max(_CACHED // len(mapped) // _SUMMED, 1) * _SUMMED
-    points, squares = [], np.zeros(len(mapped))
-    for start in range(0, mapped.shape[1], width):
-        part = mapped[:, start : start + width]
-        points.append(_weighted_sum(weights, part))
-        offsets = part - points[-1]
+    coordinates = _weighted_sum(weights, mapped)
+    squares, start = np.zeros(len(mapped)), 0
+    for part in narrow(mapped, _MEASURED):
+        offsets = part - coordinates[start : start + part.shape[1]]
+        start += part.shape[1]
         measured = _squared_norms(offsets)
-        if not np.isfinite(measured).all():
-            shrunk, factors = shrink(offsets, np.isfinite(measured))
-            measured = _squared_norms(shrunk) / factors**2
+        if not np.isfinite(measured).all():  # a square may have left float32
+            measured = _squared_norms(offsets.astype(np.float64))
         squares += measured
-    return np.concatenate(points), squares
+    return coordinates, squares
 
 
 def _weighted_sum(
     weights: NDArray[np.floating], block: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    starts = range(0, len(block), _SUMMED)
-    parts = [weights[i : i + _SUMMED] @ block[i : i + _SUMMED] for i in starts]
+    starts = range(0, len(block), _ADDED)
+    parts = [weights[i : i + _ADDED] @ block[i : i + _ADDED] for i in starts]
     if len(parts) == 1:
         return parts[0]
     return np.sum(parts, axis=0, dtype=np.float64).astype(block.dtype)
@@ -270,10 +263,9 @@ def _weighted_sum(
 def _squared_norms(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
     k, width = offsets.shape
     whole = width - width % _SUMMED
-    runs = offsets[:, :whole].reshape(k, -1, _SUMMED)
-    squares: NDArray[np.float64] = np.einsum("ijk,ijk->ij", runs, runs).sum(axis=1, dtype="f8")
-    squares += np.einsum("ij,ij->i", offsets[:, whole:], offsets[:, whole:])
-    return squares
+    runs, last = offsets[:, :whole].reshape(k, -1, _SUMMED), offsets[:, whole:]
+    squares = np.matmul(runs[..., None, :], runs[..., None])[..., 0, 0].sum(axis=1, dtype="f8")
+    return np.asarray(squares + np.einsum("ij,ij->i", last, last))
 
 
 def _as_rows(vectors: Vectors) -> Rows:

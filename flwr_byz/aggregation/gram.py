@@ -4,20 +4,19 @@ Every distance between rows, every norm, and every distance from a combination o
 their k × k inner products.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .rows import Rows, narrow
+from .rows import BatchMeans, Kernel, Rows, StoredRows, Vector, form_rows, narrow
 from .threads import one_blas_thread
 
 _SUMMED = 1024  # coordinates whose products are added up in the rows' own precision
-_HELD = 1 << 22  # numbers of a block, and of its products, that are worked on together
-
-Kernel = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+_MULTIPLIED = 1 << 19  # numbers of a block that are multiplied together
+_SCALES = np.ldexp(1.0, [-600, 0, 600])  # one of them brings the squares of any row into range
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +39,18 @@ class Gram:
     finite: NDArray[np.bool_]
 
 
+def form_and_measure(
+    batches: Sequence[Sequence[Vector]],
+    dtype: np.dtype[np.floating],
+    centre: Vector | None = None,
+    memory: NDArray[np.floating] | None = None,
+) -> tuple[Rows, Gram]:
+    """Form rows as `form_rows` does, and measure them in the same pass."""
+    rows = form_rows(batches, dtype, centre, memory)
+    measured = gram(rows)
+    return StoredRows(rows.matrix) if isinstance(rows, BatchMeans) else rows, measured
+
+
 def gram(rows: Rows) -> Gram:
     """Measure the rows in one pass over the data, and again those whose squares leave the range.
 
@@ -52,18 +63,30 @@ def gram(rows: Rows) -> Gram:
         norms, finite = np.sqrt(squares), np.ones(len(rows), np.bool_)
         again = np.flatnonzero(~(np.isfinite(squares) & (squares > smallest_square(rows))))
         if len(again):
-            largest = reduce(np.maximum, _parts(rows, partial(_largest, again)), np.zeros(1))
-            finite[again] = np.isfinite(largest)
-            exponents = np.maximum(np.frexp(np.where(finite[again], largest, 1.0))[1], -1000)
-            factors = np.ldexp(1.0, -exponents)[:, None]
-            scaled = np.sqrt(total(rows, partial(_scaled_squares, again, factors)))
-            norms[again] = np.ldexp(scaled, exponents)
+            low, middle, high = np.sqrt(total(rows, partial(_scaled_squares, again)))
+            finite[again] = np.isfinite(low)
+            small = np.where(middle > 1e-140, middle, high / _SCALES[2])
+            norms[again] = np.where(np.isinf(middle), low / _SCALES[0], small)
         return Gram(products, norms, finite)
 
 
-def total(rows: Rows, kernel: Kernel) -> NDArray[np.float64]:
+def total(rows: Rows, kernel: Kernel[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Add up what a kernel makes of every block; 0 where there is none."""
-    return reduce(np.add, _parts(rows, kernel), np.zeros(()))
+    return reduce(np.add, rows.map(kernel), np.zeros(()))
+
+
+def join_and_total(
+    rows: Rows,
+    kernel: Kernel[tuple[NDArray[np.floating], NDArray[np.float64]]],
+    dtype: np.dtype[np.floating],
+) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+    """Join the coordinates that a kernel makes of every block, and add up its numbers."""
+    point, start, sums = np.empty(rows.dim, dtype), 0, np.zeros((), np.float64)
+    for coordinates, numbers in rows.map(kernel):
+        point[start : start + len(coordinates)] = coordinates
+        start += len(coordinates)
+        sums = sums + numbers
+    return point, sums
 
 
 def relative_error(rows: Rows) -> float:
@@ -100,20 +123,12 @@ def offset_products(
     return moved
 
 
-def _parts(rows: Rows, kernel: Kernel) -> Iterator[NDArray[np.float64]]:
-    return (part for parts in rows.map(kernel) for part in parts)
-
-
 def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
-    k, width = block.shape
-    products = np.zeros((k, k))
-    step = _SUMMED * max(_HELD // (k * max(k, _SUMMED)), 1)
-    for start in range(0, width, step):
-        part = block[:, start : start + step]
+    products = np.zeros((len(block), len(block)))
+    for part in narrow(block, _SUMMED, _MULTIPLIED):
         of_part = _products_of_runs(part)
-        if not np.isfinite(of_part.diagonal()).all():
-            shrunk, factors = shrink(part, np.isfinite(of_part.diagonal()))
-            of_part = _products_of_runs(shrunk) / factors / factors[:, None]
+        if not np.isfinite(of_part.diagonal()).all():  # a square may have left float32
+            of_part = _products_of_runs(part.astype(np.float64))
         products += of_part
     return products
 
@@ -128,27 +143,10 @@ def _products_of_runs(block: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(products)
 
 
-def shrink(
-    rows: NDArray[np.floating], fits: NDArray[np.bool_]
-) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Multiply rows whose squares leave float32 by a power of two; return it for each row, too."""
-    factors = np.where(fits, 1.0, 2.0**-80)
-    return rows * factors[:, None].astype(rows.dtype), factors
-
-
-def _largest(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:
-    largest = np.zeros(len(which))
+def _scaled_squares(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the sums of squares (3, n) of rows that are multiplied by each of `_SCALES`."""
+    squares = np.zeros((len(_SCALES), len(which)))
     for part in narrow(block):
-        chosen = part[which]
-        np.maximum(largest, np.maximum(chosen.max(axis=1), -chosen.min(axis=1)), out=largest)
-    return largest
-
-
-def _scaled_squares(
-    which: NDArray[np.intp], factors: NDArray[np.float64], block: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    squares = np.zeros(len(which))
-    for part in narrow(block):
-        scaled = np.multiply(part[which], factors, dtype=np.float64)
-        squares += np.einsum("ij,ij->i", scaled, scaled)
+        values = part[which].astype(np.float64)
+        squares += [np.square(scale * values).sum(axis=1) for scale in _SCALES]
     return squares

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .batches import check_count, check_honest_majority, split_into_batches
 from .geometric_median import check_gamma, median_of_rows
-from .gram import Gram, gram
+from .gram import Gram, form_and_measure, gram
 from .pre_aggregation import (
     NoRowsLeft,
     TrimNorm,
@@ -21,9 +21,8 @@ from .pre_aggregation import (
     select,
     too_long,
 )
-from .rows import WIDTH, Rows, StoredRows, form_rows
-from .threads import one_blas_thread
-from .vectors import as_vectors, check_finite, norms
+from .rows import Rows, StoredRows
+from .vectors import as_vectors, check_finite
 
 _FLOAT64 = np.dtype(np.float64)
 
@@ -71,9 +70,7 @@ class GeometricMedianOfMeans:
     @property
     def norm(self) -> float:
         """Norm of the point."""
-        runs = [self.point[i : i + WIDTH] for i in range(0, len(self.point), WIDTH)]
-        with one_blas_thread():
-            return float(norms([np.array([norms([run])[0] for run in runs])])[0])
+        return float(gram(StoredRows(self.point[None])).norms[0])
 
 
 def geometric_median_of_means(
@@ -117,8 +114,7 @@ def geometric_median_of_means(
     check_count("num_byzantine", num_byzantine, least=0)
     check_honest_majority(num_byzantine, num_batches)
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
-    rows = form_rows(batches, _FLOAT64)
-    measured = gram(rows)
+    rows, measured = form_and_measure(batches, _FLOAT64)
     if not measured.finite.all():
         check_finite(vectors, "vectors")
         assert isinstance(rows, StoredRows)
@@ -193,14 +189,9 @@ def mean(vectors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     ndarray, float64
     """
     with np.errstate(all="ignore"):
-        total = vectors[0].astype(np.float64)
-        for vector in vectors[1:]:
-            total += vector
-        if np.isfinite(total).all():
-            total /= len(vectors)
-            return total
-        total.fill(0.0)
-        for vector in vectors:
-            total += vector / np.float64(len(vectors))
-        largest = np.finfo(np.float64).max
-        return np.clip(total, -largest, largest, out=total)
+        average = sum(vectors, np.zeros(vectors[0].shape)) / len(vectors)
+        if not np.isfinite(average).all():
+            parts = (vector / np.float64(len(vectors)) for vector in vectors)
+            largest = np.finfo(np.float64).max
+            average = np.clip(sum(parts, np.zeros(vectors[0].shape)), -largest, largest)
+    return np.asarray(average)

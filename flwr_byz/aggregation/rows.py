@@ -5,6 +5,7 @@ certificate, the combination. What was judged is therefore what is applied, to t
 within a batch is that batch's own affair; its row is one more corrupted row.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -12,18 +13,18 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .threads import map_in_threads, num_threads
+from .threads import map_in_threads
 
 # A client's vector: one-dimensional arrays of real numbers, one after the other, left where they
 # are. All vectors of a round have pieces of the same sizes.
 Vector = Sequence[NDArray[Any]]
 
 Part = TypeVar("Part")
+Kernel = Callable[[NDArray[np.floating]], Part]
 
-WIDTH = 1 << 14  # coordinates that are looked at together; to gather rows, longer runs are faster
-_CACHED = 1 << 17  # numbers that stay in a core's cache while they are worked on
-_MOST_FORMED = 1 << 18  # coordinates of a reply that are added to its row together
-_MOST_RUNS = 32  # of blocks; enough for the threads to end at about the same time
+_NARROWEST, _WIDEST = 1 << 14, 1 << 16  # coordinates of a block: threads wait between short ones
+_LEAST_BLOCKS = 16
+_GATHERED = 1 << 20  # numbers of a block that is copied
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,15 @@ def cut(sizes: Sequence[int], width: int) -> list[Columns]:
     return blocks
 
 
-def narrow(block: NDArray[np.floating], least: int = 256) -> Iterator[NDArray[np.floating]]:
+def narrow(
+    block: NDArray[np.floating], least: int = 256, most: int = 1 << 17
+) -> Iterator[NDArray[np.floating]]:
     """Cut a block of coordinates, so that what is made of a part of it takes little memory.
 
-    A part is `least` coordinates wide, or the largest multiple of it that stays in a cache.
+    A part is `least` coordinates wide, or the largest multiple of it with no more than `most`
+    numbers.
     """
-    width = max(_CACHED // (max(len(block), 1) * least), 1) * least
+    width = max(most // (max(len(block), 1) * least), 1) * least
     return (block[:, i : i + width] for i in range(0, block.shape[1], width))
 
 
@@ -99,11 +103,10 @@ class Rows(Protocol):
     def __len__(self) -> int:
         """Return the number of points k."""
 
-    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
-        """Apply a kernel to every block of coordinates (k, width), in order and in threads.
+    def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
+        """Yield what a kernel makes of every block of coordinates (k, width), in order.
 
-        Yields the results of a run of blocks at a time; runs and blocks are the same for any number
-        of threads.
+        Threads work on the blocks; these are the same for any number of threads.
         """
 
 
@@ -126,12 +129,37 @@ class StoredRows:
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
+    def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
         """Apply a kernel to every block of coordinates."""
-        return _map(kernel, self._read, [self.dim], WIDTH)
+        return _map(kernel, self._read, cut(self._sizes(), _width(self.dim)))
+
+    def _sizes(self) -> list[int]:
+        return [self.dim]
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         return self.matrix[:, columns.start : columns.stop]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchMeans(StoredRows):
+    """Means of batches of vectors, as offsets from a centre: formed and stored as they are read."""
+
+    batches: Sequence[Sequence[Vector]]
+    centre: Vector | None = None
+
+    def _sizes(self) -> list[int]:
+        return [len(piece) for piece in self.batches[0][0]]
+
+    def _read(self, columns: Columns) -> NDArray[np.floating]:
+        block = super()._read(columns)
+        centre = _part(self.centre, columns)
+        for row, batch in zip(block, self.batches, strict=True):
+            _set(row, columns.of(batch[0]), centre)
+            for vector in batch[1:]:
+                _add(row, columns.of(vector), centre)
+            if len(batch) > 1:
+                row /= len(batch)
+        return block
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +178,11 @@ class ReplyRows:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[list[Part]]:
+    def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
         """Apply a kernel to every block of coordinates."""
         sizes = [len(piece) for piece in self.vectors[0]]
-        return _map(kernel, self._read, sizes, 2 * WIDTH)
+        width = min(_width(self.dim), max(_GATHERED // len(self), 1024))
+        return _map(kernel, self._read, cut(sizes, width))
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         values = np.empty((len(self), columns.stop - columns.start), self.dtype)
@@ -182,24 +211,21 @@ class BatchSums:
         self, memory: NDArray[np.floating], sizes: Sequence[int], centre: Vector | None = None
     ) -> None:
         self._sums = memory
-        self._blocks = _shares(sizes)
+        self._blocks = cut(sizes, _WIDEST)
         self._centre = centre
         self._counts = np.zeros(len(memory), dtype=np.intp)
 
     def add(self, batch: int, vector: Vector) -> None:
         """Add a vector to a batch, a block of coordinates in each thread."""
-        is_first = self._counts[batch] == 0
+        put = _add if self._counts[batch] else _set
         self._counts[batch] += 1
 
         def add(columns: Columns) -> None:
             total = self._sums[batch, columns.start : columns.stop]
-            offset = total if is_first else np.empty_like(total)
             with np.errstate(all="ignore"):
-                _set(offset, columns.of(vector), _part(self._centre, columns))
-                if not is_first:
-                    total += offset
+                put(total, columns.of(vector), _part(self._centre, columns))
 
-        _for_each(add, self._blocks)
+        deque(map_in_threads(add, self._blocks), maxlen=0)
 
     def rows(self) -> tuple[StoredRows, list[int]]:
         """Return the means of the batches that hold a vector, and which these are.
@@ -215,7 +241,7 @@ class BatchSums:
                 for row, batch in enumerate(filled):
                     np.divide(part[batch], self._counts[batch], out=part[row], casting="same_kind")
 
-        _for_each(divide, self._blocks)
+        deque(map_in_threads(divide, self._blocks), maxlen=0)
         return StoredRows(self._sums[: len(filled)]), filled
 
 
@@ -224,7 +250,7 @@ def form_rows(
     dtype: np.dtype[np.floating],
     centre: Vector | None = None,
     memory: NDArray[np.floating] | None = None,
-) -> StoredRows | ReplyRows:
+) -> BatchMeans | ReplyRows:
     """Average batches of vectors; where every batch is one vector, they stay where they lie.
 
     Parameters
@@ -240,36 +266,9 @@ def form_rows(
     """
     if all(len(batch) == 1 for batch in batches):
         return ReplyRows([batch[0] for batch in batches], dtype, centre)
-    sizes = [len(piece) for piece in batches[0][0]]
     if memory is None:
-        memory = np.empty((len(batches), sum(sizes)), dtype)
-
-    def form(columns: Columns) -> None:
-        about, spare = _part(centre, columns), np.empty(columns.stop - columns.start, dtype)
-        with np.errstate(all="ignore"):
-            for row, batch in zip(memory, batches, strict=True):
-                _average(row[columns.start : columns.stop], batch, columns, about, spare)
-
-    _for_each(form, _shares(sizes))
-    return StoredRows(memory)
-
-
-def _average(
-    row: NDArray[np.floating],
-    batch: Sequence[Vector],
-    columns: Columns,
-    centre: NDArray[Any] | None,
-    spare: NDArray[np.floating],
-) -> None:
-    _set(row, columns.of(batch[0]), centre)
-    for vector in batch[1:]:
-        if centre is None:
-            np.add(row, columns.of(vector), out=row, dtype=row.dtype, casting="same_kind")
-        else:
-            _set(spare, columns.of(vector), centre)
-            row += spare
-    if len(batch) > 1:
-        row /= len(batch)
+        memory = np.empty((len(batches), sum(len(piece) for piece in batches[0][0])), dtype)
+    return BatchMeans(memory, batches, centre)
 
 
 def _set(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] | None) -> None:
@@ -279,33 +278,28 @@ def _set(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] |
         np.subtract(values, centre, out=row, dtype=row.dtype, casting="same_kind")
 
 
+def _add(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] | None) -> None:
+    if centre is not None:
+        values = np.subtract(values, centre, dtype=row.dtype, casting="same_kind")
+    np.add(row, values, out=row, dtype=row.dtype, casting="same_kind")
+
+
 def _part(vector: Vector | None, columns: Columns) -> NDArray[Any] | None:
     return None if vector is None else columns.of(vector)
 
 
-def _shares(sizes: Sequence[int]) -> list[Columns]:
-    """Cut coordinates into a few blocks for each thread; they are worked on one by one."""
-    share = -(-sum(sizes) // (2 * num_threads()))
-    return cut(sizes, min(max(share, WIDTH), _MOST_FORMED))
-
-
-def _for_each(work: Callable[[Columns], None], blocks: Sequence[Columns]) -> None:
-    for _ in map_in_threads(work, blocks):
-        pass
+def _width(dim: int) -> int:
+    """Choose how many coordinates are worked on together, whatever the number of threads."""
+    return min(max(dim // _LEAST_BLOCKS, _NARROWEST), _WIDEST) // 1024 * 1024
 
 
 def _map(
-    kernel: Callable[[NDArray[np.floating]], Part],
+    kernel: Kernel[Part],
     read: Callable[[Columns], NDArray[np.floating]],
-    sizes: Sequence[int],
-    width: int,
-) -> Iterator[list[Part]]:
-    blocks = cut(sizes, width)
-    length = -(-len(blocks) // _MOST_RUNS)
-    runs = [blocks[i : i + length] for i in range(0, len(blocks), max(length, 1))]
-
-    def work(run: Sequence[Columns]) -> list[Part]:
+    blocks: Sequence[Columns],
+) -> Iterator[Part]:
+    def work(columns: Columns) -> Part:
         with np.errstate(all="ignore"):
-            return [kernel(read(columns)) for columns in run]
+            return kernel(read(columns))
 
-    return map_in_threads(work, runs)
+    return map_in_threads(work, blocks)

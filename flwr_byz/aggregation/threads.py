@@ -43,7 +43,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
         ahead: deque[Future[Result]] = deque()
         for item in items:
             ahead.append(executor.submit(function, item))
-            if len(ahead) > 2 * threads:
+            if len(ahead) > threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

@@ -1,6 +1,6 @@
 """Checked input vectors, read in blocks of coordinates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
     ValueError
         Naming the argument and, where one vector is at fault, its row.
     """
+    if not isinstance(values, Iterable):
+        raise ValueError(f"{name} must be a sequence of vectors, got {type(values).__name__}")
     if isinstance(values, np.ndarray) and values.dtype != object:
         if values.ndim != 2 or len(values) == 0:
             raise ValueError(f"{name} must be n ≥ 1 vectors, shape (n, d); got {values.shape}")
         vectors: Vectors = _as_real(values, name)
     else:
-        rows = [_as_real(np.asarray(row), f"{name}[{i}]") for i, row in enumerate(_iterate(values))]
+        rows = [_as_real(np.asarray(row), f"{name}[{i}]") for i, row in enumerate(values)]
         if not rows:
             raise ValueError(f"{name} must hold at least one vector, got none")
         for i, row in enumerate(rows):
@@ -43,36 +45,9 @@ def check_finite(vectors: Vectors, name: str) -> None:
             raise ValueError(f"{name} must be finite: {name}[{i}] holds NaN or infinity")
 
 
-def _iterate(values: ArrayLike | Sequence[ArrayLike]) -> Iterator[ArrayLike]:
-    try:
-        return iter(values)  # type: ignore[arg-type]
-    except TypeError:
-        raise ValueError(f"vectors must be a sequence, got {type(values).__name__}") from None
-
-
 def _as_real(values: NDArray[Any], name: str) -> NDArray[np.floating]:
     if values.dtype.kind == "f" and values.dtype.itemsize <= 8:
         return values
     if values.dtype.kind in "iuf":
         return values.astype(np.float64)
     raise ValueError(f"{name} must hold real numbers, got dtype {values.dtype}")
-
-
-def power_of_two_scale(vectors: Vectors) -> float:
-    """Return the 2^-e that brings the largest absolute entry into [1/2, 1), exactly and safely.
-
-    Squares of scaled entries do not overflow; what underflows is below 1e-150 of the largest.
-    """
-    largest = max(float(np.abs(row).max(initial=0.0)) for row in vectors)
-    exponent = int(np.frexp(largest)[1])
-    return float(np.ldexp(1.0, -max(exponent, -1000)))
-
-
-def norms(vectors: Vectors) -> NDArray[np.float64]:
-    """Euclidean norm of each vector, (n,); infinity only where the norm itself leaves float64."""
-    result = np.empty(len(vectors))
-    with np.errstate(all="ignore"):
-        for i, row in enumerate(vectors):
-            scale = power_of_two_scale([row])
-            result[i] = np.linalg.norm(np.multiply(row, scale, dtype=np.float64)) / scale
-    return result

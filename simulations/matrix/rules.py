@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from clients.problem import Problem
 from clients.server_rule import OURS, ServerRule
 from clients.server_rule import RuleName as ServerRuleName
-from flwr_byz.aggregation import mean_of_random_subset, mean_of_smallest_norms
 
 from ..rules import Plan, message_strategy
+from ..selection import mean_of_random_subset, mean_of_smallest_norms
 from .selection import Select, Selection
 
 RuleName = Literal[

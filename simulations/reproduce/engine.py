@@ -16,11 +16,7 @@ from clients.byzantine import Adversary, byzantine_reply
 from clients.linear_regression import LinearRegression
 from clients.problem import Arrays, Problem
 from flwr_byz import attacks
-from flwr_byz.aggregation import (
-    geometric_median_of_means,
-    mean_of_random_subset,
-    mean_of_smallest_norms,
-)
+from flwr_byz.aggregation import geometric_median_of_means
 from flwr_byz.attacks import Attack, FreshEachRound, Rotating, Schedule
 from flwr_byz.payload import ArraySpec, Layout, Model
 from flwr_byz.robust_server import RobustServer
@@ -28,6 +24,7 @@ from flwr_byz.round import Reply
 from flwr_byz.settings import Settings
 from flwr_byz.theory import step_size
 
+from ..selection import mean_of_random_subset, mean_of_smallest_norms
 from ..worst_case import candidates
 from .away import AwayAmongShort, AwayFromTruth
 from .problems import LogisticRegression, SummarisedRegression, logistic_curvature

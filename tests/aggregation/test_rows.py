@@ -36,7 +36,7 @@ def lowest_objective(points):
 
 def stored(rows):
     """Read rows out as they are stored."""
-    return np.concatenate([b for parts in rows.map(np.copy) for b in parts], axis=1)
+    return np.concatenate(list(rows.map(np.copy)), axis=1)
 
 
 def aggregate(vectors, k, dtype=FLOAT32, centre=None):

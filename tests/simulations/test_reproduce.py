@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from clients.linear_regression import LinearRegression, _client_data
 from flwr_byz import attacks
-from flwr_byz.aggregation import mean_of_smallest_norms
 from flwr_byz.attacks import Knowledge
 from simulations import workers
 from simulations.reproduce import __main__ as command
@@ -49,6 +48,7 @@ from simulations.reproduce.statistics import (
     slope,
 )
 from simulations.reproduce.through_flower import play_through_flower
+from simulations.selection import mean_of_smallest_norms
 
 ROOT = Path(__file__).parents[2]
 SMALL = Cell("linear regression", m=8, k=4, q=1, n=50, d=20, attack=NOBODY, rounds=4)
