@@ -2,51 +2,28 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from logging import INFO, WARNING
-from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MetricRecord,
-    MetricRecordValues,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
-from ...audit import AuditTrail
 from ...history import History
-from ...metrics import Metrics
-from ...payload import (
-    MalformedReply,
-    arrays_layout,
-    read_arrays,
-    to_arrays,
-)
-from ...robust_server import RobustServer
-from ...round import Reply
+from ...payload import MalformedReply, arrays_layout, read_arrays, to_arrays
+from ...robust_server import MetricsFunction, RobustServer
 from ...settings import Settings
 from ...transport import ArrivingGrid
-from ..messages import (
-    array_record,
-    evaluated,
-    letting_go,
-    metric_record,
-    numpy_arrays,
-    opened,
-    with_metrics,
-)
-from ..nodes import wait_for_nodes
+from ..messages import array_record, metric_record, numpy_arrays, opened, with_metrics
 
-MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
+_POLL_INTERVAL = 1.0
 
 
 class GeometricMedianOfMeans(FedAvg):
@@ -156,17 +133,10 @@ class GeometricMedianOfMeans(FedAvg):
             bucketing_seed=bucketing_seed,
             streaming=streaming,
         )
-        defaults: dict[str, Any] = {
-            "min_train_nodes": max(2, self.settings.min_clients),
-            "min_evaluate_nodes": max(2, self.settings.min_clients),
-            "min_available_nodes": max(2, self.settings.min_clients),
-        }
+        minimums = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+        defaults: dict[str, Any] = dict.fromkeys(minimums, max(2, self.settings.min_clients))
         super().__init__(**(defaults | options))
-        self._server = RobustServer(
-            self.settings,
-            None if audit is None else AuditTrail(Path(audit)),
-            None if checkpoints is None else Path(checkpoints),
-        )
+        self._server = RobustServer(self.settings, audit, checkpoints)
         self._sent_messages: list[Message] = []
         self._sent_evaluations: list[Message] | None = None
         self._timeout, self._has_begun = 0.0, False
@@ -271,17 +241,13 @@ class GeometricMedianOfMeans(FedAvg):
             return arrays, metric_record(self._history.train.get(server_round))
         if (layout := self._server.layout) is None:
             raise RuntimeError("call configure_train before aggregate_train")
-        keys = self.arrayrecord_key, self.weighted_by_key
-        received = opened(replies, self._sent_messages, layout, *keys)
-        outcome = self._server.aggregate(
-            server_round, letting_go(received) if self.settings.streaming else received
-        )
-        metrics, num_rejected = self._metrics(
-            self.train_metrics_aggr_fn, outcome.replies if outcome.model else []
-        )
-        metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
-        self._history.train[server_round] = dict(metrics)
-        return None if outcome.model is None else to_arrays(outcome.model), metrics
+        keys = self.weighted_by_key, self.arrayrecord_key
+        streaming = self.settings.streaming
+        received = opened(replies, self._sent_messages, *keys, layout, lets_go=streaming)
+        custom = self._of_replies(self.train_metrics_aggr_fn)
+        ignored = {self.weighted_by_key}
+        model, metrics = self._server.aggregate(server_round, received, custom, ignored)
+        return None if model is None else to_arrays(model), MetricRecord(metrics)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -306,40 +272,43 @@ class GeometricMedianOfMeans(FedAvg):
         if server_round <= self._history.finished:
             return metric_record(self._history.evaluate.get(server_round))
         sent = self._sent_evaluations
-        valid = self._server.evaluations(
-            evaluated(replies, sent or [], self.weighted_by_key),
-            None if sent is None else frozenset(m.metadata.dst_node_id for m in sent),
-        )
+        asked = None if sent is None else {m.metadata.dst_node_id for m in sent}
+        received = opened(replies, sent or [], self.weighted_by_key)
+        valid = self._server.evaluations(received, asked)
         if not valid:
             return None
-        metrics, _ = self._metrics(self.evaluate_metrics_aggr_fn, valid)
-        self._history.evaluate[server_round] = dict(metrics)
-        return metrics
+        custom = self._of_replies(self.evaluate_metrics_aggr_fn)
+        metrics, _ = self._server.metrics(valid, custom, {self.weighted_by_key})
+        self._history.evaluate[server_round] = metrics
+        return MetricRecord(metrics)
 
     @property
     def _history(self) -> History:
         return self._server.history
 
     def _nodes(self, grid: Grid, num_needed: int) -> Grid | None:
-        """Wait for nodes: without end in the first round, later for `timeout` seconds."""
-        nodes = wait_for_nodes(grid, num_needed, self._timeout if self._has_begun else math.inf)
-        self._has_begun = self._has_begun or nodes is not None
-        return nodes
+        """Wait for nodes: without end in the first round, later for `timeout` seconds.
 
-    def _metrics(
-        self, aggregate: MetricsAggregation, replies: Sequence[Reply]
-    ) -> tuple[MetricRecord, int]:
-        """Aggregate metrics that enough replies report; also count those left out."""
+        Returns as much of a grid as nodes are sampled from: nobody comes or goes meanwhile. None
+        where too few come.
+        """
+        since, limit = time.monotonic(), self._timeout if self._has_begun else math.inf
+        while len(node_ids := list(grid.get_node_ids())) < num_needed:
+            waited = time.monotonic() - since
+            log(INFO, "Waiting for nodes: %d of %d are connected.", len(node_ids), num_needed)
+            if waited >= limit:
+                log(WARNING, "too few nodes came in %.0f s: the model is kept", waited)
+                return None
+            time.sleep(_POLL_INTERVAL)
+        self._has_begun = True
+        return cast(Grid, SimpleNamespace(get_node_ids=lambda: node_ids))
 
-        def given(chosen: Sequence[Metrics | None]) -> Mapping[str, MetricRecordValues]:
-            contents = [
-                with_metrics(reply.payload, metrics)
-                for reply, metrics in zip(replies, chosen, strict=True)
-                if metrics is not None
-            ]
-            return aggregate(contents, self.weighted_by_key)
-
-        # One client can poison what Flower aggregates by default.
-        custom = None if aggregate is aggregate_metricrecords else given
-        metrics, num_rejected = self._server.metrics(replies, custom, {self.weighted_by_key})
-        return MetricRecord(metrics), num_rejected
+    def _of_replies(
+        self, aggregate: Callable[[list[RecordDict], str], MetricRecord]
+    ) -> MetricsFunction | None:
+        """Return a user's function of contents as one of replies and the metrics chosen of them."""
+        if aggregate is aggregate_metricrecords:  # Flower's default, which one client can poison
+            return None
+        return lambda chosen: aggregate(
+            [with_metrics(reply.payload, own) for reply, own in chosen], self.weighted_by_key
+        )
