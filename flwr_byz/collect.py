@@ -19,28 +19,14 @@ Grouping = Mapping[ClientId, int]
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """The accepted replies of a round, and the rows that they make.
+    """The accepted replies of a round, and the rows that they make."""
 
-    Attributes
-    ----------
-    replies : list of Reply
-        In client order; of those that were added up on arrival without their models.
-    rows, measured : Rows and Gram, or None
-        None where there is no reply.
-    members : list of lists of clients
-        Of each row.
-    vectors : list of Vector
-        Of the members, row by row, where they are still held; else empty.
-    counters : list
-        Integer and bool arrays to take the median of.
-    """
-
-    replies: Sequence[Reply]
-    rows: Rows | None = None
+    replies: Sequence[Reply]  # in client order; without models where they were added up on arrival
+    rows: Rows | None = None  # None where there is no reply
     measured: Gram | None = None
-    members: Sequence[Sequence[ClientId]] = ()
-    vectors: Sequence[Vector] = ()
-    counters: Sequence[Sequence[NDArray[Any]]] = ()
+    members: Sequence[Sequence[ClientId]] = ()  # of each row
+    vectors: Sequence[Vector] = ()  # of the members, row by row, where they are still held
+    counters: Sequence[Sequence[NDArray[Any]]] = ()  # integer and bool arrays, reply by reply
 
 
 def hold(
@@ -105,12 +91,11 @@ def stream(
         answered |= grouping.keys() & {client}
         usable = screen([reply], grouping, rejections)
         if usable and is_finite(reply, rejections):
-            model, batch = model_of(reply), grouping[client]
-            sums.add(batch, model.floats())
-            if batch not in counters or place[client] < counters[batch][0]:
-                counters[batch] = place[client], [values.copy() for values in model.counters()]
+            batch, number = grouping[client], place[client]
+            sums.add(batch, model_of(reply).floats())
+            if batch not in counters or number < counters[batch][0]:
+                counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
             kept[client] = replace(reply, model=None)
-            del model
         del reply, usable  # before the next one is waited for
     if not kept:
         return Collected([])

@@ -98,17 +98,15 @@ class RobustServer:
         replies : iterable of Reply
             In any order. Where `settings.streaming`, they are added up as they arrive, in the
             rows' precision, so that the result depends on the order in its last digits.
-        custom, ignored
-            As in `metrics`.
+        custom : function, optional
+            Aggregates the clients' metrics in place of the median of batch means.
+        ignored : collection of str
+            Names that are no metrics, where there is no such function.
         accept_failures : bool, default True
             Whether a step can be made although a reply is rejected.
 
-        Returns
-        -------
-        model : Model or None
-            The new model; None where the old one is kept.
-        metrics : dict
-            Numbers of the round (see `GeometricMedianOfMeans`) and, with a new model, the clients'.
+        Returns the new model, None where the old one is kept, and the metrics of the round (see
+        `GeometricMedianOfMeans`).
         """
         rejections = Rejections()
         asked, collected = self._collect(server_round, replies, rejections)
@@ -129,54 +127,45 @@ class RobustServer:
         distances: dict[ClientId, float] = {}
         if result is not None:
             report |= self._report(len(asked), result, num_hidden)
-            if self.audit is not None:
+            if self.audit is not None:  # the step takes over the memory of the point
                 distances = distances_of(collected, self._centre(), result)
             model = self._step(collected, result)
         if q is not None and (num_unusable := len(rejections) + num_silent) > q:
-            log(
-                WARNING,
-                "%d clients sent no usable reply, more than num_byzantine=%d: the round has no "
-                "guarantee",
-                num_unusable,
-                q,
-            )
+            text = "%d clients sent no usable reply, above num_byzantine=%d: there is no guarantee"
+            log(WARNING, text, num_unusable, q)
         if rejections and not accept_failures:
             model = None
         if self.audit is not None:
             record = record_of(model is None, asked, collected, rejections, result, distances)
             self.audit.write(server_round, record)
-        metrics, num_rejected = self.metrics(collected.replies if model else [], custom, ignored)
+        metrics, num_rejected = self._metrics(collected.replies if model else [], custom, ignored)
         metrics |= report | {"byz-metrics-rejected": num_rejected}
         self.history.train[server_round] = metrics
         return model, metrics
 
-    def evaluations(
-        self, replies: Iterable[Reply], asked: Collection[ClientId] | None
-    ) -> list[Reply]:
-        """Return the usable evaluation replies in client order; none where q outvote them."""
+    def evaluate(
+        self,
+        replies: Iterable[Reply],
+        asked: Collection[ClientId] | None,
+        custom: MetricsFunction | None,
+        ignored: Collection[str] = (),
+    ) -> tuple[list[Reply], dict[str, Any]]:
+        """Return the usable evaluation replies in client order, and the aggregate of their metrics.
+
+        There are none where q outvote them. `custom` and `ignored` are as in `aggregate`.
+        """
         usable = screen([r for r in replies if not r.is_error], asked, Rejections())
         usable.sort(key=lambda reply: self._order(reply.client))
         if 0 < len(usable) < self.settings.least_to_outvote(len(usable)):
-            log(
-                WARNING,
-                "%d clients evaluated, which cannot outvote %d: no metrics of theirs are reported",
-                len(usable),
-                self.settings.num_byzantine,
-            )
-            return []
-        return usable
+            text = "%d clients evaluated, which cannot outvote %d: no metric of theirs is reported"
+            log(WARNING, text, len(usable), self.settings.num_byzantine)
+            usable = []
+        return usable, self._metrics(usable, custom, ignored)[0]
 
-    def metrics(
-        self,
-        replies: Sequence[Reply],
-        custom: MetricsFunction | None = None,
-        ignored: Collection[str] = (),
+    def _metrics(
+        self, replies: Sequence[Reply], custom: MetricsFunction | None, ignored: Collection[str]
     ) -> tuple[dict[str, Any], int]:
-        """Aggregate what clients claim; also count the replies that are left out.
-
-        `custom` aggregates the metrics chosen of each reply that is not left out; without it,
-        names that are `ignored` are no metrics.
-        """
+        """Aggregate what clients claim; also count the replies that are left out."""
         if not replies:
             return {}, 0
         claims = [reply.metrics for reply in replies]
@@ -205,7 +194,7 @@ class RobustServer:
             layout, grouping = self._sent.layout, self._grouping(server_round, asked)
             memory = self._memory_for(grouping, layout)
             return asked, stream(replies, grouping, centre, layout, memory, rejections)
-        replies = numbered(replies) if asked is None else list(replies)
+        replies = list(numbered(replies) if asked is None else replies)
         usable = screen(replies, asked, rejections)
         if asked is None:
             asked = frozenset(reply.client for reply in replies) - {UNKNOWN}
@@ -255,14 +244,15 @@ class RobustServer:
 
     def _step(self, collected: Collected, result: GeometricMedianOfMeans) -> Model | None:
         """Return the model after the step; None where a coordinate leaves its range."""
-        sent, size = self._sent, self.settings.server_learning_rate
+        sent = self._sent
         layout = self.layout or model_of(collected.replies[0]).layout
+        base = None if sent is None else sent.floats()
+        floats = step(layout, base, result.point, self.settings.step_size)
+        if floats is None:
+            return None
         if sent is not None and self.settings.reply == "gradients":
-            size, counters = -size, sent.counters()
-        else:
-            counters = median_counters(collected.counters)
-        floats = step(layout, None if sent is None else sent.floats(), result.point, size)
-        return None if floats is None else layout.model(floats, counters)
+            return layout.model(floats, sent.counters())
+        return layout.model(floats, median_counters(collected.counters))
 
     def _report(
         self, num_clients: int, result: GeometricMedianOfMeans, num_hidden: int
@@ -322,7 +312,6 @@ class RobustServer:
         shape = (len(set(grouping.values())), sum(spec.size for spec in layout.floats))
         held = self._memory
         if held is None or held.shape != shape or held.dtype != layout.precision:
-            self._memory = None
             self._memory = held = np.empty(shape, layout.precision)
         return held
 

@@ -1,7 +1,7 @@
 """What a round is made of, whatever the API: replies, rejections, batches, the step."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from logging import ERROR, WARNING
 from typing import Any
@@ -25,31 +25,14 @@ _STEPPED = 1 << 16  # coordinates that are stepped together
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reply:
-    """What came back from a client.
+    """What came back from a client; its arrays are checked against the model that was sent."""
 
-    Attributes
-    ----------
-    client : int or str
-        `UNKNOWN` where Flower does not say whose error it is.
-    model : Model or None
-        Checked against the layout of the model that was sent; None where it cannot be used, is no
-        longer held, or was not asked for.
-    metrics : mapping
-        What the client claims, unchecked.
-    payload : FitRes, RecordDict, ...
-        The reply as it came.
-    reason : str
-        Why it cannot be used; empty where it can.
-    is_error : bool
-        Whether it is an error, which does not show that the client is Byzantine.
-    """
-
-    client: ClientId
-    model: Model | None
-    metrics: Mapping[str, object] = field(default_factory=dict)
-    payload: Any = None
-    reason: str = ""
-    is_error: bool = False
+    client: ClientId  # `UNKNOWN` where Flower does not say whose error it is
+    model: Model | None  # None where it cannot be used, is no longer held, or was not asked for
+    metrics: Mapping[str, object] = field(default_factory=dict)  # claimed, unchecked
+    payload: Any = None  # the reply as it came: FitRes, RecordDict, ...
+    reason: str = ""  # why it cannot be used; empty where it can
+    is_error: bool = False  # an error does not show that the client is Byzantine
 
 
 class Rejections(list[tuple[ClientId, Verdict]]):
@@ -80,16 +63,14 @@ class Rejections(list[tuple[ClientId, Verdict]]):
         return {client: verdict for client, verdict in self if client != UNKNOWN}
 
 
-def numbered(replies: Iterable[Reply]) -> list[Reply]:
+def numbered(replies: Iterable[Reply]) -> Iterator[Reply]:
     """Tell replies of one identity apart by number, for a server that asked nobody by name."""
     times_seen: Counter[ClientId] = Counter()
-    apart = []
     for reply in replies:
         seen = times_seen[reply.client]
         times_seen[reply.client] += 1
         is_again = seen > 0 and reply.client != UNKNOWN
-        apart.append(replace(reply, client=f"{reply.client} #{seen}") if is_again else reply)
-    return apart
+        yield replace(reply, client=f"{reply.client} #{seen}") if is_again else reply
 
 
 def screen(

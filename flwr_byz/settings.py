@@ -64,6 +64,11 @@ class Settings:
         """Return how many of so many clients or batches outvote q: 2q + 1, or more than half."""
         return number // 2 + 1 if self.num_byzantine is None else 2 * self.num_byzantine + 1
 
+    @property
+    def step_size(self) -> float:
+        """η of the step from the model sent: against a gradient, along an update."""
+        return self.server_learning_rate * (-1.0 if self.reply == "gradients" else 1.0)
+
     def bound(self, num_kept: int, num_hidden: int) -> float:
         """Return the factor by which an attack can exceed the honest batches' largest distance.
 

@@ -43,11 +43,7 @@ _LONG = 86_400  # seconds to wait for the first client, as Flower does
 
 def initial_parameters_of_a_client(client_manager: ClientManager) -> Parameters:
     """Ask clients in random order for initial parameters until one gives a usable model."""
-    log(
-        WARNING,
-        "initial_parameters are not given: they are taken from a client drawn at random, which may "
-        "be Byzantine",
-    )
+    log(WARNING, "no initial_parameters: they are those of a random client, which may be Byzantine")
     client_manager.wait_for(1, _LONG)
     clients = list(client_manager.all().values())
     for client in random.sample(clients, len(clients)):
@@ -92,10 +88,7 @@ def numpy_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
 
 
 def read_model(parameters: Parameters) -> Model:
-    """Check parameters that the server sends.
-
-    Raises MalformedReply where an array is not real, integer or bool, or not finite.
-    """
+    """Read what the server sends; raise MalformedReply where it is malformed or not finite."""
     model = read_parameters(parameters, parameters_layout(parameters))
     model.check_finite()
     return model

@@ -24,15 +24,9 @@ def opened(
 ) -> Iterator[Reply]:
     """Check replies to what was sent; whatever one of them trips over is its own fault.
 
-    Parameters
-    ----------
-    messages, sent : iterables of Message
-    weight_key, arrays_key : str
-        Name of the number of examples in the one MetricRecord, and of the one ArrayRecord.
-    layout : Layout, optional
-        Of the model that was sent; without it, no arrays are looked for.
-    lets_go : bool, default False
-        Whether a reply is emptied of its arrays when the next one is asked for.
+    `weight_key` names the number of examples in the one MetricRecord, `arrays_key` the one
+    ArrayRecord; without the `layout` of the model that was sent, no arrays are looked for. With
+    `lets_go`, a reply is emptied of its arrays when the next one is asked for.
     """
     nodes = {
         m.metadata.message_id: m.metadata.dst_node_id

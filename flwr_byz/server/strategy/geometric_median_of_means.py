@@ -49,11 +49,9 @@ class GeometricMedianOfMeans(FedAvg):
     Parameters
     ----------
     num_byzantine, num_batches, reply, server_learning_rate, trim_norm, gamma
-        As in the Message API's strategy.
-    group_by_key, bucketing_seed
         As there.
-    checkpoints, audit
-        The same; the rounds before a restart are played over from the file by Flower's `Server`.
+    group_by_key, bucketing_seed, checkpoints, audit
+        As there; it is Flower's `Server` that plays over the rounds before a restart.
     **options
         The options of Flower's ``FedAvg``. Without `initial_parameters` they are taken from a
         client drawn at random, which may be Byzantine: give them. The minimum numbers of fit,
@@ -61,11 +59,8 @@ class GeometricMedianOfMeans(FedAvg):
         `accept_failures=False` gives every client the power to veto a round. `inplace` changes
         nothing.
 
-    Raises
-    ------
-    ValueError
-        Where an option is out of range, or `initial_parameters` holds an array that is not real,
-        integer or bool, or not finite.
+    Raises ValueError where an option is out of range, or `initial_parameters` holds an array that
+    is not real, integer or bool, or not finite.
     """
 
     def __init__(
@@ -120,11 +115,9 @@ class GeometricMedianOfMeans(FedAvg):
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
         """Initialize global model parameters: those of the newest checkpoint, where there is one.
 
-        Raises
-        ------
-        ValueError
-            Where the folder `checkpoints` holds another model, or damaged files only, or where
-            another server uses it. This strategy uses it until it is initialised again or deleted.
+        Raises ValueError where the folder `checkpoints` holds another model, or damaged files only,
+        or where another server uses it. This strategy uses it until it is initialised again or
+        deleted.
         """
         self.summary()
         given = self.initial_parameters
@@ -210,20 +203,19 @@ class GeometricMedianOfMeans(FedAvg):
         if server_round <= self._history.finished:
             loss, metrics = self._history.evaluate.get(server_round, (None, {}))
             return loss, metrics
-        evaluation: tuple[float | None, dict[str, Scalar]] = None, {}
-        valid = []
-        if self.accept_failures or not failures:
-            replies = [evaluated(client.cid, result) for client, result in results]
-            valid = self._server.evaluations(replies, self._evaluating)
+        replies = [evaluated(client.cid, result) for client, result in results]
+        if failures and not self.accept_failures:
+            replies = []
+        custom = _of_replies(self.evaluate_metrics_aggregation_fn)
+        valid, metrics = self._server.evaluate(replies, self._evaluating, custom)
+        loss = None
         if valid:
             losses = [float(reply.payload.loss) for reply in valid]
             loss = float(median_of_means(losses, self.settings.batches_for(len(losses))))
-            custom = _of_replies(self.evaluate_metrics_aggregation_fn)
-            evaluation = loss, self._server.metrics(valid, custom)[0]
-        self._history.evaluate[server_round] = evaluation
+        self._history.evaluate[server_round] = loss, metrics
         if self._evaluated is not None:
             self._finish(server_round, self._evaluated)
-        return evaluation
+        return loss, metrics
 
     @property
     def _history(self) -> History:

@@ -30,17 +30,17 @@ class GeometricMedianOfMeans(FedAvg):
     """Byzantine gradient descent: FedAvg's place, but up to q clients may send anything.
 
     The clients asked in a round are ordered by identity and split into k batches; the replies of a
-    batch are averaged; batch means can be trimmed by norm; the step is the (1+γ)-approximate
-    geometric median of the batch means (Chen, Su, Xu 2017, Algorithm 2 and Remark 2).
+    batch are averaged; the step is the (1+γ)-approximate geometric median of the batch means (Chen,
+    Su, Xu 2017, Algorithm 2 and Remark 2).
 
     Parameters
     ----------
     num_byzantine : int, optional
-        q, the most Byzantine clients in any one round. Give at least one of `num_byzantine` and
-        `num_batches`. By default as many as k batches outvote, (k − 1) // 2.
+        q, the most Byzantine clients in any one round; by default as many as k batches outvote,
+        (k − 1) // 2. Give at least one of `num_byzantine` and `num_batches`.
     num_batches : int, optional
-        k, more than 2q: 1 is the mean, m the geometric median of the replies. By default it follows
-        from q and from the number m of clients asked: the smallest k ≥ 4q, at most m.
+        k, more than 2q: 1 is the mean, the number m of clients asked the geometric median of the
+        replies. By default the smallest k ≥ 4q, at most m.
     reply : {"weights", "gradients"}, default "weights"
         What clients return: trained weights, or gradients at the parameters that they were sent.
     server_learning_rate : float, default 1.0
@@ -55,37 +55,30 @@ class GeometricMedianOfMeans(FedAvg):
         Simulation only: the metric under which clients report the id to be ordered by (such as
         "partition-id"), since Flower draws node ids anew in each run. A client can lie about it.
     bucketing_seed : int, optional
-        Draws the members of the k batches afresh in each round, from the seed and the round's
-        number alone, for clients whose data differ (Karimireddy, He, Jaggi 2022). By default
-        batches are fixed, as in the paper. Clients should not know it (``secrets.randbits(64)``
-        draws one; give the same again to go on from a checkpoint): who knows the permutation
-        beforehand can choose, among colluders, who lies in which batch. Lemma 1 holds all the same:
-        q clients spoil at most q batches in any order.
+        Draws the batches afresh in each round, from the seed and the round's number alone, for
+        clients whose data differ (Karimireddy, He, Jaggi 2022); by default they are fixed. Keep it
+        secret (``secrets.randbits(64)`` draws one; give the same to go on from a checkpoint): who
+        knows it can choose which colluders share a batch. Lemma 1 holds all the same.
     streaming : bool, default False
-        Whether `start` adds up replies as they arrive and lets them go, so that the server holds k
-        vectors however many clients there are. The result then depends on the order of arrival in
-        its last digits; integer and bool arrays are the lower median over one reply a batch;
-        metrics aggregation functions see no arrays; `group_by_key` cannot be used.
+        Whether replies are added up as they arrive and let go, so that k vectors are held however
+        many clients there are. The order of arrival then shows in the last digits; integer and bool
+        arrays are the lower median over one reply a batch; metrics aggregation functions see no
+        arrays; `group_by_key` cannot be used.
     checkpoints : path, optional
-        A folder in which `start` writes a checkpoint after each round. Where it holds one, `start`
-        goes on after that round: with its model and its history, in which the rounds that are done
-        are played over from the file, without clients.
+        A folder for a checkpoint after each round, from which `start` goes on: the rounds that are
+        done are played over from the file, without clients.
     audit : path, optional
         A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
-        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. By default
-        each metric is aggregated by itself, over the clients that report it as finite numbers,
-        where these outvote q: the median of batch means. Metrics aggregation functions see only
-        clients that report the same metrics, of which as many are chosen as those clients still
-        outvote q. (More than 2q clients outvote q; with `num_batches` alone, more than half of
-        those that answered.) `weighted_by_key` names a claim of the client's: it has to be a
-        positive finite number, and weighs nothing.
+        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. By default a
+        metric is the median of batch means over the clients that report it as finite numbers, where
+        these outvote q (are more than 2q; with `num_batches` alone, more than half of those that
+        answered). Metrics aggregation functions see as many metrics as can be chosen so that the
+        clients that report all of them still outvote q, and these clients only. `weighted_by_key`
+        names a claim of the client's: it has to be a positive finite number, and weighs nothing.
 
-    Raises
-    ------
-    ValueError
-        Where an option is out of range.
+    Raises ValueError where an option is out of range.
 
     Notes
     -----
@@ -94,16 +87,15 @@ class GeometricMedianOfMeans(FedAvg):
     from a client that was not asked or answered twice. Integer and bool arrays are the lower median
     of the replies, entry by entry.
 
-    Each round's training metrics hold, beside the clients' own: "byz-clients" (m),
-    "byz-batches" (with at least one reply), "byz-missing" (silent clients), "byz-rejected"
-    (malformed and error replies), "byz-metrics-rejected" (accepted replies of which no metric is
-    aggregated, or that a metrics aggregation function is not given), "byz-trimmed" (batches),
-    "byz-bound" (by how many times the honest batches' largest distance from any point the aggregate
-    can lie off it, see `flwr_byz.theory.sharp_c_alpha`: for q among the batches kept, less what has
-    shown itself; without q, for the most that those outvote), "byz-gap" (certified, before the
-    model is rounded to its dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or
-    of the update). Clients' metrics of such names are ignored, and where the model is kept, so are
-    all metrics of clients.
+    Each round's training metrics hold, beside the clients' own (none where the model is kept; names
+    that begin with "byz-" are ignored): "byz-clients" (m), "byz-batches" (with at least one reply),
+    "byz-missing" (silent clients), "byz-rejected" (malformed and error replies),
+    "byz-metrics-rejected" (accepted replies of which no metric is aggregated, or that a metrics
+    aggregation function is not given), "byz-trimmed" (batches), "byz-bound" (by how many times the
+    honest batches' largest distance from any point the aggregate can lie off it, see
+    `flwr_byz.theory.sharp_c_alpha`: for q among the batches kept, less what has shown itself;
+    without q, for the most that those outvote), "byz-gap" (certified, before the model is rounded
+    to its dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
     """
 
     def __init__(
@@ -161,17 +153,12 @@ class GeometricMedianOfMeans(FedAvg):
 
         A round is over when all nodes asked have replied, or after `timeout` seconds; who has not
         replied by then is silent. No node can end the run, hold a round up for longer, or have the
-        server read more than the model takes in float64 (see `ArrivingGrid`).
+        server read more than the model takes in float64 (see `ArrivingGrid`). A round for which too
+        few nodes are connected by then keeps the model; only the first one waits without end, as
+        Flower does.
 
-        Where too few nodes are connected for a round, it waits for them no longer than that, keeps
-        the model, and the next round begins; only the first round waits without end, as Flower
-        does.
-
-        Raises
-        ------
-        ValueError
-            Where the folder `checkpoints` holds another model, a later round than `num_rounds`, or
-            damaged files only, or where another server uses it.
+        Raises ValueError where the folder `checkpoints` holds another model, a later round than
+        `num_rounds`, or damaged files only, or where another server uses it.
         """
         self._timeout, self._has_begun = timeout, False
         with closing(self._server.resume(numpy_arrays(initial_arrays))) as history:
@@ -194,14 +181,9 @@ class GeometricMedianOfMeans(FedAvg):
                 return metrics
 
             initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
+            own = evaluate if evaluate_fn or history.folder else None
             return super().start(
-                grid=ArrivingGrid(grid),
-                initial_arrays=initial,
-                num_rounds=num_rounds,
-                timeout=timeout,
-                train_config=train_config,
-                evaluate_config=evaluate_config,
-                evaluate_fn=evaluate if evaluate_fn or history.folder else None,
+                ArrivingGrid(grid), initial, num_rounds, timeout, train_config, evaluate_config, own
             )
 
     def configure_train(
@@ -209,10 +191,8 @@ class GeometricMedianOfMeans(FedAvg):
     ) -> Iterable[Message]:
         """Configure the next round of training, and remember what is sent to whom.
 
-        Raises
-        ------
-        ValueError
-            Where the model holds an array that is not real, integer or bool, or not finite.
+        Raises ValueError where the model holds an array that is not real, integer or bool, or not
+        finite.
         """
         if server_round <= self._history.finished:
             return []
@@ -242,8 +222,8 @@ class GeometricMedianOfMeans(FedAvg):
         if (layout := self._server.layout) is None:
             raise RuntimeError("call configure_train before aggregate_train")
         keys = self.weighted_by_key, self.arrayrecord_key
-        streaming = self.settings.streaming
-        received = opened(replies, self._sent_messages, *keys, layout, lets_go=streaming)
+        lets_go = self.settings.streaming
+        received = opened(replies, self._sent_messages, *keys, layout, lets_go=lets_go)
         custom = self._of_replies(self.train_metrics_aggr_fn)
         ignored = {self.weighted_by_key}
         model, metrics = self._server.aggregate(server_round, received, custom, ignored)
@@ -274,11 +254,10 @@ class GeometricMedianOfMeans(FedAvg):
         sent = self._sent_evaluations
         asked = None if sent is None else {m.metadata.dst_node_id for m in sent}
         received = opened(replies, sent or [], self.weighted_by_key)
-        valid = self._server.evaluations(received, asked)
+        custom = self._of_replies(self.evaluate_metrics_aggr_fn)
+        valid, metrics = self._server.evaluate(received, asked, custom, {self.weighted_by_key})
         if not valid:
             return None
-        custom = self._of_replies(self.evaluate_metrics_aggr_fn)
-        metrics, _ = self._server.metrics(valid, custom, {self.weighted_by_key})
         self._history.evaluate[server_round] = metrics
         return MetricRecord(metrics)
 
@@ -287,11 +266,7 @@ class GeometricMedianOfMeans(FedAvg):
         return self._server.history
 
     def _nodes(self, grid: Grid, num_needed: int) -> Grid | None:
-        """Wait for nodes: without end in the first round, later for `timeout` seconds.
-
-        Returns as much of a grid as nodes are sampled from: nobody comes or goes meanwhile. None
-        where too few come.
-        """
+        """Wait for nodes: without end in the first round, later for `timeout` seconds."""
         since, limit = time.monotonic(), self._timeout if self._has_begun else math.inf
         while len(node_ids := list(grid.get_node_ids())) < num_needed:
             waited = time.monotonic() - since
@@ -301,6 +276,7 @@ class GeometricMedianOfMeans(FedAvg):
                 return None
             time.sleep(_POLL_INTERVAL)
         self._has_begun = True
+        # As much of a grid as nodes are sampled from: nobody comes or goes meanwhile.
         return cast(Grid, SimpleNamespace(get_node_ids=lambda: node_ids))
 
     def _of_replies(
