@@ -30,8 +30,8 @@ class GeometricMedianOfMeans(FedAvg):
     """Byzantine gradient descent: FedAvg's place, but up to q clients may send anything.
 
     The clients asked in a round are ordered by identity and split into k batches; the replies of a
-    batch are averaged; the step is the (1+γ)-approximate geometric median of the batch means (Chen,
-    Su, Xu 2017, Algorithm 2 and Remark 2).
+    batch are averaged; batch means can be trimmed by norm; the step is the (1+γ)-approximate
+    geometric median of the batch means (Chen, Su, Xu 2017, Algorithm 2 and Remark 2).
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ class GeometricMedianOfMeans(FedAvg):
         Draws the batches afresh in each round, from the seed and the round's number alone, for
         clients whose data differ (Karimireddy, He, Jaggi 2022); by default they are fixed. Keep it
         secret (``secrets.randbits(64)`` draws one; give the same to go on from a checkpoint): who
-        knows it can choose which colluders share a batch. Lemma 1 holds all the same.
+        knows it can choose which colluders share a batch. Lemma 1 holds all the same: q clients are
+        in at most q batches.
     streaming : bool, default False
         Whether replies are added up as they arrive and let go, so that k vectors are held however
         many clients there are. The order of arrival then shows in the last digits; integer and bool
