@@ -1,7 +1,7 @@
 """Replies to rows: held until all are in, or added up as they arrive. Both fill the same rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,28 +19,14 @@ Grouping = Mapping[ClientId, int]
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """The accepted replies of a round, and the rows that they make.
+    """The accepted replies of a round, and the rows that they make."""
 
-    Attributes
-    ----------
-    replies : list of Reply
-        In client order; of those that were added up on arrival without their models.
-    rows, measured : Rows and Gram, or None
-        None where there is no reply.
-    members : list of lists of clients
-        Of each row.
-    vectors : list of Vector
-        Of the members, row by row, where they are still held; else empty.
-    counters : list
-        Integer and bool arrays to take the median of.
-    """
-
-    replies: Sequence[Reply]
-    rows: Rows | None = None
+    replies: Sequence[Reply]  # in client order; without models where they were added up on arrival
+    rows: Rows | None = None  # None where there is no reply
     measured: Gram | None = None
-    members: Sequence[Sequence[ClientId]] = ()
-    vectors: Sequence[Vector] = ()
-    counters: Sequence[Sequence[NDArray[Any]]] = ()
+    members: Sequence[Sequence[ClientId]] = ()  # of each row
+    vectors: Sequence[Vector] = ()  # of the members, row by row, where they are still held
+    counters: Sequence[Sequence[NDArray[Any]]] = ()  # integer and bool arrays, reply by reply
 
 
 def hold(
@@ -50,36 +36,38 @@ def hold(
     memory: NDArray[np.floating] | None,
     rejections: Rejections,
 ) -> Collected:
-    """Form the rows of replies that are all in; those that are not finite are rejected.
+    """Form the rows of replies that are all in, one of each client; reject what is not finite.
 
-    Whether a reply is finite is seen of its row, so that only members of a row that is not are
-    looked at.
-
-    Parameters
-    ----------
-    replies : sequence of Reply
-        One of each client, with a model.
-    grouping : Grouping
-    centre : Vector, optional
-        What rows are offsets from.
-    memory : ndarray (k, d), optional
-        Where to store rows of more than one member.
-    rejections : Rejections
+    Whether a reply is finite is seen of its row: only members of a row that is not are looked at.
+    A row of finite replies is not finite where their sum leaves the range of its dtype. Rows
+    are offsets from `centre`; those of more than one member are stored in `memory` (k, d).
     """
-    collected = _form(replies, grouping, centre, memory)
-    if collected.measured is None or collected.measured.finite.all():
-        return collected
-    broken = np.flatnonzero(~collected.measured.finite)
-    suspects = frozenset(client for row in broken for client in collected.members[int(row)])
+    of_client = {reply.client: reply for reply in replies}
+    members = _members(grouping, of_client)
+    if not members:
+        return Collected([])
+    models = [[model_of(of_client[client]) for client in batch] for batch in members]
+    vectors = [[model.floats() for model in batch] for batch in models]
+    dtype = models[0][0].layout.precision
+    own = None if memory is None else memory[: len(members)]
+    rows, measured = form_and_measure(vectors, dtype, centre, own)
+    broken = np.flatnonzero(~measured.finite)
+    suspects = {client for row in broken for client in members[row]}
     finite = [r for r in replies if r.client not in suspects or is_finite(r, rejections)]
-    if len(finite) == len(replies):  # their sum leaves the range of float32
-        return collected
-    return _form(finite, grouping, centre, memory)
+    if len(finite) < len(replies):
+        return hold(finite, grouping, centre, memory, rejections)
+    return Collected(
+        [of_client[client] for client in grouping if client in of_client],
+        rows,
+        measured,
+        members,
+        [vector for batch in vectors for vector in batch],
+        [model.counters() for batch in models for model in batch],
+    )
 
 
 def stream(
     replies: Iterable[Reply],
-    asked: frozenset[ClientId],
     grouping: Grouping,
     centre: Vector | None,
     layout: Layout,
@@ -92,7 +80,7 @@ def stream(
     """
     place = {client: number for number, client in enumerate(grouping)}
     sums = BatchSums(memory, [spec.size for spec in layout.floats], centre)
-    kept: list[Reply] = []
+    kept: dict[ClientId, Reply] = {}
     counters: dict[int, tuple[int, list[NDArray[Any]]]] = {}
     answered: set[ClientId] = set()
     for reply in replies:
@@ -100,25 +88,23 @@ def stream(
         if client in answered:
             rejections.add(client, "answered more than once")
             continue
-        answered |= asked & {client}
-        usable = screen([reply], asked, rejections)
+        answered |= grouping.keys() & {client}
+        usable = screen([reply], grouping, rejections)
         if usable and is_finite(reply, rejections):
-            model, batch = model_of(reply), grouping[client]
-            sums.add(batch, model.floats())
-            if batch not in counters or place[client] < counters[batch][0]:
-                counters[batch] = place[client], [values.copy() for values in model.counters()]
-            kept.append(Reply(client, None, reply.metrics, reply.payload))
-            del model
+            batch, number = grouping[client], place[client]
+            sums.add(batch, model_of(reply).floats())
+            if batch not in counters or number < counters[batch][0]:
+                counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
+            kept[client] = replace(reply, model=None)
         del reply, usable  # before the next one is waited for
-    kept.sort(key=lambda reply: place[reply.client])
     if not kept:
         return Collected([])
     rows, filled = sums.rows()
     return Collected(
-        kept,
+        [kept[client] for client in grouping if client in kept],
         rows,
         gram(rows),
-        members=[[r.client for r in kept if grouping[r.client] == batch] for batch in filled],
+        _members(grouping, kept),
         counters=[counters[batch][1] for batch in filled],
     )
 
@@ -139,30 +125,10 @@ def is_finite(reply: Reply, rejections: Rejections) -> bool:
     return True
 
 
-def _form(
-    replies: Sequence[Reply],
-    grouping: Grouping,
-    centre: Vector | None,
-    memory: NDArray[np.floating] | None,
-) -> Collected:
-    of_client = {reply.client: reply for reply in replies}
+def _members(grouping: Grouping, answered: Container[ClientId]) -> list[list[ClientId]]:
+    """Return who answered of every batch of which anybody did, in client order."""
     batches: dict[int, list[ClientId]] = {}
     for client, batch in grouping.items():
-        if client in of_client:
+        if client in answered:
             batches.setdefault(batch, []).append(client)
-    if not batches:
-        return Collected([])
-    members = [batches[batch] for batch in sorted(batches)]
-    models = [[model_of(of_client[client]) for client in batch] for batch in members]
-    vectors = [[model.floats() for model in batch] for batch in models]
-    dtype = models[0][0].layout.precision
-    memory = None if memory is None else memory[: len(members)]
-    rows, measured = form_and_measure(vectors, dtype, centre, memory)
-    return Collected(
-        [of_client[client] for client in grouping if client in of_client],
-        rows,
-        measured,
-        members,
-        [vector for batch in vectors for vector in batch],
-        [model.counters() for batch in models for model in batch],
-    )
+    return [batches[batch] for batch in sorted(batches)]

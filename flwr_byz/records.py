@@ -11,42 +11,35 @@ from .round import Rejections, distances_from
 
 
 def record_of(
+    kept: bool,
     asked: frozenset[ClientId],
     collected: Collected,
     rejections: Rejections,
     result: GeometricMedianOfMeans | None,
     distances: Mapping[ClientId, float],
 ) -> RoundRecord:
-    """Return what every client did, and how the batches fared, in a round that keeps the model."""
-    clients: dict[ClientId, Verdict] = dict.fromkeys(
-        sorted(asked, key=identity_order), Verdict("silent")
-    )
+    """Return what every client did, and how the batches fared."""
+    clients = dict.fromkeys(sorted(asked, key=identity_order), Verdict("silent"))
     clients |= rejections.verdicts
     for number, members in enumerate(collected.members):
         for client in members:
             clients[client] = Verdict("used", number, distance=distances.get(client))
     if result is None:
-        return RoundRecord(True, None, [], clients)
-    columns = (result.batch_weights, result.batch_norms, result.trimmed)
-    batches = [
-        BatchRecord(float(weight), float(norm), bool(trimmed))
-        for weight, norm, trimmed in zip(*columns, strict=True)
-    ]
-    return RoundRecord(True, result.gap, batches, clients)
+        return RoundRecord(kept, None, [], clients)
+    columns = (result.batch_weights.tolist(), result.batch_norms.tolist(), result.trimmed.tolist())
+    batches = [BatchRecord(*column) for column in zip(*columns, strict=True)]
+    return RoundRecord(kept, result.gap, batches, clients)
 
 
 def distances_of(
-    collected: Collected, centre: Vector | None, result: GeometricMedianOfMeans | None
+    collected: Collected, centre: Vector | None, result: GeometricMedianOfMeans
 ) -> dict[ClientId, float]:
     """Return the distance of each reply from the aggregate; of its row, where it is not held."""
-    if result is None:
-        return {}
-    if collected.vectors:
-        clients = [client for members in collected.members for client in members]
-        measured = distances_from(collected.vectors, centre, result.point)
-        return dict(zip(clients, measured, strict=True))
-    if not isinstance(collected.rows, StoredRows):
-        return {}
-    rows = [[row] for row in collected.rows.matrix]
-    of_row = zip(collected.members, distances_from(rows, None, result.point), strict=True)
-    return {client: distance for members, distance in of_row for client in members}
+    vectors, groups = collected.vectors, collected.members
+    if vectors:
+        groups = [[client] for members in collected.members for client in members]
+    else:
+        assert isinstance(collected.rows, StoredRows)
+        vectors, centre = [[row] for row in collected.rows.matrix], None
+    measured = zip(groups, distances_from(vectors, centre, result.point), strict=True)
+    return {client: distance for clients, distance in measured for client in clients}

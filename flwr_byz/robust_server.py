@@ -4,9 +4,10 @@
 Replies that are held and replies that are added up on arrival fill the same rows.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from logging import ERROR, INFO, WARNING
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +24,41 @@ from .collect import Collected, Grouping, hold, model_of, stream
 from .history import History
 from .identity import ClientId, identity_order
 from .logs import escaped
-from .metrics import Metrics, common_metrics, robust_metrics
+from .metrics import common_metrics, robust_metrics
 from .payload import Layout, MalformedReply, Model, read_number
 from .records import distances_of, record_of
 from .round import UNKNOWN, Rejections, Reply, median_counters, numbered, screen, step
 from .settings import Settings
 
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """The result of a round.
-
-    Attributes
-    ----------
-    model : Model or None
-        The new model; None where the old one is kept.
-    report : dict
-        Numbers for the strategy's metrics, by name (see `GeometricMedianOfMeans`).
-    replies : list of Reply
-        The accepted replies, in client order; of those that were added up on arrival without model.
-    """
-
-    model: Model | None
-    report: dict[str, int | float]
-    replies: Sequence[Reply]
+# Aggregates what was chosen of the metrics of each reply.
+MetricsFunction = Callable[[Sequence[tuple[Reply, Any]]], Mapping[str, Any]]
 
 
-@dataclass
 class RobustServer:
     """Knows what it sent to whom, and turns replies into a step.
 
     Parameters
     ----------
     settings : Settings
-    audit : AuditTrail, optional
-    checkpoints : Path, optional
-        Folder of the history's checkpoints.
+    audit, checkpoints : path, optional
+        File of the audit trail; folder of the history's checkpoints.
     """
 
-    settings: Settings
-    audit: AuditTrail | None = None
-    checkpoints: Path | None = None
-    history: History = field(default_factory=History, init=False)
-    _sent: Model | None = field(default=None, init=False)
-    _asked: frozenset[ClientId] | None = field(default=None, init=False)
-    _groups: dict[ClientId, float] = field(default_factory=dict, init=False)
-    _announced: tuple[int, int] | None = field(default=None, init=False)
-    _memory: NDArray[np.floating] | None = field(default=None, init=False)
+    def __init__(
+        self,
+        settings: Settings,
+        audit: str | os.PathLike[str] | None = None,
+        checkpoints: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.audit = None if audit is None else AuditTrail(Path(audit))
+        self.history = History()
+        self._checkpoints = None if checkpoints is None else Path(checkpoints)
+        self._sent: Model | None = None
+        self._asked: frozenset[ClientId] | None = None
+        self._groups: dict[ClientId, float] = {}
+        self._announced: tuple[int, int] | None = None
+        self._memory: NDArray[np.floating] | None = None
 
     @property
     def layout(self) -> Layout | None:
@@ -79,23 +68,27 @@ class RobustServer:
     def resume(self, initial: Mapping[str, NDArray[Any]] | None) -> History:
         """Begin a training, or go on with the one in the folder of checkpoints.
 
-        Raises
-        ------
-        ValueError, OSError
-            As `History.resume` does.
+        Raises ValueError or OSError, as `History.resume` does.
         """
         self.history.close()
-        self.history = History.resume(self.checkpoints, initial)
+        self.history = History.resume(self._checkpoints, initial)
         if self.audit is not None:
             self.audit.begin(self.history.finished)
         return self.history
 
-    def begin(self, model: Model | None, clients: Sequence[ClientId] | None = None) -> None:
-        """Remember the model sent (None where it is not readable) and the clients asked."""
-        self._sent = model
-        self._asked = None if clients is None else frozenset(clients)
+    def begin(self, model: Model | None, clients: Iterable[ClientId] | None = None) -> None:
+        """Remember the model sent and the clients asked: None where that is not known."""
+        self._sent, self._asked = model, None if clients is None else frozenset(clients)
 
-    def aggregate(self, server_round: int, replies: Iterable[Reply]) -> Outcome:
+    def aggregate(
+        self,
+        server_round: int,
+        replies: Iterable[Reply],
+        custom: MetricsFunction | None = None,
+        ignored: Collection[str] = (),
+        *,
+        accept_failures: bool = True,
+    ) -> tuple[Model | None, dict[str, Any]]:
         """Make a step of the replies to the last `begin`, if one is justified.
 
         Parameters
@@ -105,15 +98,22 @@ class RobustServer:
         replies : iterable of Reply
             In any order. Where `settings.streaming`, they are added up as they arrive, in the
             rows' precision, so that the result depends on the order in its last digits.
+        custom : function, optional
+            Aggregates the clients' metrics in place of the median of batch means.
+        ignored : collection of str
+            Names that are no metrics, where there is no such function.
+        accept_failures : bool, default True
+            Whether a step can be made although a reply is rejected.
+
+        Returns the new model, None where the old one is kept, and the metrics of the round (see
+        `GeometricMedianOfMeans`).
         """
         rejections = Rejections()
         asked, collected = self._collect(server_round, replies, rejections)
+        verdicts, q = rejections.verdicts, self.settings.num_byzantine
         accepted = {reply.client for reply in collected.replies}
-        num_silent = max(
-            len(asked - accepted - rejections.verdicts.keys()) - rejections.num_unknown, 0
-        )
-        shown = asked & rejections.malformed - accepted
-        num_hidden = max((self.settings.num_byzantine or 0) - len(shown), 0)
+        num_silent = max(len(asked - accepted - verdicts.keys()) - rejections.num_unknown, 0)
+        num_hidden = max((q or 0) - len(asked & rejections.malformed - accepted), 0)
 
         result, num_trimmed = self._median(collected, num_hidden)
         report: dict[str, int | float] = {
@@ -123,104 +123,102 @@ class RobustServer:
             "byz-batches": len(collected.members),
             "byz-trimmed": num_trimmed,
         }
+        model = None
+        distances: dict[ClientId, float] = {}
         if result is not None:
             report |= self._report(len(asked), result, num_hidden)
-        q = self.settings.num_byzantine
-        if q is not None and len(rejections) + num_silent > q:
-            log(
-                WARNING,
-                "%d clients sent no usable reply, more than num_byzantine=%d: the round has no "
-                "guarantee",
-                len(rejections) + num_silent,
-                q,
-            )
-        record = None
+            if self.audit is not None:  # the step takes over the memory of the point
+                distances = distances_of(collected, self._centre(), result)
+            model = self._step(collected, result)
+        if q is not None and (num_unusable := len(rejections) + num_silent) > q:
+            text = "%d clients sent no usable reply, above num_byzantine=%d: there is no guarantee"
+            log(WARNING, text, num_unusable, q)
+        if rejections and not accept_failures:
+            model = None
         if self.audit is not None:
-            distances = distances_of(collected, self._centre(), result)
-            record = record_of(asked, collected, rejections, result, distances)
-        model = None if result is None else self._step(collected, result)
-        if self.audit is not None and record is not None:
-            self.audit.write(server_round, replace(record, kept=model is None))
-        return Outcome(model, report, collected.replies)
+            record = record_of(model is None, asked, collected, rejections, result, distances)
+            self.audit.write(server_round, record)
+        metrics, num_rejected = self._metrics(collected.replies if model else [], custom, ignored)
+        metrics |= report | {"byz-metrics-rejected": num_rejected}
+        self.history.train[server_round] = metrics
+        return model, metrics
 
-    def evaluations(
-        self, replies: Sequence[Reply], asked: frozenset[ClientId] | None
-    ) -> list[Reply]:
-        """Return the usable evaluation replies in client order; none where q outvote them."""
-        usable = screen(replies, asked, Rejections())
-        usable.sort(key=lambda reply: self.order(reply.client))
-        return usable if self.settings.outvotes(len(usable)) else []
-
-    def metrics(
+    def evaluate(
         self,
-        replies: Sequence[Reply],
-        custom: Callable[[Sequence[Metrics | None]], Mapping[str, Any]] | None,
-        ignored: Collection[str | None] = (),
-    ) -> tuple[dict[str, Any], int]:
-        """Aggregate what clients claim; also count the replies that are left out.
+        replies: Iterable[Reply],
+        asked: Collection[ClientId] | None,
+        custom: MetricsFunction | None,
+        ignored: Collection[str] = (),
+    ) -> tuple[list[Reply], dict[str, Any]]:
+        """Return the usable evaluation replies in client order, and the aggregate of their metrics.
 
-        `custom` aggregates the metrics chosen for each reply, None for one that is left out;
-        `ignored` are names that are no metrics.
+        There are none where q outvote them. `custom` and `ignored` are as in `aggregate`.
         """
+        usable = screen([r for r in replies if not r.is_error], asked, Rejections())
+        usable.sort(key=lambda reply: self._order(reply.client))
+        if 0 < len(usable) < self.settings.least_to_outvote(len(usable)):
+            text = "%d clients evaluated, which cannot outvote %d: no metric of theirs is reported"
+            log(WARNING, text, len(usable), self.settings.num_byzantine)
+            usable = []
+        return usable, self._metrics(usable, custom, ignored)[0]
+
+    def _metrics(
+        self, replies: Sequence[Reply], custom: MetricsFunction | None, ignored: Collection[str]
+    ) -> tuple[dict[str, Any], int]:
+        """Aggregate what clients claim; also count the replies that are left out."""
         if not replies:
             return {}, 0
         claims = [reply.metrics for reply in replies]
         least = self.settings.least_to_outvote(len(claims))
         if custom is None:
-            ignored = {*ignored, self.settings.group_by_key}
-            return robust_metrics(claims, least, self.settings.batches_for, ignored)
-        chosen = common_metrics(claims, least)
+            not_metrics = {*ignored, self.settings.group_by_key}
+            return robust_metrics(claims, least, self.settings.batches_for, not_metrics)
+        pairs = zip(replies, common_metrics(claims, least), strict=True)
+        chosen = [(reply, metrics) for reply, metrics in pairs if metrics is not None]
+        num_rejected = len(replies) - len(chosen)
         try:
-            return dict(custom(chosen)), chosen.count(None)
+            return dict(custom(chosen)), num_rejected
         except Exception as error:  # a caller's function, fed with clients' claims
             text = escaped(repr(error))
             log(ERROR, "the metrics of this round could not be aggregated: %s", text)
-            return {}, chosen.count(None)
+            return {}, num_rejected
 
     def _collect(
         self, server_round: int, replies: Iterable[Reply], rejections: Rejections
     ) -> tuple[frozenset[ClientId], Collected]:
         """Return the clients that were asked, and the rows of their replies."""
+        asked, centre = self._asked, self._centre()
         if self.settings.streaming:
-            if self._sent is None or self._asked is None:
-                raise RuntimeError("call configure_train before aggregating replies as they arrive")
-            layout, grouping = self._sent.layout, self._grouping(server_round, self._asked)
+            assert self._sent is not None
+            assert asked is not None
+            layout, grouping = self._sent.layout, self._grouping(server_round, asked)
             memory = self._memory_for(grouping, layout)
-            centre = self._centre()
-            collected = stream(replies, self._asked, grouping, centre, layout, memory, rejections)
-            return self._asked, collected
-        replies = numbered(replies) if self._asked is None else list(replies)
-        asked = self._asked
+            return asked, stream(replies, grouping, centre, layout, memory, rejections)
+        replies = list(numbered(replies) if asked is None else replies)
+        usable = screen(replies, asked, rejections)
         if asked is None:
             asked = frozenset(reply.client for reply in replies) - {UNKNOWN}
-        usable = screen(replies, self._asked, rejections)
-        for reply in usable:
-            self._note_group(reply)
+        if self.settings.group_by_key is not None:
+            self._note_groups(usable, self.settings.group_by_key)
         grouping = self._grouping(server_round, asked)
         held = None
         if usable and len(set(grouping.values())) < len(grouping):
             held = self._memory_for(grouping, model_of(usable[0]).layout)
-        return asked, hold(usable, grouping, self._centre(), held, rejections)
+        return asked, hold(usable, grouping, centre, held, rejections)
 
     def _median(
         self, collected: Collected, num_hidden: int
     ) -> tuple[GeometricMedianOfMeans | None, int]:
-        """Aggregate the rows, unless half of them or more could be Byzantine.
-
-        Also return how many of them were left out.
-        """
-        if collected.rows is None or collected.measured is None:
+        """Aggregate the rows unless half could be Byzantine; also say how many are left out."""
+        rows, measured = collected.rows, collected.measured
+        if rows is None or measured is None:
             log(WARNING, "no reply is usable: the model is kept")
             return None, 0
-        num_rows, num_finite = len(collected.rows), int(collected.measured.finite.sum())
-        if num_finite < num_rows:
-            log(
-                WARNING,
-                "%d of %d batch means are not finite: they are left out, as Byzantine",
-                num_rows - num_finite,
-                num_rows,
-            )
-        if num_finite <= 2 * max(num_hidden - (num_rows - num_finite), 0):
+        num_rows, num_broken = len(rows), int((~measured.finite).sum())
+        if num_broken:
+            text = "%d of %d batch means are not finite: they are left out, as Byzantine"
+            log(WARNING, text, num_broken, num_rows)
+        if num_rows - num_broken <= 2 * max(num_hidden - num_broken, 0):
             log(
                 ERROR,
                 "%d batches answered and %d Byzantine clients may be among them: no median holds "
@@ -228,15 +226,13 @@ class RobustServer:
                 num_rows,
                 num_hidden,
             )
-            return None, num_rows - num_finite
+            return None, num_broken
         self._check_centre_known()
+        settings = self.settings
+        q = None if settings.num_byzantine is None else num_hidden
         try:
             result = median_of_means(
-                collected.rows,
-                collected.measured,
-                trim_norm=self.settings.trim_norm,
-                gamma=self.settings.gamma,
-                num_byzantine=None if self.settings.num_byzantine is None else num_hidden,
+                rows, measured, trim_norm=settings.trim_norm, gamma=settings.gamma, num_byzantine=q
             )
         except NoRowsLeft as error:
             log(WARNING, "%s: the model is kept", error)
@@ -248,14 +244,14 @@ class RobustServer:
 
     def _step(self, collected: Collected, result: GeometricMedianOfMeans) -> Model | None:
         """Return the model after the step; None where a coordinate leaves its range."""
+        sent = self._sent
         layout = self.layout or model_of(collected.replies[0]).layout
-        base = None if self._sent is None else self._sent.floats()
+        base = None if sent is None else sent.floats()
         floats = step(layout, base, result.point, self.settings.step_size)
         if floats is None:
             return None
-        if self.settings.reply == "gradients":
-            assert self._sent is not None
-            return layout.model(floats, self._sent.counters())
+        if sent is not None and self.settings.reply == "gradients":
+            return layout.model(floats, sent.counters())
         return layout.model(floats, median_counters(collected.counters))
 
     def _report(
@@ -275,12 +271,8 @@ class RobustServer:
                 len(result.too_long),
             )
         if result.gap > self.settings.gamma:
-            log(
-                WARNING,
-                "the geometric median is certified to a gap of %.2g only, not gamma=%.2g",
-                result.gap,
-                self.settings.gamma,
-            )
+            text = "the geometric median is certified to a gap of %.2g only, not gamma=%.2g"
+            log(WARNING, text, result.gap, self.settings.gamma)
         return {
             "byz-bound": self.settings.bound(result.num_kept, num_hidden),
             "byz-gap": result.gap,
@@ -288,29 +280,25 @@ class RobustServer:
             "byz-aggregate-norm": result.norm,
         }
 
-    def order(self, client: ClientId) -> tuple[float, tuple[int, int, str]]:
+    def _order(self, client: ClientId) -> tuple[float, tuple[int, int, str]]:
         """Return a key to sort clients by."""
-        return self._groups.get(client, float("inf")), identity_order(client)
+        return self._groups.get(client, inf), identity_order(client)
 
     def _grouping(self, server_round: int, asked: frozenset[ClientId]) -> Grouping:
         """Return the batch of each client, in client order: fixed, or drawn for the round."""
-        clients = sorted(asked, key=self.order)
-        if not clients:
+        if not asked:
             return {}
-        seed = self.settings.bucketing_seed
+        clients, seed = sorted(asked, key=self._order), self.settings.bucketing_seed
         drawn = clients if seed is None else permute_clients(clients, seed, server_round)
-        batches: Sequence[Sequence[ClientId]] = split_into_batches(
-            drawn, self.settings.batches_for(len(clients))
-        )
+        batches = split_into_batches(drawn, self.settings.batches_for(len(drawn)))
         batch_of = {client: number for number, batch in enumerate(batches) for client in batch}
         return {client: batch_of[client] for client in clients}
 
-    def _note_group(self, reply: Reply) -> None:
-        if self.settings.group_by_key is not None:
+    def _note_groups(self, replies: Iterable[Reply], key: str) -> None:
+        for reply in replies:
             try:
-                claim = reply.metrics[self.settings.group_by_key]
-                self._groups[reply.client] = read_number(claim, "the id")
-            except (KeyError, MalformedReply):
+                self._groups[reply.client] = read_number(reply.metrics.get(key), "the id")
+            except MalformedReply:
                 self._groups.pop(reply.client, None)
 
     def _centre(self) -> Vector | None:
@@ -324,21 +312,17 @@ class RobustServer:
         shape = (len(set(grouping.values())), sum(spec.size for spec in layout.floats))
         held = self._memory
         if held is None or held.shape != shape or held.dtype != layout.precision:
-            self._memory = None
             self._memory = held = np.empty(shape, layout.precision)
         return held
 
     def _check_centre_known(self) -> None:
-        settings = self.settings
-        if self._sent is not None:
-            return
+        settings, needed_by = self.settings, ""
+        if settings.trim_norm is not None:
+            needed_by = "trim_norm needs"
         if settings.reply == "gradients" or settings.server_learning_rate != 1.0:
             needed_by = "gradients and a server_learning_rate other than 1 need"
-        elif settings.trim_norm is not None:
-            needed_by = "trim_norm needs"
-        else:
-            return
-        raise RuntimeError(
-            f"{needed_by} the model that the clients were sent: call configure_train "
-            "(configure_fit) before aggregating, or give initial_parameters"
-        )
+        if needed_by and self._sent is None:
+            raise RuntimeError(
+                f"{needed_by} the model that the clients were sent: call configure_train "
+                "(configure_fit) before aggregating, or give initial_parameters"
+            )

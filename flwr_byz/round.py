@@ -1,7 +1,7 @@
 """What a round is made of, whatever the API: replies, rejections, batches, the step."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from logging import ERROR, WARNING
 from typing import Any
@@ -25,89 +25,56 @@ _STEPPED = 1 << 16  # coordinates that are stepped together
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reply:
-    """What came back from a client.
+    """What came back from a client; its arrays are checked against the model that was sent."""
 
-    Attributes
-    ----------
-    client : int or str
-        `UNKNOWN` where Flower does not say whose error it is.
-    model : Model or None
-        Its arrays, checked against the layout of the model that was sent; None where they cannot be
-        used, are no longer held, or none were asked for.
-    metrics : mapping
-        What the client claims, unchecked.
-    payload : FitRes, RecordDict, ...
-        The reply as it came.
-    reason : str
-        Why it cannot be used; empty where it can.
-    is_error : bool
-        Whether it is an error, which does not show that the client is Byzantine.
-    """
-
-    client: ClientId
-    model: Model | None
-    metrics: Mapping[str, object] = field(default_factory=dict)
-    payload: Any = None
-    reason: str = ""
-    is_error: bool = False
+    client: ClientId  # `UNKNOWN` where Flower does not say whose error it is
+    model: Model | None  # None where it cannot be used, is no longer held, or was not asked for
+    metrics: Mapping[str, object] = field(default_factory=dict)  # claimed, unchecked
+    payload: Any = None  # the reply as it came: FitRes, RecordDict, ...
+    reason: str = ""  # why it cannot be used; empty where it can
+    is_error: bool = False  # an error does not show that the client is Byzantine
 
 
-class Rejections:
-    """Replies that count as no message, and why; the first ones are logged."""
-
-    def __init__(self) -> None:
-        self._verdicts: dict[ClientId, Verdict] = {}
-        self._malformed: set[ClientId] = set()
-        self._num = self._num_unknown = 0
-
-    def __len__(self) -> int:
-        return self._num
+class Rejections(list[tuple[ClientId, Verdict]]):
+    """Replies that count as no message, in order, and why; the first ones are logged."""
 
     def add(self, client: ClientId, reason: str, *, is_error: bool = False) -> None:
         """Note and log a rejection; an error does not show that a client is Byzantine."""
         text = escaped(reason)
-        if self._num < _MAX_LOGGED_REJECTIONS:
+        if len(self) < _MAX_LOGGED_REJECTIONS:
             log(WARNING, "\t> Rejected the reply of client %s: %s", escaped(client), text)
-        elif self._num == _MAX_LOGGED_REJECTIONS:
+        elif len(self) == _MAX_LOGGED_REJECTIONS:
             log(WARNING, "\t> More replies were rejected; only the first ones are listed")
-        self._num += 1
-        if client == UNKNOWN:
-            self._num_unknown += 1
-            return
-        self._verdicts[client] = Verdict("error" if is_error else "rejected", reason=text)
-        if not is_error:
-            self._malformed.add(client)
+        self.append((client, Verdict("error" if is_error else "rejected", reason=text)))
 
     @property
     def num_unknown(self) -> int:
         """Number of errors of which it is not known whose they are."""
-        return self._num_unknown
+        return sum(client == UNKNOWN for client, _ in self)
 
     @property
-    def malformed(self) -> frozenset[ClientId]:
+    def malformed(self) -> set[ClientId]:
         """Clients of whom a reply was malformed."""
-        return frozenset(self._malformed)
+        return {client for client, verdict in self if verdict.reply == "rejected"} - {UNKNOWN}
 
     @property
-    def verdicts(self) -> Mapping[ClientId, Verdict]:
-        """A verdict on each client of whom a reply was rejected."""
-        return self._verdicts
+    def verdicts(self) -> dict[ClientId, Verdict]:
+        """The last verdict on each client of whom a reply was rejected."""
+        return {client: verdict for client, verdict in self if client != UNKNOWN}
 
 
-def numbered(replies: Iterable[Reply]) -> list[Reply]:
+def numbered(replies: Iterable[Reply]) -> Iterator[Reply]:
     """Tell replies of one identity apart by number, for a server that asked nobody by name."""
     times_seen: Counter[ClientId] = Counter()
-    apart = []
     for reply in replies:
         seen = times_seen[reply.client]
         times_seen[reply.client] += 1
         is_again = seen > 0 and reply.client != UNKNOWN
-        apart.append(replace(reply, client=f"{reply.client} #{seen}") if is_again else reply)
-    return apart
+        yield replace(reply, client=f"{reply.client} #{seen}") if is_again else reply
 
 
 def screen(
-    replies: Sequence[Reply], asked: frozenset[ClientId] | None, rejections: Rejections
+    replies: Sequence[Reply], asked: Container[ClientId] | None, rejections: Rejections
 ) -> list[Reply]:
     """Return the usable replies, of each client the only one; note the others.
 
@@ -137,12 +104,11 @@ def step(
     None, and a line in the log, where a coordinate leaves the range of its dtype. `base` is zero
     where it is None. The memory of `point` becomes that of the arrays whose dtype it has.
     """
-    ends = np.cumsum([spec.size for spec in layout.floats], dtype=np.intp)
+    sizes = [spec.size for spec in layout.floats]
+    pieces = np.split(point, np.cumsum(sizes, dtype=np.intp))[:-1]
     stepped = [
-        point[end - spec.size : end]
-        if spec.dtype == point.dtype
-        else np.empty(spec.size, spec.dtype)
-        for spec, end in zip(layout.floats, ends, strict=True)
+        piece if piece.dtype == spec.dtype else np.empty(spec.size, spec.dtype)
+        for piece, spec in zip(pieces, layout.floats, strict=True)
     ]
 
     def write(columns: Columns) -> bool:
@@ -153,19 +119,12 @@ def step(
             columns.write(stepped, values)
             return bool(np.isfinite(columns.of(stepped)).all())
 
-    if not all(list(map_in_threads(write, cut([spec.size for spec in layout.floats], _STEPPED)))):
-        names = [
-            spec.name
-            for spec, values in zip(layout.floats, stepped, strict=True)
-            if not np.isfinite(values).all()
-        ]
-        log(
-            ERROR,
-            "array %s leaves the range of its dtype after the step: the model is kept",
-            escaped(names[0]),
-        )
-        return None
-    return stepped
+    if all(list(map_in_threads(write, cut(sizes, _STEPPED)))):
+        return stepped
+    finite = [np.isfinite(values).all() for values in stepped]
+    name = escaped(layout.floats[finite.index(False)].name)
+    log(ERROR, "array %s leaves the range of its dtype after the step: the model is kept", name)
+    return None
 
 
 def distances_from(

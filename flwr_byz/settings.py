@@ -1,11 +1,8 @@
 """The options that both strategies add to those of FedAvg's."""
 
 from dataclasses import dataclass
-from logging import WARNING
 from math import inf
 from typing import Literal
-
-from flwr.supercore import log
 
 from .aggregation import num_batches
 from .aggregation.batches import check_count, check_honest_majority
@@ -39,7 +36,7 @@ class Settings:
             check_honest_majority(self.num_byzantine, self.num_batches)
         if self.reply not in ("weights", "gradients"):
             raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
-        if not 0 < self.server_learning_rate < float("inf"):
+        if not 0 < self.server_learning_rate < inf:
             raise ValueError(
                 f"server_learning_rate must be positive and finite, got {self.server_learning_rate}"
             )
@@ -55,84 +52,22 @@ class Settings:
     @property
     def min_clients(self) -> int:
         """The fewest clients with which the rule can hold: k where it is given, else 2q + 1."""
-        if self.num_batches is not None:
-            return self.num_batches
-        assert self.num_byzantine is not None
-        return 2 * self.num_byzantine + 1
+        return self.num_batches or 2 * (self.num_byzantine or 0) + 1
 
     def batches_for(self, num_clients: int) -> int:
         """Return the number of batches k for m ≥ 1 clients: m where the rule cannot hold."""
         if num_clients < self.min_clients:
             return num_clients
-        if self.num_batches is not None:
-            return self.num_batches
-        assert self.num_byzantine is not None
-        return num_batches(num_clients, self.num_byzantine)
+        return self.num_batches or num_batches(num_clients, self.num_byzantine or 0)
 
-    def hidden_among(self, num_batches: int, num_hidden: int) -> int:
-        """Return how many of the batches that answered may be Byzantine.
-
-        That is the number of clients that may be hidden among them, or, where q is not given, the
-        most that so many batches outvote.
-        """
-        return (num_batches - 1) // 2 if self.num_byzantine is None else num_hidden
-
-    def least_to_outvote(self, num_replies: int) -> int:
-        """Return how many of so many clients outvote q: 2q + 1, or more than half of them."""
-        return num_replies // 2 + 1 if self.num_byzantine is None else 2 * self.num_byzantine + 1
-
-    def outvotes(self, num_replies: int) -> bool:
-        """Tell whether so many replies can outvote q; say in the log where they cannot."""
-        if self.num_byzantine is not None and 0 < num_replies <= 2 * self.num_byzantine:
-            log(
-                WARNING,
-                "%d clients evaluated, which cannot outvote %d: no metrics of theirs are reported",
-                num_replies,
-                self.num_byzantine,
-            )
-            return False
-        return num_replies > 0
+    def least_to_outvote(self, number: int) -> int:
+        """Return how many of so many clients or batches outvote q: 2q + 1, or more than half."""
+        return number // 2 + 1 if self.num_byzantine is None else 2 * self.num_byzantine + 1
 
     @property
     def step_size(self) -> float:
         """η of the step from the model sent: against a gradient, along an update."""
-        sign = -1.0 if self.reply == "gradients" else 1.0
-        return sign * self.server_learning_rate
-
-    def summary(self) -> list[str]:
-        """Lines for the log, in the style of Flower's strategies."""
-        if self.num_byzantine is None:
-            robustness = f"Batches: {self.num_batches}"
-        else:
-            robustness = f"Byzantine clients: at most {self.num_byzantine} "
-            robustness += (
-                "(k batches follow)"
-                if self.num_batches is None
-                else f"| batches: {self.num_batches}"
-            )
-        bucketing = "fixed" if self.bucketing_seed is None else "drawn afresh in each round"
-        trim = "none" if self.trim_norm is None else self.trim_norm
-        return [
-            "\t├──> GeometricMedianOfMeans settings:",
-            f"\t│\t├── {robustness}",
-            f"\t│\t├── Members of a batch: {bucketing}",
-            f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
-            f"\t│\t├── Norm trimming: {trim}",
-            f"\t│\t├── Gap of the geometric median: at most {self.gamma}",
-            f"\t│\t└── Guarantee: within {self._guarantee()}",
-        ]
-
-    def _guarantee(self) -> str:
-        """Say what factor applies where all batches answer, and at worst after trimming."""
-        q, k = self.num_byzantine, self.num_batches
-        if k is None:
-            k = max(4 * (q or 0), 1)
-        text = f"{self.bound(k, q or 0):.3g} times the largest distance of an honest batch"
-        if self.trim_norm is None:
-            return text
-        least = 2 * q + 1 if q is not None else k - (k - 1) // 2
-        worst = self.bound(min(least, k), q or 0)
-        return f"{text} ({worst:.3g} times where no more than {least} batches are kept)"
+        return self.server_learning_rate * (-1.0 if self.reply == "gradients" else 1.0)
 
     def bound(self, num_kept: int, num_hidden: int) -> float:
         """Return the factor by which an attack can exceed the honest batches' largest distance.
@@ -140,25 +75,52 @@ class Settings:
         It is the sharp one, for q = `num_hidden` Byzantine batches among those that were kept;
         where q is not given, for the most that they outvote. Infinity where they do not outvote q.
         """
-        alpha = self.hidden_among(num_kept, num_hidden) / num_kept
+        alpha = self._hidden_among(num_kept, num_hidden) / num_kept
         return sharp_c_alpha(alpha) if alpha < 0.5 else inf
 
     def guarantee(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
         """Say how far attacks can move the aggregate, of so many clients and batches kept."""
-        k = self.batches_for(num_clients)
         if num_clients < self.min_clients:
             return (
                 f"{num_clients} clients are too few for these settings, which need "
                 f"{self.min_clients}: there is no guarantee"
             )
-        q = self.hidden_among(num_kept, num_hidden)
+        k, q = self.batches_for(num_clients), self._hidden_among(num_kept, num_hidden)
         if num_kept <= 2 * q:
             return f"{num_kept} of k={k} batches are kept, which do not outvote q={q}"
         kept = "" if num_kept == k else f", of which {num_kept} are kept"
-        alpha = q / num_kept
         return (
             f"m={num_clients} clients in k={k} batches{kept}: with up to q={q} of them Byzantine, "
-            f"the aggregate is within {c_alpha(alpha):.3g} times the largest honest batch's "
+            f"the aggregate is within {c_alpha(q / num_kept):.3g} times the largest honest batch's "
             f"distance from the true one (the paper's Lemma 1), and within "
-            f"{sharp_c_alpha(alpha):.3g} times it (Minsker 2015, Lemma 2.1)"
+            f"{self.bound(num_kept, num_hidden):.3g} times it (Minsker 2015, Lemma 2.1)"
         )
+
+    def summary(self) -> list[str]:
+        """Lines for the log, in the style of Flower's strategies."""
+        q, k = self.num_byzantine or 0, self.num_batches
+        if self.num_byzantine is None:
+            size = f"Batches: {k}"
+        else:
+            size = f"Byzantine clients: at most {q} "
+            size += f"| batches: {k}" if k else "(k batches follow)"
+        bucketing = "fixed" if self.bucketing_seed is None else "drawn afresh in each round"
+        trim = "none" if self.trim_norm is None else self.trim_norm
+        k = k or max(4 * q, 1)
+        factor = f"{self.bound(k, q):.3g} times the largest distance of an honest batch"
+        if self.trim_norm is not None:
+            worst = self.bound(least := self.least_to_outvote(k), q)
+            factor += f" ({worst:.3g} times where no more than {least} batches are kept)"
+        return [
+            "\t├──> GeometricMedianOfMeans settings:",
+            f"\t│\t├── {size}",
+            f"\t│\t├── Members of a batch: {bucketing}",
+            f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
+            f"\t│\t├── Norm trimming: {trim}",
+            f"\t│\t├── Gap of the geometric median: at most {self.gamma}",
+            f"\t│\t└── Guarantee: within {factor}",
+        ]
+
+    def _hidden_among(self, num_kept: int, num_hidden: int) -> int:
+        """Return how many batches may be Byzantine; without q, the most that are outvoted."""
+        return (num_kept - 1) // 2 if self.num_byzantine is None else num_hidden

@@ -252,6 +252,17 @@ def test_a_disk_that_refuses_does_not_end_the_training(tmp_path, caplog):
     assert "round 1 is missing in the audit trail" in caplog.text
 
 
+@pytest.mark.parametrize("accept_failures", [True, False])
+def test_a_round_that_a_failure_vetoes_is_told_as_one_that_kept_the_model(
+    tmp_path, accept_failures
+):
+    replies = {cid: malformed.fit_res(malformed.honest_arrays(cid)) for cid in range(5)}
+    options = {"num_batches": 3, "accept_failures": accept_failures, "audit": tmp_path / "audit"}
+    arrays, _ = classic_round(malformed.model_arrays(), replies, [ValueError("raised")], **options)
+    (line,) = audit.read(tmp_path / "audit")
+    assert (arrays is None) == line["kept"] == (not accept_failures)
+
+
 def test_no_trail_costs_nothing(tmp_path):
     strategy = ClassicStrategy(num_batches=3)
     assert strategy._server.audit is None

@@ -63,7 +63,10 @@ def gram(rows: Rows) -> Gram:
         norms, finite = np.sqrt(squares), np.ones(len(rows), np.bool_)
         again = np.flatnonzero(~(np.isfinite(squares) & (squares > smallest_square(rows))))
         if len(again):
-            low, middle, high = np.sqrt(total(rows, partial(_scaled_squares, again)))
+            sums = np.zeros((len(_SCALES), len(again))) + total(
+                rows, partial(_scaled_squares, again)
+            )
+            low, middle, high = np.sqrt(sums)
             finite[again] = np.isfinite(low)
             small = np.where(middle > 1e-140, middle, high / _SCALES[2])
             norms[again] = np.where(np.isinf(middle), low / _SCALES[0], small)

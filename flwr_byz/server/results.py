@@ -7,14 +7,11 @@ from typing import Any, TypeVar
 
 from flwr.common import (
     Code,
-    DisconnectRes,
     EvaluateIns,
     EvaluateRes,
     FitIns,
     FitRes,
     GetParametersIns,
-    GetParametersRes,
-    GetPropertiesRes,
     Parameters,
     Status,
     parameters_to_ndarrays,
@@ -40,18 +37,13 @@ from ..transport import GuardedClient, room_for
 
 Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
 
-_OK = Status(Code.OK, "")
 _FIRST_ANSWER = 60.0  # seconds that a client has to give initial parameters
 _LONG = 86_400  # seconds to wait for the first client, as Flower does
 
 
 def initial_parameters_of_a_client(client_manager: ClientManager) -> Parameters:
     """Ask clients in random order for initial parameters until one gives a usable model."""
-    log(
-        WARNING,
-        "initial_parameters are not given: they are taken from a client drawn at random, which may "
-        "be Byzantine",
-    )
+    log(WARNING, "no initial_parameters: they are those of a random client, which may be Byzantine")
     client_manager.wait_for(1, _LONG)
     clients = list(client_manager.all().values())
     for client in random.sample(clients, len(clients)):
@@ -59,11 +51,10 @@ def initial_parameters_of_a_client(client_manager: ClientManager) -> Parameters:
             answer = client.get_parameters(GetParametersIns({}), _FIRST_ANSWER, 0)
             if answer.status.code == Code.OK and read_model(answer.parameters).values:
                 return answer.parameters
-            reason: object = "it has none"
+            raise MalformedReply("it has none")
         except Exception as error:  # whatever the client makes Flower raise
-            reason = error
-        client_id, reason = escaped(client.cid), escaped(reason)
-        log(WARNING, "no initial parameters from client %s: %s", client_id, reason)
+            reason = escaped(error)
+            log(WARNING, "no initial parameters from client %s: %s", escaped(client.cid), reason)
     log(WARNING, "no client gave initial parameters: clients are sent none in the first round")
     return Parameters([], "")
 
@@ -74,27 +65,10 @@ class Nobody(ClientProxy):
     def __init__(self) -> None:
         super().__init__("nobody")
 
-    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
-        """Return an empty result."""
-        return FitRes(_OK, Parameters([], ""), 0, {})
+    def _answer(self, *_: Any, **__: Any) -> Any:
+        return FitRes(Status(Code.OK, ""), Parameters([], ""), 0, {})  # nobody looks into it
 
-    def evaluate(
-        self, ins: EvaluateIns, timeout: float | None, group_id: int | None
-    ) -> EvaluateRes:
-        """Return an empty result."""
-        return EvaluateRes(_OK, 0.0, 0, {})
-
-    def get_properties(self, *_: object) -> GetPropertiesRes:
-        """Return none."""
-        return GetPropertiesRes(_OK, {})
-
-    def get_parameters(self, *_: object) -> GetParametersRes:
-        """Return none."""
-        return GetParametersRes(_OK, Parameters([], ""))
-
-    def reconnect(self, *_: object) -> DisconnectRes:
-        """Do nothing."""
-        return DisconnectRes("")
+    fit = evaluate = get_properties = get_parameters = reconnect = _answer
 
 
 def guarded(
@@ -110,18 +84,11 @@ def guarded(
 
 def numpy_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
     """Return the arrays of parameters by number."""
-    arrays = enumerate(parameters_to_ndarrays(parameters))
-    return {str(number): array for number, array in arrays}
+    return {str(i): array for i, array in enumerate(parameters_to_ndarrays(parameters))}
 
 
 def read_model(parameters: Parameters) -> Model:
-    """Check parameters that the server sends.
-
-    Raises
-    ------
-    MalformedReply
-        Where an array is not real, integer or bool, or not finite.
-    """
+    """Read what the server sends; raise MalformedReply where it is malformed or not finite."""
     model = read_parameters(parameters, parameters_layout(parameters))
     model.check_finite()
     return model
@@ -149,9 +116,8 @@ def opened(client: ClientId, result: FitRes, layout: Layout | None) -> Reply:
 
 def failed(failure: tuple[ClientProxy, FitRes] | BaseException) -> Reply:
     """Return the reply that a failure counts as."""
-    if isinstance(failure, BaseException):
-        return Reply(UNKNOWN, None, reason="an error reply", is_error=True)
-    return Reply(failure[0].cid, None, reason="an error reply", is_error=True)
+    client = UNKNOWN if isinstance(failure, BaseException) else failure[0].cid
+    return Reply(client, None, reason="an error reply", is_error=True)
 
 
 def evaluated(client: ClientId, result: EvaluateRes) -> Reply:

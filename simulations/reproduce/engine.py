@@ -238,7 +238,7 @@ def _median_server(
     def step(server_round: int, arrays: Arrays, replies: Sequence[tuple[int, Arrays]]) -> Arrays:
         server.begin(Model(layout, tuple(arrays)), range(cell.m))
         opened = [Reply(client, Model(layout, tuple(sent))) for client, sent in replies]
-        model = server.aggregate(server_round, opened).model
+        model, _ = server.aggregate(server_round, opened)
         return arrays if model is None else list(model.values)
 
     return step

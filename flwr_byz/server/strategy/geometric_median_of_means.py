@@ -1,10 +1,8 @@
 """Byzantine gradient descent as a strategy for Flower's classic API."""
 
 import os
-from collections.abc import Mapping, Sequence
 from logging import INFO, WARNING
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from flwr.common import (
     EvaluateIns,
@@ -22,18 +20,12 @@ from flwr.server.strategy import FedAvg
 from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
-from ...audit import AuditTrail
 from ...history import History
 from ...identity import ClientId
 from ...logs import escaped
-from ...metrics import Metrics, median_of_means
-from ...payload import (
-    MalformedReply,
-    most_common_layout,
-    to_parameters,
-)
-from ...robust_server import RobustServer
-from ...round import Reply
+from ...metrics import median_of_means
+from ...payload import MalformedReply, most_common_layout, to_parameters
+from ...robust_server import MetricsFunction, RobustServer
 from ...settings import Settings
 from ..results import (
     Nobody,
@@ -57,11 +49,9 @@ class GeometricMedianOfMeans(FedAvg):
     Parameters
     ----------
     num_byzantine, num_batches, reply, server_learning_rate, trim_norm, gamma
-        As in the Message API's strategy.
-    group_by_key, bucketing_seed
         As there.
-    checkpoints, audit
-        The same; the rounds before a restart are played over from the file by Flower's `Server`.
+    group_by_key, bucketing_seed, checkpoints, audit
+        As there; it is Flower's `Server` that plays over the rounds before a restart.
     **options
         The options of Flower's ``FedAvg``. Without `initial_parameters` they are taken from a
         client drawn at random, which may be Byzantine: give them. The minimum numbers of fit,
@@ -69,11 +59,8 @@ class GeometricMedianOfMeans(FedAvg):
         `accept_failures=False` gives every client the power to veto a round. `inplace` changes
         nothing.
 
-    Raises
-    ------
-    ValueError
-        Where an option is out of range, or `initial_parameters` holds an array that is not real,
-        integer or bool, or not finite.
+    Raises ValueError where an option is out of range, or `initial_parameters` holds an array that
+    is not real, integer or bool, or not finite.
     """
 
     def __init__(
@@ -101,17 +88,10 @@ class GeometricMedianOfMeans(FedAvg):
             group_by_key=group_by_key,
             bucketing_seed=bucketing_seed,
         )
-        defaults: dict[str, Any] = {
-            "min_fit_clients": max(2, self.settings.min_clients),
-            "min_evaluate_clients": max(2, self.settings.min_clients),
-            "min_available_clients": max(2, self.settings.min_clients),
-        }
+        minimums = ("min_fit_clients", "min_evaluate_clients", "min_available_clients")
+        defaults: dict[str, Any] = dict.fromkeys(minimums, max(2, self.settings.min_clients))
         super().__init__(**(defaults | options))
-        self._server = RobustServer(
-            self.settings,
-            None if audit is None else AuditTrail(Path(audit)),
-            None if checkpoints is None else Path(checkpoints),
-        )
+        self._server = RobustServer(self.settings, audit, checkpoints)
         self._evaluated: Parameters | None = None
         self._evaluating: frozenset[ClientId] | None = None
         if self.initial_parameters is not None:
@@ -135,11 +115,9 @@ class GeometricMedianOfMeans(FedAvg):
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
         """Initialize global model parameters: those of the newest checkpoint, where there is one.
 
-        Raises
-        ------
-        ValueError
-            Where the folder `checkpoints` holds another model, or damaged files only, or where
-            another server uses it. This strategy uses it until it is initialised again or deleted.
+        Raises ValueError where the folder `checkpoints` holds another model, or damaged files only,
+        or where another server uses it. This strategy uses it until it is initialised again or
+        deleted.
         """
         self.summary()
         given = self.initial_parameters
@@ -162,11 +140,8 @@ class GeometricMedianOfMeans(FedAvg):
             try:
                 model = read_model(parameters)
             except MalformedReply as error:
-                log(
-                    WARNING,
-                    "the parameters sent are malformed (%s); clients decide",
-                    escaped(error),
-                )
+                text = "the parameters sent are malformed (%s); clients decide"
+                log(WARNING, text, escaped(error))
         self._server.begin(model, [client.cid for client, _ in instructions])
         return guarded(instructions, parameters)
 
@@ -185,15 +160,10 @@ class GeometricMedianOfMeans(FedAvg):
         layout = self._server.layout or most_common_layout([layout_of(r) for _, r in results])
         replies = [opened(client.cid, result, layout) for client, result in results]
         replies += [failed(failure) for failure in failures]
-        outcome = self._server.aggregate(server_round, replies)
-        model = outcome.model
-        if outcome.report["byz-rejected"] and not self.accept_failures:
-            model = None
-        metrics, num_rejected = self._metrics(
-            self.fit_metrics_aggregation_fn, outcome.replies if model else []
+        custom = _of_replies(self.fit_metrics_aggregation_fn)
+        model, metrics = self._server.aggregate(
+            server_round, replies, custom, accept_failures=self.accept_failures
         )
-        metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
-        self._history.train[server_round] = metrics
         return None if model is None else to_parameters(model), metrics
 
     def evaluate(
@@ -233,11 +203,19 @@ class GeometricMedianOfMeans(FedAvg):
         if server_round <= self._history.finished:
             loss, metrics = self._history.evaluate.get(server_round, (None, {}))
             return loss, metrics
-        evaluation = self._aggregate_evaluations(results, failures)
-        self._history.evaluate[server_round] = evaluation
+        replies = [evaluated(client.cid, result) for client, result in results]
+        if failures and not self.accept_failures:
+            replies = []
+        custom = _of_replies(self.evaluate_metrics_aggregation_fn)
+        valid, metrics = self._server.evaluate(replies, self._evaluating, custom)
+        loss = None
+        if valid:
+            losses = [float(reply.payload.loss) for reply in valid]
+            loss = float(median_of_means(losses, self.settings.batches_for(len(losses))))
+        self._history.evaluate[server_round] = loss, metrics
         if self._evaluated is not None:
             self._finish(server_round, self._evaluated)
-        return evaluation
+        return loss, metrics
 
     @property
     def _history(self) -> History:
@@ -247,34 +225,9 @@ class GeometricMedianOfMeans(FedAvg):
         if self._history.folder is not None:
             self._history.finish(server_round, numpy_arrays(parameters))
 
-    def _aggregate_evaluations(
-        self,
-        results: list[tuple[ClientProxy, EvaluateRes]],
-        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
-    ) -> tuple[float | None, dict[str, Scalar]]:
-        if not self.accept_failures and failures:
-            return None, {}
-        replies = [evaluated(client.cid, result) for client, result in results]
-        valid = self._server.evaluations(replies, self._evaluating)
-        if not valid:
-            return None, {}
-        losses = [float(reply.payload.loss) for reply in valid]
-        loss = float(median_of_means(losses, self.settings.batches_for(len(losses))))
-        return loss, self._metrics(self.evaluate_metrics_aggregation_fn, valid)[0]
 
-    def _metrics(
-        self, custom: MetricsAggregationFn | None, replies: Sequence[Reply]
-    ) -> tuple[dict[str, Scalar], int]:
-        """Aggregate metrics that enough clients report; also count those left out."""
-
-        def given(chosen: Sequence[Metrics | None]) -> Mapping[str, Scalar]:
-            assert custom is not None
-            return custom(
-                [
-                    (reply.payload.num_examples, cast(dict[str, Scalar], metrics))
-                    for reply, metrics in zip(replies, chosen, strict=True)
-                    if metrics is not None
-                ]
-            )
-
-        return self._server.metrics(replies, None if custom is None else given)
+def _of_replies(custom: MetricsAggregationFn | None) -> MetricsFunction | None:
+    """Return a user's function of metrics as one of replies and the metrics chosen of them."""
+    if custom is None:
+        return None
+    return lambda chosen: custom([(reply.payload.num_examples, own) for reply, own in chosen])

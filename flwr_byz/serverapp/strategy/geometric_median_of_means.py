@@ -2,51 +2,28 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from logging import INFO, WARNING
-from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MetricRecord,
-    MetricRecordValues,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
-from ...audit import AuditTrail
 from ...history import History
-from ...metrics import Metrics
-from ...payload import (
-    MalformedReply,
-    arrays_layout,
-    read_arrays,
-    to_arrays,
-)
-from ...robust_server import RobustServer
-from ...round import Reply
+from ...payload import MalformedReply, arrays_layout, read_arrays, to_arrays
+from ...robust_server import MetricsFunction, RobustServer
 from ...settings import Settings
 from ...transport import ArrivingGrid
-from ..messages import (
-    array_record,
-    evaluated,
-    letting_go,
-    metric_record,
-    numpy_arrays,
-    opened,
-    with_metrics,
-)
-from ..nodes import wait_for_nodes
+from ..messages import array_record, metric_record, numpy_arrays, opened, with_metrics
 
-MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
+_POLL_INTERVAL = 1.0
 
 
 class GeometricMedianOfMeans(FedAvg):
@@ -59,11 +36,11 @@ class GeometricMedianOfMeans(FedAvg):
     Parameters
     ----------
     num_byzantine : int, optional
-        q, the most Byzantine clients in any one round. Give at least one of `num_byzantine` and
-        `num_batches`. By default as many as k batches outvote, (k − 1) // 2.
+        q, the most Byzantine clients in any one round; by default as many as k batches outvote,
+        (k − 1) // 2. Give at least one of `num_byzantine` and `num_batches`.
     num_batches : int, optional
-        k, more than 2q: 1 is the mean, m the geometric median of the replies. By default it follows
-        from q and from the number m of clients asked: the smallest k ≥ 4q, at most m.
+        k, more than 2q: 1 is the mean, the number m of clients asked the geometric median of the
+        replies. By default the smallest k ≥ 4q, at most m.
     reply : {"weights", "gradients"}, default "weights"
         What clients return: trained weights, or gradients at the parameters that they were sent.
     server_learning_rate : float, default 1.0
@@ -78,37 +55,31 @@ class GeometricMedianOfMeans(FedAvg):
         Simulation only: the metric under which clients report the id to be ordered by (such as
         "partition-id"), since Flower draws node ids anew in each run. A client can lie about it.
     bucketing_seed : int, optional
-        Draws the members of the k batches afresh in each round, from the seed and the round's
-        number alone, for clients whose data differ (Karimireddy, He, Jaggi 2022). By default
-        batches are fixed, as in the paper. Clients should not know it (``secrets.randbits(64)``
-        draws one; give the same again to go on from a checkpoint): who knows the permutation
-        beforehand can choose, among colluders, who lies in which batch. Lemma 1 holds all the same:
-        q clients spoil at most q batches in any order.
+        Draws the batches afresh in each round, from the seed and the round's number alone, for
+        clients whose data differ (Karimireddy, He, Jaggi 2022); by default they are fixed. Keep it
+        secret (``secrets.randbits(64)`` draws one; give the same to go on from a checkpoint): who
+        knows it can choose which colluders share a batch. Lemma 1 holds all the same: q clients are
+        in at most q batches.
     streaming : bool, default False
-        Whether `start` adds up replies as they arrive and lets them go, so that the server holds k
-        vectors however many clients there are. The result then depends on the order of arrival in
-        its last digits; integer and bool arrays are the lower median over one reply a batch;
-        metrics aggregation functions see no arrays; `group_by_key` cannot be used.
+        Whether replies are added up as they arrive and let go, so that k vectors are held however
+        many clients there are. The order of arrival then shows in the last digits; integer and bool
+        arrays are the lower median over one reply a batch; metrics aggregation functions see no
+        arrays; `group_by_key` cannot be used.
     checkpoints : path, optional
-        A folder in which `start` writes a checkpoint after each round. Where it holds one, `start`
-        goes on after that round: with its model and its history, in which the rounds that are done
-        are played over from the file, without clients.
+        A folder for a checkpoint after each round, from which `start` goes on: the rounds that are
+        done are played over from the file, without clients.
     audit : path, optional
         A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
-        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. By default
-        each metric is aggregated by itself, over the clients that report it as finite numbers,
-        where these outvote q: the median of batch means. Metrics aggregation functions see only
-        clients that report the same metrics, of which as many are chosen as those clients still
-        outvote q. (More than 2q clients outvote q; with `num_batches` alone, more than half of
-        those that answered.) `weighted_by_key` names a claim of the client's: it has to be a
-        positive finite number, and weighs nothing.
+        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. By default a
+        metric is the median of batch means over the clients that report it as finite numbers, where
+        these outvote q (are more than 2q; with `num_batches` alone, more than half of those that
+        answered). Metrics aggregation functions see as many metrics as can be chosen so that the
+        clients that report all of them still outvote q, and these clients only. `weighted_by_key`
+        names a claim of the client's: it has to be a positive finite number, and weighs nothing.
 
-    Raises
-    ------
-    ValueError
-        Where an option is out of range.
+    Raises ValueError where an option is out of range.
 
     Notes
     -----
@@ -117,16 +88,15 @@ class GeometricMedianOfMeans(FedAvg):
     from a client that was not asked or answered twice. Integer and bool arrays are the lower median
     of the replies, entry by entry.
 
-    Each round's training metrics hold, beside the clients' own: "byz-clients" (m),
-    "byz-batches" (with at least one reply), "byz-missing" (silent clients), "byz-rejected"
-    (malformed and error replies), "byz-metrics-rejected" (accepted replies of which no metric is
-    aggregated, or that a metrics aggregation function is not given), "byz-trimmed" (batches),
-    "byz-bound" (by how many times the honest batches' largest distance from any point the aggregate
-    can lie off it, see `flwr_byz.theory.sharp_c_alpha`: for q among the batches kept, less what has
-    shown itself; without q, for the most that those outvote), "byz-gap" (certified, before the
-    model is rounded to its dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or
-    of the update). Clients' metrics of such names are ignored, and where the model is kept, so are
-    all metrics of clients.
+    Each round's training metrics hold, beside the clients' own (none where the model is kept; names
+    that begin with "byz-" are ignored): "byz-clients" (m), "byz-batches" (with at least one reply),
+    "byz-missing" (silent clients), "byz-rejected" (malformed and error replies),
+    "byz-metrics-rejected" (accepted replies of which no metric is aggregated, or that a metrics
+    aggregation function is not given), "byz-trimmed" (batches), "byz-bound" (by how many times the
+    honest batches' largest distance from any point the aggregate can lie off it, see
+    `flwr_byz.theory.sharp_c_alpha`: for q among the batches kept, less what has shown itself;
+    without q, for the most that those outvote), "byz-gap" (certified, before the model is rounded
+    to its dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
     """
 
     def __init__(
@@ -156,17 +126,10 @@ class GeometricMedianOfMeans(FedAvg):
             bucketing_seed=bucketing_seed,
             streaming=streaming,
         )
-        defaults: dict[str, Any] = {
-            "min_train_nodes": max(2, self.settings.min_clients),
-            "min_evaluate_nodes": max(2, self.settings.min_clients),
-            "min_available_nodes": max(2, self.settings.min_clients),
-        }
+        minimums = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+        defaults: dict[str, Any] = dict.fromkeys(minimums, max(2, self.settings.min_clients))
         super().__init__(**(defaults | options))
-        self._server = RobustServer(
-            self.settings,
-            None if audit is None else AuditTrail(Path(audit)),
-            None if checkpoints is None else Path(checkpoints),
-        )
+        self._server = RobustServer(self.settings, audit, checkpoints)
         self._sent_messages: list[Message] = []
         self._sent_evaluations: list[Message] | None = None
         self._timeout, self._has_begun = 0.0, False
@@ -191,17 +154,12 @@ class GeometricMedianOfMeans(FedAvg):
 
         A round is over when all nodes asked have replied, or after `timeout` seconds; who has not
         replied by then is silent. No node can end the run, hold a round up for longer, or have the
-        server read more than the model takes in float64 (see `ArrivingGrid`).
+        server read more than the model takes in float64 (see `ArrivingGrid`). A round for which too
+        few nodes are connected by then keeps the model; only the first one waits without end, as
+        Flower does.
 
-        Where too few nodes are connected for a round, it waits for them no longer than that, keeps
-        the model, and the next round begins; only the first round waits without end, as Flower
-        does.
-
-        Raises
-        ------
-        ValueError
-            Where the folder `checkpoints` holds another model, a later round than `num_rounds`, or
-            damaged files only, or where another server uses it.
+        Raises ValueError where the folder `checkpoints` holds another model, a later round than
+        `num_rounds`, or damaged files only, or where another server uses it.
         """
         self._timeout, self._has_begun = timeout, False
         with closing(self._server.resume(numpy_arrays(initial_arrays))) as history:
@@ -224,14 +182,9 @@ class GeometricMedianOfMeans(FedAvg):
                 return metrics
 
             initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
+            own = evaluate if evaluate_fn or history.folder else None
             return super().start(
-                grid=ArrivingGrid(grid),
-                initial_arrays=initial,
-                num_rounds=num_rounds,
-                timeout=timeout,
-                train_config=train_config,
-                evaluate_config=evaluate_config,
-                evaluate_fn=evaluate if evaluate_fn or history.folder else None,
+                ArrivingGrid(grid), initial, num_rounds, timeout, train_config, evaluate_config, own
             )
 
     def configure_train(
@@ -239,10 +192,8 @@ class GeometricMedianOfMeans(FedAvg):
     ) -> Iterable[Message]:
         """Configure the next round of training, and remember what is sent to whom.
 
-        Raises
-        ------
-        ValueError
-            Where the model holds an array that is not real, integer or bool, or not finite.
+        Raises ValueError where the model holds an array that is not real, integer or bool, or not
+        finite.
         """
         if server_round <= self._history.finished:
             return []
@@ -271,17 +222,13 @@ class GeometricMedianOfMeans(FedAvg):
             return arrays, metric_record(self._history.train.get(server_round))
         if (layout := self._server.layout) is None:
             raise RuntimeError("call configure_train before aggregate_train")
-        keys = self.arrayrecord_key, self.weighted_by_key
-        received = opened(replies, self._sent_messages, layout, *keys)
-        outcome = self._server.aggregate(
-            server_round, letting_go(received) if self.settings.streaming else received
-        )
-        metrics, num_rejected = self._metrics(
-            self.train_metrics_aggr_fn, outcome.replies if outcome.model else []
-        )
-        metrics.update(outcome.report | {"byz-metrics-rejected": num_rejected})
-        self._history.train[server_round] = dict(metrics)
-        return None if outcome.model is None else to_arrays(outcome.model), metrics
+        keys = self.weighted_by_key, self.arrayrecord_key
+        lets_go = self.settings.streaming
+        received = opened(replies, self._sent_messages, *keys, layout, lets_go=lets_go)
+        custom = self._of_replies(self.train_metrics_aggr_fn)
+        ignored = {self.weighted_by_key}
+        model, metrics = self._server.aggregate(server_round, received, custom, ignored)
+        return None if model is None else to_arrays(model), MetricRecord(metrics)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -306,15 +253,14 @@ class GeometricMedianOfMeans(FedAvg):
         if server_round <= self._history.finished:
             return metric_record(self._history.evaluate.get(server_round))
         sent = self._sent_evaluations
-        valid = self._server.evaluations(
-            evaluated(replies, sent or [], self.weighted_by_key),
-            None if sent is None else frozenset(m.metadata.dst_node_id for m in sent),
-        )
+        asked = None if sent is None else {m.metadata.dst_node_id for m in sent}
+        received = opened(replies, sent or [], self.weighted_by_key)
+        custom = self._of_replies(self.evaluate_metrics_aggr_fn)
+        valid, metrics = self._server.evaluate(received, asked, custom, {self.weighted_by_key})
         if not valid:
             return None
-        metrics, _ = self._metrics(self.evaluate_metrics_aggr_fn, valid)
-        self._history.evaluate[server_round] = dict(metrics)
-        return metrics
+        self._history.evaluate[server_round] = metrics
+        return MetricRecord(metrics)
 
     @property
     def _history(self) -> History:
@@ -322,24 +268,24 @@ class GeometricMedianOfMeans(FedAvg):
 
     def _nodes(self, grid: Grid, num_needed: int) -> Grid | None:
         """Wait for nodes: without end in the first round, later for `timeout` seconds."""
-        nodes = wait_for_nodes(grid, num_needed, self._timeout if self._has_begun else math.inf)
-        self._has_begun = self._has_begun or nodes is not None
-        return nodes
+        since, limit = time.monotonic(), self._timeout if self._has_begun else math.inf
+        while len(node_ids := list(grid.get_node_ids())) < num_needed:
+            waited = time.monotonic() - since
+            log(INFO, "Waiting for nodes: %d of %d are connected.", len(node_ids), num_needed)
+            if waited >= limit:
+                log(WARNING, "too few nodes came in %.0f s: the model is kept", waited)
+                return None
+            time.sleep(_POLL_INTERVAL)
+        self._has_begun = True
+        # As much of a grid as nodes are sampled from: nobody comes or goes meanwhile.
+        return cast(Grid, SimpleNamespace(get_node_ids=lambda: node_ids))
 
-    def _metrics(
-        self, aggregate: MetricsAggregation, replies: Sequence[Reply]
-    ) -> tuple[MetricRecord, int]:
-        """Aggregate metrics that enough replies report; also count those left out."""
-
-        def given(chosen: Sequence[Metrics | None]) -> Mapping[str, MetricRecordValues]:
-            contents = [
-                with_metrics(reply.payload, metrics)
-                for reply, metrics in zip(replies, chosen, strict=True)
-                if metrics is not None
-            ]
-            return aggregate(contents, self.weighted_by_key)
-
-        # One client can poison what Flower aggregates by default.
-        custom = None if aggregate is aggregate_metricrecords else given
-        metrics, num_rejected = self._server.metrics(replies, custom, {self.weighted_by_key})
-        return MetricRecord(metrics), num_rejected
+    def _of_replies(
+        self, aggregate: Callable[[list[RecordDict], str], MetricRecord]
+    ) -> MetricsFunction | None:
+        """Return a user's function of contents as one of replies and the metrics chosen of them."""
+        if aggregate is aggregate_metricrecords:  # Flower's default, which one client can poison
+            return None
+        return lambda chosen: aggregate(
+            [with_metrics(reply.payload, own) for reply, own in chosen], self.weighted_by_key
+        )
