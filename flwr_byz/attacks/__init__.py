@@ -3,27 +3,10 @@
 Vectors are gradients, or updates: trained weights minus the weights that the client was sent.
 """
 
-from .aimed import Adaptive, BatchTakeover, FangKrum, FangTrimmedMean
+from .aimed import Adaptive, BatchTakeover, FangKrum, FangTrimmedMean, ModelReplacement
 from .attack import Attack, Knowledge
-from .blind import (
-    Constant,
-    GaussianNoise,
-    LabelFlip,
-    ModelReplacement,
-    NonFinite,
-    Scale,
-    SignFlip,
-    Silent,
-)
-from .malformed import Malformed
-from .omniscient import (
-    ALittleIsEnough,
-    Direction,
-    InnerProductManipulation,
-    Mimic,
-    MinMax,
-    MinSum,
-)
+from .blind import Constant, GaussianNoise, LabelFlip, Malformed, NonFinite, Scale, SignFlip, Silent
+from .omniscient import ALittleIsEnough, Direction, InnerProductManipulation, Mimic, MinMax, MinSum
 from .schedule import Fixed, FreshEachRound, Rotating, Schedule, one_per_batch, packed
 
 __all__ = [
