@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, Context, Message
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
-from numpy.typing import NDArray
 
 from ... import attacks
 from ...attacks import Attack, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
+from ...attacks.attack import Vector
 from . import messages
 
 _POLL_INTERVAL = 0.02
@@ -85,9 +86,7 @@ class ByzantineMod:
         if self.attack is not None:
             self._check_possible(self.attack)
 
-    def __call__(
-        self, message: Message, context: Context, call_next: messages.ClientAppCallable
-    ) -> Message:
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app reply, and replace its arrays where it is Byzantine in this round."""
         if not messages.asks_to_train(message):
             return call_next(message, context)
@@ -96,11 +95,12 @@ class ByzantineMod:
         number = messages.server_round(message)
         nodes = str(config.get("byzantine-nodes", "")).replace(",", " ").split()
         attack = self.attack or _configured_attack(config)
+        byzantine = [] if self.when is None else sorted(self.when(number))
         if (
             attack is None
             or number < int(config.get("byzantine-from-round", 0))
             or (nodes and not {str(client), str(context.node_id)} & set(nodes))
-            or (self.when is not None and client not in self.when(number))
+            or (self.when is not None and client not in byzantine)
         ):
             return call_next(message, context)
         self._check_possible(attack)
@@ -112,7 +112,6 @@ class ByzantineMod:
         arrays = record.to_numpy_ndarrays()
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin
-        byzantine = () if self.when is None else tuple(sorted(self.when(number)))
         num_colluders = self.num_colluders or len(byzantine) or 1
         honest = None
         if self.colluders is not None and "honest" in attack.knows:
@@ -150,16 +149,13 @@ class ByzantineMod:
                 f"can know{hint}"
             )
 
-    def _share(
-        self, own: NDArray[np.float64], folder: Path, client: int, num_colluders: int
-    ) -> NDArray[np.float64]:
+    def _share(self, own: Vector, folder: Path, client: int, num_colluders: int) -> Vector:
         """Leave the own vector in the folder and take all that are there, by client."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{client}.npy"
-        written = path.with_suffix(".tmp")
+        written = folder / f"{client}.tmp"
         with written.open("wb") as file:
             np.save(file, own)
-        written.replace(path)  # whoever sees it sees all of it
+        written.replace(written.with_suffix(".npy"))  # whoever sees it sees all of it
         deadline = time.monotonic() + self.timeout
         while len(left := sorted(folder.glob("*.npy"))) < num_colluders:
             if time.monotonic() > deadline:

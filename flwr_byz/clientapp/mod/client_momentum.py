@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
 from numpy.typing import NDArray
 
@@ -99,9 +100,7 @@ class ClientMomentum:
         _check_beta(self.beta)
         messages.check_reply_kind(self.reply)
 
-    def __call__(
-        self, message: Message, context: Context, call_next: messages.ClientAppCallable
-    ) -> Message:
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app reply, and put its momentum in the place of its update."""
         if not messages.asks_to_train(message):
             return call_next(message, context)
@@ -113,7 +112,7 @@ class ClientMomentum:
             return reply
         record = messages.only_array_record(reply)
         replied = _numpy_arrays(record)
-        updates = _floats(replied) if sent is None else _offsets(replied, sent)
+        updates = _updates(replied, sent)
         if not all(np.isfinite(update).all() for update in updates.values()):
             log(WARNING, "the update is not finite: it is sent as it is, without momentum")
             return reply
@@ -125,8 +124,8 @@ class ClientMomentum:
         momenta = {n: momentum(previous.get(n), update, self.beta) for n, update in updates.items()}
         context.state[key] = ArrayRecord({name: Array(made) for name, made in momenta.items()})
         context.state[f"{key}.round"] = ConfigRecord({"server-round": number})
-        for name, made in momenta.items():
-            with np.errstate(over="ignore"):  # the server rejects what leaves the range
+        with np.errstate(over="ignore"):  # the server rejects what leaves the range
+            for name, made in momenta.items():
                 whole = made if sent is None else made + sent[name]
                 record[name] = Array(np.asarray(whole, replied[name].dtype))
         return reply
@@ -145,10 +144,13 @@ def _check_beta(beta: float) -> None:
         raise ValueError(f"beta must be at least 0 and less than 1, got {beta}")
 
 
-def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
-    """Return how far the float arrays of a reply lie from those of the model that was sent."""
+def _updates(replied: Arrays, sent: Arrays | None) -> Arrays:
+    """Return how far a reply's float arrays lie from the model sent; without it, themselves."""
+    floats = {name: array for name, array in replied.items() if array.dtype.kind == "f"}
+    if sent is None:
+        return floats
     offsets = {}
-    for name, array in _floats(replied).items():
+    for name, array in floats.items():
         origin = sent.get(name)
         if origin is None or origin.shape != array.shape:
             raise ValueError(
@@ -160,10 +162,6 @@ def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
             with np.errstate(over="ignore", invalid="ignore"):
                 offsets[name] = np.asarray(np.subtract(array, origin, dtype=dtype))
     return offsets
-
-
-def _floats(arrays: Arrays) -> Arrays:
-    return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
 
 
 def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
