@@ -14,21 +14,15 @@ from typer import Argument, Exit, Option, Typer
 from .theory import Plan, plan
 
 _ROWS_SHOWN = 12
+_ABOUT = "Federated learning with Flower when you cannot trust every client."
 
-app = Typer(add_completion=False)
-
-
-@app.callback()
-def flwr_byz() -> None:
-    """Federated learning with Flower when you cannot trust every client."""
+app = Typer(add_completion=False, help=_ABOUT)
 
 
 @app.command("plan")
 def plan_command(
     num_clients: Annotated[int, Option("--clients", "-m", help="Clients m.")],
-    num_byzantine: Annotated[
-        int, Option("--byzantine", "-q", help="Byzantine clients at most, q.")
-    ],
+    num_byzantine: Annotated[int, Option("--byzantine", "-q", help="At most q are Byzantine.")],
     samples_per_client: Annotated[int, Option("--samples", "-n", help="Samples a client, N/m.")],
     dim: Annotated[int, Option("--dim", "-d", help="Parameters of the model, d.")],
     epsilon: Annotated[float, Option(help="ε: k batches, the smallest k ≥ 2(1+ε)q.")] = 1.0,
@@ -65,12 +59,8 @@ def redteam_command(
     num_byzantine: Annotated[
         int | None, Option("--byzantine", "-q", help="Clients that attack; a fifth by default.")
     ] = None,
-    num_nodes: Annotated[
-        int | None, Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
-    ] = None,
-    num_rounds: Annotated[
-        int | None, Option("--rounds", help="Rounds; as many as the app asks for.")
-    ] = None,
+    nodes: Annotated[int | None, Option(help="Clients; as pyproject.toml says, or 10.")] = None,
+    rounds: Annotated[int | None, Option(help="Rounds; as many as the app asks for.")] = None,
     attack: Annotated[
         list[str] | None,
         Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; six by default.'),
@@ -96,9 +86,9 @@ def redteam_command(
         trial = command.Trial(
             app=flower_app.FlowerApp.read(folder),
             attacks=attack or attack_text.DEFAULT_ATTACKS,
-            num_nodes=num_nodes,
+            num_nodes=nodes,
             num_byzantine=num_byzantine,
-            num_rounds=num_rounds,
+            num_rounds=rounds,
             run_config=run_config,
             seed=seed,
         )
@@ -155,10 +145,9 @@ def print_plan(made: Plan, console: Console) -> None:
     num_points = len(made.trade_off)
     every = -(-num_points // _ROWS_SHOWN)
     for number, point in enumerate(made.trade_off, start=1):
-        chosen = point.num_batches == made.num_batches
-        if (num_points - number) % every == 0 or chosen:
+        style = "bold" if point.num_batches == made.num_batches else None
+        if (num_points - number) % every == 0 or style:
             errors = point.expected_error, point.error_in_peace, point.error_rate, point.floor
-            style = "bold" if chosen else None
             curve.add_row(f"{point.num_batches}", *map(_number, errors), style=style)
     console.print(curve)
 
@@ -169,12 +158,10 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     Raises click.UsageError where Matplotlib is not installed, or the file cannot be written.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise click.UsageError("--plot needs Matplotlib: pip install 'flwr-byz[plots]'") from None
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     points = made.trade_off
     batches = [point.num_batches for point in points]
@@ -187,21 +174,11 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         if min(values) < inf:
             drawn = [value if value < inf else nan for value in values]
             axes.plot(batches, drawn, style, color=colour, label=label, linewidth=2.2)
-    axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0)
-    axes.annotate(
-        f"k = {made.num_batches}",
-        (made.num_batches, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -12),
-        textcoords="offset points",
-    )
-    axes.set_yscale("log")
-    axes.set_xlabel("number of batches k")
-    axes.set_ylabel("error  ‖θ − θ*‖  (log scale)")
-    axes.set_title(
-        f"m = {made.num_clients}, q = {made.num_byzantine}, N/m = {made.samples_per_client}, "
-        f"d = {made.dim}"
-    )
+    chosen = f"the plan, k = {made.num_batches}"
+    axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0, label=chosen)
+    axes.set(yscale="log", xlabel="number of batches k", ylabel="error  ‖θ − θ*‖  (log scale)")
+    size = f"m = {made.num_clients}, q = {made.num_byzantine}, N/m = {made.samples_per_client}"
+    axes.set_title(f"{size}, d = {made.dim}")
     axes.legend(frameon=False)
     try:
         figure.savefig(path, dpi=150)
