@@ -14,6 +14,7 @@ import ray
 from numpy.typing import ArrayLike, NDArray
 
 from .aggregation import GeometricMedianOfMeans, split_into_batches
+from .aggregation.batches import check_count
 from .aggregation.gram import gram
 from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import TrimNorm
@@ -58,6 +59,7 @@ def geometric_median_of_means(
     ValueError
         Where `num_shards` is less than 1, and as `flwr_byz.aggregation` raises it.
     """
+    check_count("num_shards", num_shards, least=1)
     vectors = as_vectors(vectors, "vectors")
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
     if not ray.is_initialized():
@@ -65,8 +67,6 @@ def geometric_median_of_means(
     if num_shards is None:
         cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
         num_shards = max(int(cores), 1)
-    if num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, got {num_shards}")
     dim = len(vectors[0])
     cuts = np.linspace(0, dim, min(num_shards, max(dim, 1)) + 1, dtype=np.intp).tolist()
     shards = [

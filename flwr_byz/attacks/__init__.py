@@ -4,9 +4,9 @@ Vectors are gradients, or updates: trained weights minus the weights that the cl
 """
 
 from .aimed import Adaptive, BatchTakeover, FangKrum, FangTrimmedMean, ModelReplacement
-from .attack import Attack, Knowledge
+from .attack import Attack, Direction, Knowledge
 from .blind import Constant, GaussianNoise, LabelFlip, Malformed, NonFinite, Scale, SignFlip, Silent
-from .omniscient import ALittleIsEnough, Direction, InnerProductManipulation, Mimic, MinMax, MinSum
+from .omniscient import ALittleIsEnough, InnerProductManipulation, Mimic, MinMax, MinSum
 from .schedule import Fixed, FreshEachRound, Rotating, Schedule, one_per_batch, packed
 
 __all__ = [

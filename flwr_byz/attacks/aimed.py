@@ -9,15 +9,8 @@ from typing import ClassVar, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .attack import Attack, Knowledge, Vector, number
-from .omniscient import (
-    AllKnowing,
-    Direction,
-    direction_against,
-    mean_of,
-    squared_distances,
-    standard_deviation,
-)
+from .attack import Attack, Direction, Knowledge, Vector, number
+from .omniscient import AllKnowing, deviation_of, direction_against, mean_of, squared_distances
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +128,7 @@ class BatchTakeover(AllKnowing):
         honest, batches = knowledge.honest, knowledge.batches
         assert honest is not None
         assert batches is not None
-        typical = np.linalg.norm(standard_deviation(honest))
+        typical = np.linalg.norm(deviation_of(honest))
         step = self.radius * float(typical) * sqrt(len(batches) / knowledge.num_clients)
         return mean_of(honest) - step * direction_against(honest, self.direction)
 
@@ -181,7 +174,7 @@ class Adaptive(AllKnowing):
             moved = float(np.linalg.norm(rule(everyone) - mean))
             return moved if np.isfinite(moved) else inf
 
-        typical = float(np.linalg.norm(standard_deviation(honest))) or 1.0
+        typical = float(np.linalg.norm(deviation_of(honest))) or 1.0
         steps = (
             typical * direction_against(honest, direction) for direction in get_args(Direction)
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+Direction = Literal["mean", "spread", "sign"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +99,8 @@ class Attack(ABC):
             value = getattr(knowledge, name)
             if value is None or (name == "honest" and len(value) == 0):
                 state = "None" if value is None else "empty"
-                raise ValueError(
-                    f"{type(self).__name__} needs to know {_MEANING[name]}; "
-                    f"knowledge.{name} is {state}"
-                )
+                needs = f"{type(self).__name__} needs to know {_MEANING[name]}"
+                raise ValueError(f"{needs}; knowledge.{name} is {state}")
 
 
 _MEANING = {

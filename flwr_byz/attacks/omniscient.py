@@ -3,13 +3,11 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
-from .attack import Attack, Knowledge, Vector, number
-
-Direction = Literal["mean", "spread", "sign"]
+from .attack import Attack, Direction, Knowledge, Vector, number
 
 
 class AllKnowing(Attack):
@@ -34,7 +32,7 @@ def mean_of(honest: Vector) -> Vector:
     return np.asarray(honest.mean(axis=0))
 
 
-def standard_deviation(honest: Vector) -> Vector:
+def deviation_of(honest: Vector) -> Vector:
     """Return the standard deviation (n − 1) of each coordinate, (d,); zero for a single vector."""
     return honest.std(axis=0, ddof=1) if len(honest) > 1 else np.zeros(honest.shape[1])
 
@@ -45,7 +43,7 @@ def direction_against(honest: Vector, direction: Direction) -> Vector:
     "mean" is along μ, "spread" along the standard deviation of each coordinate, "sign" along the
     sign of μ (Shejwalkar and Houmansadr 2021, section IV-A).
     """
-    against = standard_deviation(honest) if direction == "spread" else mean_of(honest)
+    against = deviation_of(honest) if direction == "spread" else mean_of(honest)
     if direction == "sign":
         against = np.sign(against)
     length = float(np.linalg.norm(against))
@@ -92,7 +90,7 @@ class ALittleIsEnough(AllKnowing):
 
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         z = _largest_hidden_z(knowledge) if self.z is None else self.z
-        return mean_of(honest) - z * standard_deviation(honest)
+        return mean_of(honest) - z * deviation_of(honest)
 
 
 def _largest_hidden_z(knowledge: Knowledge) -> float:

@@ -19,8 +19,6 @@ from ...attacks.arrays import flatten, unflatten
 from ...attacks.attack import Vector
 from . import messages
 
-_POLL_INTERVAL = 0.02
-
 
 @dataclass(eq=False)
 class ByzantineMod:
@@ -28,7 +26,8 @@ class ByzantineMod:
 
     ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` replaces the float arrays of
     the app's training replies; other arrays, metrics and evaluation stay as they are. For red-team
-    trials of a deployment that is yours.
+    trials of a deployment that is yours. ``"byzantine-nodes"`` of the run config ("0,3,5") names the
+    partition ids (or node ids) that attack, ``"byzantine-from-round"`` the first round of theirs.
 
     Parameters
     ----------
@@ -37,9 +36,8 @@ class ByzantineMod:
         it (``"SignFlip"``), and ``"byzantine-scale"`` and the like are its parameters; a node where
         it is not named stays honest.
     when : callable, optional
-        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``,
-        by ``"partition-id"`` of their node config. By default every node that has this mod is
-        Byzantine in every round.
+        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``, by
+        ``"partition-id"`` of their node config. By default every node is one in every round.
     reply : {"weights", "gradients"}, default "weights"
         What the app returns: of weights, attacks see the update from the model that was sent.
     num_clients, num_byzantine : int, optional
@@ -60,12 +58,8 @@ class ByzantineMod:
     ValueError
         Where the attack needs to know what a mod cannot: honest vectors without `colluders`, the
         server's batches or rule, or the reply on corrupted labels (give the app corrupted data).
-
-    Notes
-    -----
-    ``"byzantine-nodes"`` of the run config ("0,3,5") restricts the attack to these partition ids
-    (or node ids), ``"byzantine-from-round"`` to the rounds from there on. An attack that stays
-    silent raises ConnectionAbortedError, which Flower reports to the server as an error.
+    ConnectionAbortedError
+        When called, where the attack stays silent. Flower reports it to the server as an error.
     """
 
     attack: Attack | None = None
@@ -113,21 +107,15 @@ class ByzantineMod:
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin
         num_colluders = self.num_colluders or len(byzantine) or 1
+        m = self.num_clients or int(config.get("num-partitions", 0))
+        q = self.num_byzantine or num_colluders
+        rng = np.random.default_rng([self.seed, client, number])
         honest = None
         if self.colluders is not None and "honest" in attack.knows:
             folder = Path(self.colluders, f"run-{context.run_id}", f"round-{number}")
             honest = self._share(own, folder, client, num_colluders)
-        rng = np.random.default_rng([self.seed, client, number])
         knowledge = Knowledge(
-            own=own,
-            num_clients=self.num_clients or int(config.get("num-partitions", 0)),
-            num_byzantine=self.num_byzantine or num_colluders,
-            rng=rng,
-            client=client,
-            byzantine=byzantine,
-            model=model,
-            honest=honest,
-            descends=self.reply == "gradients",
+            own, m, q, rng, honest, client, byzantine, model, descends=self.reply == "gradients"
         )
         vector = attack(knowledge)
         if vector is None:
@@ -161,7 +149,7 @@ class ByzantineMod:
             if time.monotonic() > deadline:
                 log(WARNING, "only %d of %d colluders are there", len(left), num_colluders)
                 break
-            time.sleep(_POLL_INTERVAL)
+            time.sleep(0.02)
         return np.stack([np.load(file, allow_pickle=False) for file in left])
 
 

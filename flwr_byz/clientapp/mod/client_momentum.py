@@ -67,6 +67,15 @@ class ClientMomentum:
     Jaggi (2022, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing") combine it
     with batches drawn anew in each round: the strategies' `bucketing_seed`.
 
+    The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
+    client is not asked. It starts afresh in a new run, so also where a server goes on from a
+    checkpoint; where the names or shapes of the arrays have changed; and where the number of the
+    round has not grown, since another training has begun.
+
+    An update that is not finite is sent as it is, for the server to reject, and does not change the
+    momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and one
+    listed after it changes what enters the momentum.
+
     Parameters
     ----------
     beta : float, default 0.9
@@ -79,17 +88,6 @@ class ClientMomentum:
     ValueError
         Where an option is out of range; when called, where weights are not of the model's names and
         shapes, or a message does not hold one ArrayRecord.
-
-    Notes
-    -----
-    The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
-    client is not asked. It starts afresh in a new run, so also where a server goes on from a
-    checkpoint; where the names or shapes of the arrays have changed; and where the number of the
-    round has not grown, since another training has begun.
-
-    An update that is not finite is sent as it is, for the server to reject, and does not change the
-    momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and one
-    listed after it changes what enters the momentum.
     """
 
     beta: float = 0.9
