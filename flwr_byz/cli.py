@@ -13,6 +13,7 @@ from typer import Argument, Exit, Option, Typer
 
 from .theory import Plan, plan
 
+_Row = tuple[str | float | None, ...]
 _ROWS_SHOWN = 12
 _ABOUT = "Federated learning with Flower when you cannot trust every client."
 
@@ -110,32 +111,28 @@ def print_plan(made: Plan, console: Console) -> None:
         console,
         "Settings",
         ("batches k", f"{made.num_batches}", f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"),
-        ("step η", _number(made.step_size), "L/(2M²)"),
-        ("trim norm τ", _number(made.trim_norm), "twice an honest batch's norm at the start"),
-        ("gap γ", _number(made.gamma), "1/N"),
-        ("rounds", _number(made.rounds), "until the start makes a tenth of the error"),
+        ("step η", made.step_size, "L/(2M²)"),
+        ("trim norm τ", made.trim_norm, "twice an honest batch's norm at the start"),
+        ("gap γ", made.gamma, "1/N"),
+        ("rounds", made.rounds, "until the start makes a tenth of the error"),
     )
     _print_rows(
         console,
         "Expected on linear regression with Gaussian features (calibrated, no proof)",
-        ("error under the strongest attack", _number(made.expected_error)),
-        ("error in a clean run", _number(made.error_in_peace)),
-        ("factor of a round", _number(made.expected_contraction)),
-        ("the paper's order √(dk/N)", _number(made.error_rate)),
-        ("no method beats √(d/N)", _number(made.minimax_rate)),
+        ("error under the strongest attack", made.expected_error),
+        ("error in a clean run", made.error_in_peace),
+        ("factor of a round", made.expected_contraction),
+        ("the paper's order √(dk/N)", made.error_rate),
+        ("no method beats √(d/N)", made.minimax_rate),
     )
     if made.guarantee is None:
-        promised = [
-            ("bound", f"none: {made.guarantee_fails}"),
-            ("it takes", f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"),
-        ]
+        needed = f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"
+        promised: list[_Row] = [("bound", f"none: {made.guarantee_fails}"), ("it takes", needed)]
     else:
-        promised = [
-            ("error that may stay", _number(made.guarantee.floor)),
-            ("factor of a round", _number(made.guarantee.contraction)),
-        ]
+        floor, contraction = made.guarantee.floor, made.guarantee.contraction
+        promised = [("error that may stay", floor), ("factor of a round", contraction)]
     exact, chernoff = made.exact_success_probability, made.success_probability
-    probability = f"{_number(exact)} (by Chernoff {_number(chernoff)})"
+    probability = f"{_cell(exact)} (by Chernoff {_cell(chernoff)})"
     _print_rows(console, "Proved (Theorem 4)", *promised, ("Lemma 5's probability", probability))
 
     console.print("\n[bold]Trade-off over k")
@@ -148,7 +145,7 @@ def print_plan(made: Plan, console: Console) -> None:
         style = "bold" if point.num_batches == made.num_batches else None
         if (num_points - number) % every == 0 or style:
             errors = point.expected_error, point.error_in_peace, point.error_rate, point.floor
-            curve.add_row(f"{point.num_batches}", *map(_number, errors), style=style)
+            curve.add_row(f"{point.num_batches}", *map(_cell, errors), style=style)
     console.print(curve)
 
 
@@ -186,18 +183,18 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         raise click.UsageError(f"--plot {path}: {error}") from None
 
 
-def _print_rows(console: Console, title: str, *rows: tuple[str, ...]) -> None:
+def _print_rows(console: Console, title: str, *rows: _Row) -> None:
     console.print(f"\n[bold]{title}")
     table = Table(show_header=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_cell, row))
     console.print(table)
 
 
-def _number(value: float | None) -> str:
-    """Write a number with three digits, infinity as no bound, None as a dash."""
-    if value is None:
-        return "–"
+def _cell(value: str | float | None) -> str:
+    """Write a number with three digits, infinity as no bound, None as a dash; a text as it is."""
+    if value is None or isinstance(value, str):
+        return value or "–"
     return "no bound" if value == inf else f"{value:.3g}"
 
 

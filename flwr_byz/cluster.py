@@ -1,7 +1,4 @@
-"""The geometric median of means with its coordinates split over the workers of a Ray cluster.
-
-Needs Ray, which Flower's simulation extra brings.
-"""
+"""The geometric median of means on a Ray cluster; Flower's simulation extra brings Ray."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -26,10 +26,8 @@ class Knowledge:
     rng : numpy.random.Generator
     honest : ndarray (m − q, d), float64, optional
         What the honest clients send, by ascending place (the paper, section 1.2).
-    client : int
-        Its place among the m clients.
-    byzantine : sequence of int
-        The places of all Byzantine clients, ascending.
+    client, byzantine : int, sequence of int
+        Its place among the m clients, and those of all Byzantine clients, ascending.
     model : ndarray (d,), float64, optional
         θ, the model that it was sent.
     batches : sequence of sequences of int, optional

@@ -62,10 +62,7 @@ class Rotating(_Changing):
 
 
 def one_per_batch(num_clients: int, num_byzantine: int, num_batches: int) -> Fixed:
-    """Reach as many of k batches as can be: the first clients of q batches, evenly spaced.
-
-    Raises ValueError where q exceeds k.
-    """
+    """Reach as many of k ≥ q batches as can be: the first clients of q batches, evenly spaced."""
     _check(num_byzantine, num_clients=num_clients, num_batches=num_batches)
     batches = split_into_batches(range(num_clients), num_batches)
     return Fixed([batches[i * num_batches // num_byzantine][0] for i in range(num_byzantine)])

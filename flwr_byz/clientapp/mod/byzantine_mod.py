@@ -26,7 +26,7 @@ class ByzantineMod:
 
     ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` replaces the float arrays of
     the app's training replies; other arrays, metrics and evaluation stay as they are. For red-team
-    trials of a deployment that is yours. ``"byzantine-nodes"`` of the run config ("0,3,5") names the
+    trials of a deployment that is yours. ``"byzantine-nodes"`` of the run config ("0,3,5") are the
     partition ids (or node ids) that attack, ``"byzantine-from-round"`` the first round of theirs.
 
     Parameters
