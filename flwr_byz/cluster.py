@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import ray
@@ -15,12 +15,10 @@ from .aggregation.batches import check_count
 from .aggregation.gram import gram
 from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import TrimNorm
-from .aggregation.rows import Vector, form_rows
+from .aggregation.rows import Part, Vector, form_rows
 from .aggregation.vectors import as_vectors, check_finite
 
 _FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
-
-Part = TypeVar("Part")
 
 
 def geometric_median_of_means(
@@ -81,7 +79,7 @@ def geometric_median_of_means(
 
 @dataclass(frozen=True, eq=False)
 class _ShardedRows:
-    """Batch means of which ranges of coordinates lie in the cluster's object store; see `Rows`."""
+    """Batch means, `Rows`, whose ranges of coordinates lie in the cluster's object store."""
 
     shards: Sequence[Any]
     num_rows: int

@@ -175,9 +175,7 @@ class Adaptive(AllKnowing):
             return moved if np.isfinite(moved) else inf
 
         typical = float(np.linalg.norm(deviation_of(honest))) or 1.0
-        steps = (
-            typical * direction_against(honest, direction) for direction in get_args(Direction)
-        )
+        steps = [typical * direction_against(honest, name) for name in get_args(Direction)]
         found = [_most_harmful(harm, mean, step, self.budget // 3) for step in steps]
         return max(found, key=itemgetter(0))[1]
 

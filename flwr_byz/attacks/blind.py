@@ -108,11 +108,7 @@ class Silent(Attack):
 
 @dataclass(frozen=True)
 class LabelFlip(Attack):
-    """Send honestly what follows from corrupted labels (data corruption; the paper, section 1.2).
-
-    Which labels these are depends on the client's problem: digits c become 9 − c, numbers change
-    their sign.
-    """
+    """Send the honest vector of corrupted labels (data corruption; the paper, section 1.2)."""
 
     knows: ClassVar[frozenset[str]] = frozenset({"relabelled"})
 

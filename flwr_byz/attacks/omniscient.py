@@ -38,7 +38,7 @@ def deviation_of(honest: Vector) -> Vector:
 
 
 def direction_against(honest: Vector, direction: Direction) -> Vector:
-    """Return p, of norm 1, such that μ − γp leads away from the honest mean μ, (d,); 0 has no norm.
+    """Return p, of norm 1 or 0, such that μ − γp leads away from the honest mean μ, (d,).
 
     "mean" is along μ, "spread" along the standard deviation of each coordinate, "sign" along the
     sign of μ (Shejwalkar and Houmansadr 2021, section IV-A).
@@ -75,8 +75,7 @@ class InnerProductManipulation(AllKnowing):
 class ALittleIsEnough(AllKnowing):
     """Send μ − z·σ, inside the spread of the honest vectors (Baruch, Baruch, Goldberg 2019).
 
-    μ and σ are the mean and the standard deviation (n − 1) of each coordinate over the honest
-    vectors.
+    μ and σ are mean and standard deviation (n − 1) of each coordinate of the honest vectors.
 
     Parameters
     ----------
@@ -94,13 +93,10 @@ class ALittleIsEnough(AllKnowing):
 
 
 def _largest_hidden_z(knowledge: Knowledge) -> float:
-    num_honest = knowledge.num_clients - knowledge.num_byzantine
-    num_supporters = knowledge.num_clients // 2 + 1 - knowledge.num_byzantine
+    m, q = knowledge.num_clients, knowledge.num_byzantine
+    num_honest, num_supporters = m - q, m // 2 + 1 - q
     if not 0 < num_supporters < num_honest:
-        raise ValueError(
-            f"ALittleIsEnough has no z of its own for num_clients={knowledge.num_clients}, "
-            f"num_byzantine={knowledge.num_byzantine}: give z"
-        )
+        raise ValueError(f"ALittleIsEnough has no z for num_clients={m}, num_byzantine={q}: give z")
     return NormalDist().inv_cdf((num_honest - num_supporters) / num_honest)
 
 

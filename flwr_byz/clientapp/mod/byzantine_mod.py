@@ -129,13 +129,10 @@ class ByzantineMod:
 
     def _check_possible(self, attack: Attack) -> None:
         possible = {"model"} | ({"honest"} if self.colluders is not None else set())
-        missing = sorted(attack.knows - possible)
-        if missing:
+        if missing := sorted(attack.knows - possible):
             hint = "; give colluders for a sample of them" if missing == ["honest"] else ""
-            raise ValueError(
-                f"{type(attack).__name__} needs {', '.join(missing)} (see Knowledge), which no mod "
-                f"can know{hint}"
-            )
+            needs = f"{type(attack).__name__} needs {', '.join(missing)} (see Knowledge)"
+            raise ValueError(f"{needs}, which no mod can know{hint}")
 
     def _share(self, own: Vector, folder: Path, client: int, num_colluders: int) -> Vector:
         """Leave the own vector in the folder and take all that are there, by client."""
@@ -161,10 +158,6 @@ def _configured_attack(config: Mapping[str, Any]) -> Attack | None:
     kind = getattr(attacks, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Attack) and kind is not Attack):
         raise ValueError(f"byzantine-attack = {name!r} is no attack of flwr_byz.attacks")
-    given = {
-        field.name: config[key]
-        for field in fields(kind)  # type: ignore[arg-type]
-        if (key := f"byzantine-{field.name.replace('_', '-')}") in config
-    }
-    attack: Attack = kind(**given)
-    return attack
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    keys = {name: f"byzantine-{name.replace('_', '-')}" for name in names}
+    return kind(**{name: config[key] for name, key in keys.items() if key in config})

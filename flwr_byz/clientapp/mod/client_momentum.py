@@ -102,14 +102,12 @@ class ClientMomentum:
         """Let the app reply, and put its momentum in the place of its update."""
         if not messages.asks_to_train(message):
             return call_next(message, context)
-        sent = None
-        if self.reply == "weights":
-            sent = _numpy_arrays(messages.only_array_record(message))
+        sent = _arrays(messages.only_array_record(message)) if self.reply == "weights" else None
         reply = call_next(message, context)
         if reply.has_error():
             return reply
         record = messages.only_array_record(reply)
-        replied = _numpy_arrays(record)
+        replied = _arrays(record)
         updates = _updates(replied, sent)
         if not all(np.isfinite(update).all() for update in updates.values()):
             log(WARNING, "the update is not finite: it is sent as it is, without momentum")
@@ -134,7 +132,7 @@ def _previous(state: RecordDict, key: str, number: int) -> Arrays:
     if key not in state:
         return {}
     last = int(str(state.config_records[f"{key}.round"]["server-round"]))
-    return {} if 0 < number <= last else _numpy_arrays(state.array_records[key])
+    return {} if 0 < number <= last else _arrays(state.array_records[key])
 
 
 def _check_beta(beta: float) -> None:
@@ -151,10 +149,8 @@ def _updates(replied: Arrays, sent: Arrays | None) -> Arrays:
     for name, array in floats.items():
         origin = sent.get(name)
         if origin is None or origin.shape != array.shape:
-            raise ValueError(
-                f"array {name!r} of the reply, of shape {array.shape}, is none of the model that "
-                f"was sent: {_shapes(sent)}"
-            )
+            given = f"array {name!r} of the reply, of shape {array.shape},"
+            raise ValueError(f"{given} is none of the model that was sent: {_shapes(sent)}")
         if origin.dtype.kind == "f":
             dtype = np.result_type(np.float32, array.dtype, origin.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -166,5 +162,5 @@ def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
 
 
-def _numpy_arrays(record: ArrayRecord) -> Arrays:
+def _arrays(record: ArrayRecord) -> Arrays:
     return {name: array.numpy() for name, array in record.items()}
