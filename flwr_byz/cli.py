@@ -201,14 +201,9 @@ def _cell(value: str | float | None) -> str:
 def main() -> None:
     """Run the command; bad input gets one line on stderr and the exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
         print(f"flwr-byz: {' '.join(error.format_message().split())}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -85,7 +85,7 @@ class FangKrum(AllKnowing):
         nearest = _krum_scores(honest, num_closest).min()
         scale = float(np.sqrt(nearest / (max(len(honest) - q - 1, 1) * dim)))
         scale += float(np.linalg.norm(honest, axis=1).max() / np.sqrt(dim))
-        while scale >= 1e-5:
+        while 1e-5 <= scale < inf:
             everyone = np.concatenate([np.tile(-scale * signs, (q, 1)), honest])
             scores = _krum_scores(everyone, num_closest)
             if scores[0] < scores[q:].min():

@@ -63,9 +63,8 @@ class ClientMomentum:
     ``ClientApp(..., mods=[ClientMomentum(beta=0.9)])`` replaces the float arrays of the app's
     training replies by the model that was sent plus the client's `momentum` (or, of gradients, by
     the momentum itself); integer and bool arrays, metrics and evaluation stay as they are. It
-    averages a client's own noise away, but not what its data make it differ by. Karimireddy, He and
-    Jaggi (2022, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing") combine it
-    with batches drawn anew in each round: the strategies' `bucketing_seed`.
+    averages a client's own noise away, but not what its data make it differ by; against that, its
+    authors add batches drawn anew in each round, the strategies' `bucketing_seed`.
 
     The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
     client is not asked. It starts afresh in a new run, so also where a server goes on from a
