@@ -76,7 +76,7 @@ class Attack(ABC):
             name, value = parameter.name, getattr(self, parameter.name)
             choices = get_args(parameter.type) if get_origin(parameter.type) is Literal else ()
             if choices and value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
             if "least" in parameter.metadata and value != parameter.default:
                 _check_number(name, value, **parameter.metadata)
 
