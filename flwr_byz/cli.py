@@ -13,22 +13,17 @@ from typer import Argument, Exit, Option, Typer
 
 from .theory import Plan, plan
 
+_Row = tuple[str | float | None, ...]
 _ROWS_SHOWN = 12
+_ABOUT = "Federated learning with Flower when you cannot trust every client."
 
-app = Typer(add_completion=False)
-
-
-@app.callback()
-def flwr_byz() -> None:
-    """Federated learning with Flower when you cannot trust every client."""
+app = Typer(add_completion=False, help=_ABOUT)
 
 
 @app.command("plan")
 def plan_command(
     num_clients: Annotated[int, Option("--clients", "-m", help="Clients m.")],
-    num_byzantine: Annotated[
-        int, Option("--byzantine", "-q", help="Byzantine clients at most, q.")
-    ],
+    num_byzantine: Annotated[int, Option("--byzantine", "-q", help="At most q are Byzantine.")],
     samples_per_client: Annotated[int, Option("--samples", "-n", help="Samples a client, N/m.")],
     dim: Annotated[int, Option("--dim", "-d", help="Parameters of the model, d.")],
     epsilon: Annotated[float, Option(help="ε: k batches, the smallest k ≥ 2(1+ε)q.")] = 1.0,
@@ -65,12 +60,8 @@ def redteam_command(
     num_byzantine: Annotated[
         int | None, Option("--byzantine", "-q", help="Clients that attack; a fifth by default.")
     ] = None,
-    num_nodes: Annotated[
-        int | None, Option("--nodes", help="Clients; as pyproject.toml says, or 10.")
-    ] = None,
-    num_rounds: Annotated[
-        int | None, Option("--rounds", help="Rounds; as many as the app asks for.")
-    ] = None,
+    nodes: Annotated[int | None, Option(help="Clients; as pyproject.toml says, or 10.")] = None,
+    rounds: Annotated[int | None, Option(help="Rounds; as many as the app asks for.")] = None,
     attack: Annotated[
         list[str] | None,
         Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; six by default.'),
@@ -96,9 +87,9 @@ def redteam_command(
         trial = command.Trial(
             app=flower_app.FlowerApp.read(folder),
             attacks=attack or attack_text.DEFAULT_ATTACKS,
-            num_nodes=num_nodes,
+            num_nodes=nodes,
             num_byzantine=num_byzantine,
-            num_rounds=num_rounds,
+            num_rounds=rounds,
             run_config=run_config,
             seed=seed,
         )
@@ -120,32 +111,28 @@ def print_plan(made: Plan, console: Console) -> None:
         console,
         "Settings",
         ("batches k", f"{made.num_batches}", f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"),
-        ("step η", _number(made.step_size), "L/(2M²)"),
-        ("trim norm τ", _number(made.trim_norm), "twice an honest batch's norm at the start"),
-        ("gap γ", _number(made.gamma), "1/N"),
-        ("rounds", _number(made.rounds), "until the start makes a tenth of the error"),
+        ("step η", made.step_size, "L/(2M²)"),
+        ("trim norm τ", made.trim_norm, "twice an honest batch's norm at the start"),
+        ("gap γ", made.gamma, "1/N"),
+        ("rounds", made.rounds, "until the start makes a tenth of the error"),
     )
     _print_rows(
         console,
         "Expected on linear regression with Gaussian features (calibrated, no proof)",
-        ("error under the strongest attack", _number(made.expected_error)),
-        ("error in a clean run", _number(made.error_in_peace)),
-        ("factor of a round", _number(made.expected_contraction)),
-        ("the paper's order √(dk/N)", _number(made.error_rate)),
-        ("no method beats √(d/N)", _number(made.minimax_rate)),
+        ("error under the strongest attack", made.expected_error),
+        ("error in a clean run", made.error_in_peace),
+        ("factor of a round", made.expected_contraction),
+        ("the paper's order √(dk/N)", made.error_rate),
+        ("no method beats √(d/N)", made.minimax_rate),
     )
     if made.guarantee is None:
-        promised = [
-            ("bound", f"none: {made.guarantee_fails}"),
-            ("it takes", f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"),
-        ]
+        needed = f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"
+        promised: list[_Row] = [("bound", f"none: {made.guarantee_fails}"), ("it takes", needed)]
     else:
-        promised = [
-            ("error that may stay", _number(made.guarantee.floor)),
-            ("factor of a round", _number(made.guarantee.contraction)),
-        ]
+        floor, contraction = made.guarantee.floor, made.guarantee.contraction
+        promised = [("error that may stay", floor), ("factor of a round", contraction)]
     exact, chernoff = made.exact_success_probability, made.success_probability
-    probability = f"{_number(exact)} (by Chernoff {_number(chernoff)})"
+    probability = f"{_cell(exact)} (by Chernoff {_cell(chernoff)})"
     _print_rows(console, "Proved (Theorem 4)", *promised, ("Lemma 5's probability", probability))
 
     console.print("\n[bold]Trade-off over k")
@@ -155,11 +142,10 @@ def print_plan(made: Plan, console: Console) -> None:
     num_points = len(made.trade_off)
     every = -(-num_points // _ROWS_SHOWN)
     for number, point in enumerate(made.trade_off, start=1):
-        chosen = point.num_batches == made.num_batches
-        if (num_points - number) % every == 0 or chosen:
+        style = "bold" if point.num_batches == made.num_batches else None
+        if (num_points - number) % every == 0 or style:
             errors = point.expected_error, point.error_in_peace, point.error_rate, point.floor
-            style = "bold" if chosen else None
-            curve.add_row(f"{point.num_batches}", *map(_number, errors), style=style)
+            curve.add_row(f"{point.num_batches}", *map(_cell, errors), style=style)
     console.print(curve)
 
 
@@ -169,12 +155,10 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     Raises click.UsageError where Matplotlib is not installed, or the file cannot be written.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise click.UsageError("--plot needs Matplotlib: pip install 'flwr-byz[plots]'") from None
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     points = made.trade_off
     batches = [point.num_batches for point in points]
@@ -187,21 +171,11 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         if min(values) < inf:
             drawn = [value if value < inf else nan for value in values]
             axes.plot(batches, drawn, style, color=colour, label=label, linewidth=2.2)
-    axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0)
-    axes.annotate(
-        f"k = {made.num_batches}",
-        (made.num_batches, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -12),
-        textcoords="offset points",
-    )
-    axes.set_yscale("log")
-    axes.set_xlabel("number of batches k")
-    axes.set_ylabel("error  ‖θ − θ*‖  (log scale)")
-    axes.set_title(
-        f"m = {made.num_clients}, q = {made.num_byzantine}, N/m = {made.samples_per_client}, "
-        f"d = {made.dim}"
-    )
+    chosen = f"the plan, k = {made.num_batches}"
+    axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0, label=chosen)
+    axes.set(yscale="log", xlabel="number of batches k", ylabel="error  ‖θ − θ*‖  (log scale)")
+    size = f"m = {made.num_clients}, q = {made.num_byzantine}, N/m = {made.samples_per_client}"
+    axes.set_title(f"{size}, d = {made.dim}")
     axes.legend(frameon=False)
     try:
         figure.savefig(path, dpi=150)
@@ -209,32 +183,27 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         raise click.UsageError(f"--plot {path}: {error}") from None
 
 
-def _print_rows(console: Console, title: str, *rows: tuple[str, ...]) -> None:
+def _print_rows(console: Console, title: str, *rows: _Row) -> None:
     console.print(f"\n[bold]{title}")
     table = Table(show_header=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_cell, row))
     console.print(table)
 
 
-def _number(value: float | None) -> str:
-    """Write a number with three digits, infinity as no bound, None as a dash."""
-    if value is None:
-        return "–"
+def _cell(value: str | float | None) -> str:
+    """Write a number with three digits, infinity as no bound, None as a dash; a text as it is."""
+    if value is None or isinstance(value, str):
+        return value or "–"
     return "no bound" if value == inf else f"{value:.3g}"
 
 
 def main() -> None:
     """Run the command; bad input gets one line on stderr and the exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
         print(f"flwr-byz: {' '.join(error.format_message().split())}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,24 @@
-"""The geometric median of means with its coordinates split over the workers of a Ray cluster.
-
-Needs Ray, which Flower's simulation extra brings.
-"""
+"""The geometric median of means on a Ray cluster; Flower's simulation extra brings Ray."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import ray
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .aggregation import GeometricMedianOfMeans, split_into_batches
+from .aggregation.batches import check_count, check_honest_majority
 from .aggregation.gram import gram
 from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import TrimNorm
-from .aggregation.rows import Vector, form_rows
+from .aggregation.rows import Kernel, Part, Vector, form_rows
 from .aggregation.vectors import as_vectors, check_finite
 
 _FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
-
-Part = TypeVar("Part")
 
 
 def geometric_median_of_means(
@@ -58,6 +54,9 @@ def geometric_median_of_means(
     ValueError
         Where `num_shards` is less than 1, and as `flwr_byz.aggregation` raises it.
     """
+    check_count("num_shards", num_shards, least=1)
+    check_count("num_byzantine", num_byzantine, least=0)
+    check_honest_majority(num_byzantine, num_batches)
     vectors = as_vectors(vectors, "vectors")
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
     if not ray.is_initialized():
@@ -65,8 +64,6 @@ def geometric_median_of_means(
     if num_shards is None:
         cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
         num_shards = max(int(cores), 1)
-    if num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, got {num_shards}")
     dim = len(vectors[0])
     cuts = np.linspace(0, dim, min(num_shards, max(dim, 1)) + 1, dtype=np.intp).tolist()
     shards = [
@@ -84,7 +81,7 @@ def geometric_median_of_means(
 
 @dataclass(frozen=True, eq=False)
 class _ShardedRows:
-    """Batch means of which ranges of coordinates lie in the cluster's object store; see `Rows`."""
+    """Batch means, `Rows`, whose ranges of coordinates lie in the cluster's object store."""
 
     shards: Sequence[Any]
     num_rows: int
@@ -94,7 +91,7 @@ class _ShardedRows:
     def __len__(self) -> int:
         return self.num_rows
 
-    def map(self, kernel: Callable[[NDArray[np.floating]], Part]) -> Iterator[Part]:
+    def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
         """Apply a kernel to every block of coordinates, at the worker that has them."""
         references: list[Any] = [_map_shard.remote(shard, kernel) for shard in self.shards]
         return chain.from_iterable(map(ray.get, references))

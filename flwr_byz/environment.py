@@ -8,13 +8,11 @@ from contextlib import contextmanager
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables, and put back what was there."""
-    before = {name: os.environ.get(name) for name in values}
+    before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in values.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

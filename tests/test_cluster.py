@@ -101,5 +101,7 @@ def test_a_vector_that_is_not_finite_is_named(cluster):
 def test_shards_of_no_number_are_refused(cluster):
     from flwr_byz.cluster import geometric_median_of_means as sharded
 
+    with pytest.raises(ValueError, match="num_byzantine"):
+        sharded(vectors(dim=100), 10, num_byzantine=5)
     with pytest.raises(ValueError, match="num_shards"):
         sharded(vectors(dim=100), 10, num_shards=0)

@@ -1,23 +1,47 @@
-"""All-knowing attacks that are aimed at one rule, or at whatever rule the server has."""
+"""Attacks that are aimed at one rule, or at whatever rule the server has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from math import inf, sqrt
+from operator import itemgetter
 from typing import ClassVar, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from .attack import Knowledge, Vector, check_choice, check_finite
-from .omniscient import (
-    AllKnowing,
-    Direction,
-    direction_against,
-    mean_of,
-    squared_distances,
-    standard_deviation,
-)
+from .attack import Attack, Direction, Knowledge, Vector, number
+from .omniscient import AllKnowing, deviation_of, direction_against, mean_of, squared_distances
 
-_LEAST_LAMBDA = 1e-5  # the source gives up below it
+
+@dataclass(frozen=True, eq=False)
+class ModelReplacement(Attack):
+    """Send m/η times the step to another model, which a mean then takes (Bagdasaryan et al. 2020).
+
+    Parameters
+    ----------
+    target : float or array-like (d,), default 0.0
+        θ_target; one number stands for every coordinate.
+    server_learning_rate : float, default 1.0
+        η > 0 of the server.
+    """
+
+    knows: ClassVar[frozenset[str]] = frozenset({"model"})
+    common: ClassVar[bool] = True
+    target: ArrayLike = 0.0
+    server_learning_rate: float = number(1.0, above=0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not np.isfinite(np.asarray(self.target, np.float64)).all():
+            raise ValueError("target must be finite")
+
+    def __call__(self, knowledge: Knowledge) -> Vector:
+        """Return (m/η)(θ_target − θ), or its opposite where the server descends."""
+        self.check_known(knowledge)
+        assert knowledge.model is not None
+        step: Vector = np.asarray(self.target, np.float64) - knowledge.model
+        factor = knowledge.num_clients / self.server_learning_rate
+        return -factor * step if knowledge.descends else factor * step
 
 
 @dataclass(frozen=True)
@@ -35,16 +59,9 @@ class FangTrimmedMean(AllKnowing):
     """
 
     common: ClassVar[bool] = False
-    factor: float = 2.0
+    factor: float = number(2.0, above=1.0)
 
-    def __post_init__(self) -> None:
-        check_finite("factor", self.factor)
-        if self.factor <= 1:
-            raise ValueError(f"factor must be greater than 1, got {self.factor}")
-
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return a number beyond the extreme in every coordinate."""
-        honest = self.honest(knowledge)
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         is_positive = mean_of(honest) > 0
         extreme: Vector = np.where(is_positive, honest.min(axis=0), honest.max(axis=0))
         divides = (extreme > 0) == is_positive  # to multiply would move it inwards
@@ -60,28 +77,27 @@ class FangKrum(AllKnowing):
     of the colluders has the smallest Krum score; below 1e-5 the search ends, picked or not.
     """
 
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return −λ·sign(μ)."""
-        honest, q = self.honest(knowledge), knowledge.num_byzantine
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
+        q = knowledge.num_byzantine
         num_closest = max(len(honest) - 2, 1)  # m − q − 2 of Krum
         signs = np.sign(mean_of(honest))
         dim = max(len(signs), 1)
-        among = np.sort(squared_distances(honest), axis=1)
-        nearest = among[:, 1 : max(len(honest) - 1, 2)].sum(axis=1).min()
-        bound = np.sqrt(nearest / (max(len(honest) - q - 1, 1) * dim))
-        bound += np.linalg.norm(honest, axis=1).max() / np.sqrt(dim)
-        scale = float(bound)
-        while scale >= _LEAST_LAMBDA and not _picked(-scale * signs, honest, q, num_closest):
+        nearest = _krum_scores(honest, num_closest).min()
+        scale = float(np.sqrt(nearest / (max(len(honest) - q - 1, 1) * dim)))
+        scale += float(np.linalg.norm(honest, axis=1).max() / np.sqrt(dim))
+        while 1e-5 <= scale < inf:
+            everyone = np.concatenate([np.tile(-scale * signs, (q, 1)), honest])
+            scores = _krum_scores(everyone, num_closest)
+            if scores[0] < scores[q:].min():
+                break
             scale /= 2
         return -scale * signs
 
 
-def _picked(vector: Vector, honest: Vector, q: int, num_closest: int) -> bool:
-    """Say whether Krum picks one of q copies of a vector among the honest ones."""
-    everyone = np.concatenate([np.tile(vector, (q, 1)), honest])
-    closest = np.sort(squared_distances(everyone), axis=1)[:, 1 : num_closest + 1]
-    scores = closest.sum(axis=1)
-    return bool(scores[0] < scores[q:].min())
+def _krum_scores(vectors: Vector, num_closest: int) -> Vector:
+    """Return the sums of the squared distances from each vector to those closest to it, (n,)."""
+    distances = np.sort(squared_distances(vectors), axis=1)
+    return np.asarray(distances[:, 1 : num_closest + 1].sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -89,9 +105,9 @@ class BatchTakeover(AllKnowing):
     """Make the mean of every batch that holds a colluder one vector t, aimed at medians of means.
 
     The colluders of a batch of size b send b·t less its honest vectors, divided among them. All
-    batches taken over stand at t = μ − r·s·p/‖p‖, with s the typical distance of an honest batch
-    mean from μ: near enough to be no outlier, and all on one side. The paper's adversary knows the
-    grouping, too (section 1.2).
+    batches taken over stand at t = μ − r·s·p, with p of norm 1 and s the typical distance of an
+    honest batch mean from μ: near enough to be no outlier, and all on one side. The paper's
+    adversary knows the grouping, too (section 1.2).
 
     Parameters
     ----------
@@ -103,34 +119,29 @@ class BatchTakeover(AllKnowing):
 
     knows: ClassVar[frozenset[str]] = frozenset({"honest", "batches"})
     common: ClassVar[bool] = False
-    radius: float = 2.0
+    radius: float = number(2.0, least=0.0)
     direction: Direction = "mean"
-
-    def __post_init__(self) -> None:
-        check_finite("radius", self.radius, least=0.0)
-        check_choice("direction", self.direction, get_args(Direction))
 
     def target(self, knowledge: Knowledge) -> Vector:
         """Return t, (d,)."""
-        honest, batches = self.honest(knowledge), knowledge.batches
+        self.check_known(knowledge)
+        honest, batches = knowledge.honest, knowledge.batches
+        assert honest is not None
         assert batches is not None
-        against = direction_against(honest, self.direction)
-        length = float(np.linalg.norm(against))
-        typical = np.linalg.norm(standard_deviation(honest))
-        typical *= np.sqrt(len(batches) / knowledge.num_clients)
-        step = self.radius * typical / length if length > 0.0 else 0.0
-        return mean_of(honest) - step * against
+        typical = np.linalg.norm(deviation_of(honest))
+        step = self.radius * float(typical) * sqrt(len(batches) / knowledge.num_clients)
+        return mean_of(honest) - step * direction_against(honest, self.direction)
 
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return this colluder's share of what takes its batch to t."""
-        target, honest = self.target(knowledge), self.honest(knowledge)
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         assert knowledge.batches is not None
-        colluders = set(knowledge.byzantine)
-        honest_clients = (c for c in range(knowledge.num_clients) if c not in colluders)
-        vectors = dict(zip(honest_clients, honest, strict=True))
         (batch,) = (batch for batch in knowledge.batches if knowledge.client in batch)
-        others = sum((vectors[c] for c in batch if c in vectors), np.zeros_like(target))
-        return (len(batch) * target - others) / len(colluders.intersection(batch))
+        others: Vector = honest[np.isin(_honest_clients(knowledge), batch)].sum(axis=0)
+        num_colluders = len(set(knowledge.byzantine).intersection(batch))
+        return (len(batch) * self.target(knowledge) - others) / num_colluders
+
+
+def _honest_clients(knowledge: Knowledge) -> NDArray[np.intp]:
+    return np.setdiff1d(np.arange(knowledge.num_clients), knowledge.byzantine)
 
 
 @dataclass(frozen=True)
@@ -149,50 +160,37 @@ class Adaptive(AllKnowing):
     """
 
     knows: ClassVar[frozenset[str]] = frozenset({"honest", "rule"})
-    budget: int = 48
+    budget: int = number(48, least=6)
 
-    def __post_init__(self) -> None:
-        if self.budget < 6:
-            raise ValueError(f"budget must be at least 6, got {self.budget}")
-
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the vector that moved the aggregate furthest from μ."""
-        honest = self.honest(knowledge)
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         rule = knowledge.rule
         assert rule is not None
         mean = mean_of(honest)
         everyone = np.empty((knowledge.num_clients, len(mean)))
-        colluders = sorted(knowledge.byzantine)
-        everyone[np.setdiff1d(np.arange(knowledge.num_clients), colluders)] = honest
-        typical = float(np.linalg.norm(standard_deviation(honest)))
+        everyone[_honest_clients(knowledge)] = honest
 
-        def harm(scale: float, unit: Vector) -> float:
-            everyone[colluders] = mean - scale * unit
+        def harm(vector: Vector) -> float:
+            everyone[list(knowledge.byzantine)] = vector
             moved = float(np.linalg.norm(rule(everyone) - mean))
-            return moved if np.isfinite(moved) else float("inf")
+            return moved if np.isfinite(moved) else inf
 
-        best, most = mean, -1.0
-        for direction in get_args(Direction):
-            against = direction_against(honest, direction)
-            length = float(np.linalg.norm(against))
-            if length == 0.0:
-                continue
-            unit = against * ((typical if typical > 0.0 else 1.0) / length)
-            scale, moved = _best_scale(partial(harm, unit=unit), self.budget // 3)
-            if moved > most:
-                best, most = mean - scale * unit, moved
-        return best
+        typical = float(np.linalg.norm(deviation_of(honest))) or 1.0
+        steps = [typical * direction_against(honest, name) for name in get_args(Direction)]
+        found = [_most_harmful(harm, mean, step, self.budget // 3) for step in steps]
+        return max(found, key=itemgetter(0))[1]
 
 
-def _best_scale(harm: Callable[[float], float], budget: int) -> tuple[float, float]:
-    """Search the logarithm of the scale coarsely, then by halves around the best; maximise."""
+def _most_harmful(
+    harm: Callable[[Vector], float], mean: Vector, step: Vector, budget: int
+) -> tuple[float, Vector]:
+    """Search the logarithm of the scale coarsely, then by halves around the best."""
     logs = np.linspace(-2.0, 3.0, max(budget // 2, 2)).tolist()
-    tried = {log: harm(10.0**log) for log in logs}
+    tried = {log: harm(mean - 10.0**log * step) for log in logs}
     width = logs[1] - logs[0]
     while len(tried) + 2 <= budget:
         width /= 2
         centre = max(tried, key=tried.__getitem__)
         for log in (centre - width, centre + width):
-            tried[log] = harm(10.0**log)
+            tried[log] = harm(mean - 10.0**log * step)
     best = max(tried, key=tried.__getitem__)
-    return 10.0**best, tried[best]
+    return tried[best], mean - 10.0**best * step

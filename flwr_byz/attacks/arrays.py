@@ -18,13 +18,8 @@ def unflatten(vector: NDArray[np.float64], like: Sequence[NDArray[Any]]) -> list
 
     Shapes and dtypes are theirs; what overflows becomes infinity.
     """
-    made, start = [], 0
-    for array in like:
-        if array.dtype.kind != "f":
-            made.append(array)
-            continue
-        part = vector[start : start + array.size].reshape(array.shape)
-        with np.errstate(over="ignore"):
-            made.append(part.astype(array.dtype))
-        start += array.size
-    return made
+    parts = iter(np.split(vector, np.cumsum([a.size for a in like if a.dtype.kind == "f"])))
+    with np.errstate(over="ignore"):
+        return [
+            next(parts).reshape(a.shape).astype(a.dtype) if a.dtype.kind == "f" else a for a in like
+        ]

@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from math import inf
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+Direction = Literal["mean", "spread", "sign"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +26,8 @@ class Knowledge:
     rng : numpy.random.Generator
     honest : ndarray (m − q, d), float64, optional
         What the honest clients send, by ascending place (the paper, section 1.2).
-    client : int
-        Its place among the m clients.
-    byzantine : sequence of int
-        The places of all Byzantine clients, ascending.
+    client, byzantine : int, sequence of int
+        Its place among the m clients, and those of all Byzantine clients, ascending.
     model : ndarray (d,), float64, optional
         θ, the model that it was sent.
     batches : sequence of sequences of int, optional
@@ -54,14 +54,31 @@ class Knowledge:
     descends: bool = False
 
 
+def number(default: float | None, *, least: float = -inf, above: float = -inf) -> Any:
+    """Declare a parameter of an attack: finite, at least `least` and greater than `above`."""
+    return field(default=default, metadata={"least": least, "above": above})
+
+
 class Attack(ABC):
-    """A frozen dataclass of parameters that turns knowledge into what the client sends."""
+    """A frozen dataclass of parameters that turns knowledge into what the client sends.
+
+    Raises ValueError where a `number` is out of range, or a Literal none of its texts.
+    """
 
     knows: ClassVar[frozenset[str]] = frozenset()
     """The optional fields of `Knowledge` that it needs."""
 
     common: ClassVar[bool] = False
     """Whether colluders send one vector, which depends on what they all know alone."""
+
+    def __post_init__(self) -> None:
+        for parameter in fields(self):  # type: ignore[arg-type]
+            name, value = parameter.name, getattr(self, parameter.name)
+            choices = get_args(parameter.type) if get_origin(parameter.type) is Literal else ()
+            if choices and value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+            if "least" in parameter.metadata and value != parameter.default:
+                _check_number(name, value, **parameter.metadata)
 
     @abstractmethod
     def __call__(self, knowledge: Knowledge) -> Vector | None:
@@ -80,10 +97,8 @@ class Attack(ABC):
             value = getattr(knowledge, name)
             if value is None or (name == "honest" and len(value) == 0):
                 state = "None" if value is None else "empty"
-                raise ValueError(
-                    f"{type(self).__name__} needs to know {_MEANING[name]}; "
-                    f"knowledge.{name} is {state}"
-                )
+                needs = f"{type(self).__name__} needs to know {_MEANING[name]}"
+                raise ValueError(f"{needs}; knowledge.{name} is {state}")
 
 
 _MEANING = {
@@ -95,14 +110,8 @@ _MEANING = {
 }
 
 
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError where a parameter is not one of the texts that are allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def check_finite(name: str, value: float, *, least: float = float("-inf")) -> None:
-    """Raise ValueError where a parameter is not finite, or below `least`."""
-    if not (np.isfinite(value) and value >= least):
-        bound = "finite" if least == float("-inf") else f"finite and at least {least}"
-        raise ValueError(f"{name} must be {bound}, got {value}")
+def _check_number(name: str, value: float, least: float, above: float) -> None:
+    if not (np.isfinite(value) and value >= least and value > above):
+        bounds = {"at least": least, "greater than": above}
+        said = "".join(f" and {words} {bound:g}" for words, bound in bounds.items() if bound > -inf)
+        raise ValueError(f"{name} must be finite{said}, got {value}")

@@ -1,12 +1,13 @@
 """Attacks that know no other client."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
-from .attack import Attack, Knowledge, Vector, check_finite
+from .attack import Attack, Knowledge, Vector, number
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,7 @@ class SignFlip(Attack):
         s ≥ 0.
     """
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_finite("scale", self.scale, least=0.0)
+    scale: float = number(1.0, least=0.0)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return −s·g."""
@@ -39,10 +37,7 @@ class Scale(Attack):
         s.
     """
 
-    scale: float = 100.0
-
-    def __post_init__(self) -> None:
-        check_finite("scale", self.scale)
+    scale: float = number(100.0)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return s·g."""
@@ -61,11 +56,8 @@ class GaussianNoise(Attack):
         Whether the noise is added to the own vector rather than sent alone.
     """
 
-    scale: float = 200.0
+    scale: float = number(200.0, least=0.0)
     around_own: bool = False
-
-    def __post_init__(self) -> None:
-        check_finite("scale", self.scale, least=0.0)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the noise, or the own vector and the noise."""
@@ -82,10 +74,7 @@ class Constant(Attack):
     value : float, default 0.0
     """
 
-    value: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_finite("value", self.value)
+    value: float = number(0.0)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the value in every coordinate."""
@@ -119,11 +108,7 @@ class Silent(Attack):
 
 @dataclass(frozen=True)
 class LabelFlip(Attack):
-    """Send honestly what follows from corrupted labels (data corruption; the paper, section 1.2).
-
-    Which labels these are depends on the client's problem: digits c become 9 − c, numbers change
-    their sign.
-    """
+    """Send the honest vector of corrupted labels (data corruption; the paper, section 1.2)."""
 
     knows: ClassVar[frozenset[str]] = frozenset({"relabelled"})
 
@@ -134,36 +119,33 @@ class LabelFlip(Attack):
         return knowledge.relabelled()
 
 
-@dataclass(frozen=True, eq=False)
-class ModelReplacement(Attack):
-    """Send m/η times the step to another model, which a mean then takes (Bagdasaryan et al. 2020).
+@dataclass(frozen=True)
+class Malformed(Attack):
+    """Send arrays that are not of the model's form (a crash fault).
 
     Parameters
     ----------
-    target : float or array-like (d,), default 0.0
-        θ_target; one number stands for every coordinate.
-    server_learning_rate : float, default 1.0
-        η > 0 of the server.
+    kind : str, default "shape"
+        "shape": one row more; "count": one array more; "dtype": complex numbers; "overflow":
+        float64 numbers of 1e300; "empty": no numbers; "bytes": one array of random bytes.
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset({"model"})
-    common: ClassVar[bool] = True
-    target: ArrayLike = 0.0
-    server_learning_rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not np.isfinite(np.asarray(self.target, np.float64)).all():
-            raise ValueError("target must be finite")
-        rate = self.server_learning_rate
-        check_finite("server_learning_rate", rate)
-        if rate <= 0:
-            raise ValueError(f"server_learning_rate must be positive, got {rate}")
+    kind: Literal["shape", "count", "dtype", "overflow", "empty", "bytes"] = "shape"
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return (m/η)(θ_target − θ), or its opposite where the server descends."""
-        self.check_known(knowledge)
-        assert knowledge.model is not None
-        step = np.asarray(self.target, np.float64) - knowledge.model
-        factor = knowledge.num_clients / self.server_learning_rate
-        replacement: Vector = (-factor if knowledge.descends else factor) * step
-        return replacement
+        """Return the own vector: only its form is at fault."""
+        return knowledge.own
+
+    def spoil(self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator) -> list[NDArray[Any]]:
+        """Return arrays of another form."""
+        if self.kind == "shape":
+            return [np.concatenate([np.atleast_1d(a), np.atleast_1d(a)[:1]]) for a in arrays]
+        if self.kind == "count":
+            return [*arrays, arrays[0]]
+        if self.kind == "dtype":
+            return [array.astype(np.complex128) for array in arrays]
+        if self.kind == "overflow":
+            return [np.full(array.shape, 1e300) for array in arrays]
+        if self.kind == "empty":
+            return [array.ravel()[:0] for array in arrays]
+        return [np.frombuffer(rng.bytes(sum(array.nbytes for array in arrays)), np.uint8)]

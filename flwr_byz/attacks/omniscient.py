@@ -3,13 +3,11 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import numpy as np
 
-from .attack import Attack, Knowledge, Vector, check_choice, check_finite
-
-Direction = Literal["mean", "spread", "sign"]
+from .attack import Attack, Direction, Knowledge, Vector, number
 
 
 class AllKnowing(Attack):
@@ -18,37 +16,43 @@ class AllKnowing(Attack):
     knows: ClassVar[frozenset[str]] = frozenset({"honest"})
     common: ClassVar[bool] = True
 
-    def honest(self, knowledge: Knowledge) -> Vector:
-        """Return the honest vectors, (n, d)."""
+    def __call__(self, knowledge: Knowledge) -> Vector:
+        """Return the vector that is sent."""
         self.check_known(knowledge)
         assert knowledge.honest is not None
-        return knowledge.honest
+        return self._vector(knowledge.honest, knowledge)
+
+    @abstractmethod
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
+        """Return the vector that is sent, given the honest ones, (n, d)."""
 
 
 def mean_of(honest: Vector) -> Vector:
     """Return the mean of the honest vectors, (d,)."""
-    mean: Vector = honest.mean(axis=0)
-    return mean
+    return np.asarray(honest.mean(axis=0))
 
 
-def standard_deviation(honest: Vector) -> Vector:
+def deviation_of(honest: Vector) -> Vector:
     """Return the standard deviation (n − 1) of each coordinate, (d,); zero for a single vector."""
     return honest.std(axis=0, ddof=1) if len(honest) > 1 else np.zeros(honest.shape[1])
 
 
 def direction_against(honest: Vector, direction: Direction) -> Vector:
-    """Return p such that μ − γp leads away from the honest mean μ, (d,).
+    """Return p, of norm 1 or 0, such that μ − γp leads away from the honest mean μ, (d,).
 
-    "mean" is μ/‖μ‖, "spread" the standard deviation of each coordinate, "sign" the sign of μ
-    (Shejwalkar and Houmansadr 2021, section IV-A).
+    "mean" is along μ, "spread" along the standard deviation of each coordinate, "sign" along the
+    sign of μ (Shejwalkar and Houmansadr 2021, section IV-A).
     """
-    if direction == "spread":
-        return standard_deviation(honest)
-    mean = mean_of(honest)
+    against = deviation_of(honest) if direction == "spread" else mean_of(honest)
     if direction == "sign":
-        return np.sign(mean)
-    length = float(np.linalg.norm(mean))
-    return mean / length if length > 0.0 else np.zeros_like(mean)
+        against = np.sign(against)
+    length = float(np.linalg.norm(against))
+    return against / length if length > 0.0 else against
+
+
+def squared_distances(points: Vector) -> Vector:
+    """Return the squared distances between all pairs of points, (n, n)."""
+    return np.stack([np.square(points - point).sum(axis=1) for point in points])
 
 
 @dataclass(frozen=True)
@@ -61,22 +65,17 @@ class InnerProductManipulation(AllKnowing):
         ε ≥ 0: small to stay among the honest vectors, large (10) to outweigh them in a mean.
     """
 
-    epsilon: float = 0.5
+    epsilon: float = number(0.5, least=0.0)
 
-    def __post_init__(self) -> None:
-        check_finite("epsilon", self.epsilon, least=0.0)
-
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return −ε·μ."""
-        return -self.epsilon * mean_of(self.honest(knowledge))
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
+        return -self.epsilon * mean_of(honest)
 
 
 @dataclass(frozen=True)
 class ALittleIsEnough(AllKnowing):
     """Send μ − z·σ, inside the spread of the honest vectors (Baruch, Baruch, Goldberg 2019).
 
-    μ and σ are the mean and the standard deviation (n − 1) of each coordinate over the honest
-    vectors.
+    μ and σ are mean and standard deviation (n − 1) of each coordinate of the honest vectors.
 
     Parameters
     ----------
@@ -86,17 +85,19 @@ class ALittleIsEnough(AllKnowing):
         honest client, or s ≤ 0: the colluders are a majority).
     """
 
-    z: float | None = None
+    z: float | None = number(None)
 
-    def __post_init__(self) -> None:
-        if self.z is not None:
-            check_finite("z", self.z)
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
+        z = _largest_hidden_z(knowledge) if self.z is None else self.z
+        return mean_of(honest) - z * deviation_of(honest)
 
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return μ − z·σ."""
-        honest = self.honest(knowledge)
-        z = self.z if self.z is not None else _largest_hidden_z(knowledge)
-        return mean_of(honest) - z * standard_deviation(honest)
+
+def _largest_hidden_z(knowledge: Knowledge) -> float:
+    m, q = knowledge.num_clients, knowledge.num_byzantine
+    num_honest, num_supporters = m - q, m // 2 + 1 - q
+    if not 0 < num_supporters < num_honest:
+        raise ValueError(f"ALittleIsEnough has no z for num_clients={m}, num_byzantine={q}: give z")
+    return NormalDist().inv_cdf((num_honest - num_supporters) / num_honest)
 
 
 @dataclass(frozen=True)
@@ -105,22 +106,13 @@ class _FurthestWithin(AllKnowing):
 
     direction: Direction = "spread"
 
-    def __post_init__(self) -> None:
-        check_choice("direction", self.direction, get_args(Direction))
-
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return μ − γp."""
-        honest = self.honest(knowledge)
-        mean = mean_of(honest)
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         against = direction_against(honest, self.direction)
-        square = float(against @ against)
-        if square == 0.0:
-            return mean
-        return mean - self._furthest(honest, against, square) * against
+        return mean_of(honest) - self._furthest(honest, against) * against
 
     @abstractmethod
-    def _furthest(self, honest: Vector, against: Vector, square: float) -> float:
-        """Return γ, for a p whose squared norm is not 0."""
+    def _furthest(self, honest: Vector, against: Vector) -> float:
+        """Return γ, for a p of norm 1; what it is for p = 0 does not matter."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +129,11 @@ class MinMax(_FurthestWithin):
         p; see `direction_against`.
     """
 
-    def _furthest(self, honest: Vector, against: Vector, square: float) -> float:
+    def _furthest(self, honest: Vector, against: Vector) -> float:
         offsets = mean_of(honest) - honest
         slopes = offsets @ against
-        room = squared_distances(honest).max() - np.einsum("ij,ij->i", offsets, offsets)
-        roots = slopes + np.sqrt(np.square(slopes) + square * np.maximum(room, 0.0))
-        return float((roots / square).min())
+        room = squared_distances(honest).max() - np.square(offsets).sum(axis=1)
+        return float((slopes + np.sqrt(np.square(slopes) + np.maximum(room, 0.0))).min())
 
 
 @dataclass(frozen=True)
@@ -158,10 +149,10 @@ class MinSum(_FurthestWithin):
         p; see `direction_against`.
     """
 
-    def _furthest(self, honest: Vector, against: Vector, square: float) -> float:
+    def _furthest(self, honest: Vector, against: Vector) -> float:
         room = squared_distances(honest).sum(axis=1).max()
         room -= np.square(honest - mean_of(honest)).sum()
-        return float(np.sqrt(max(room, 0.0) / (len(honest) * square)))
+        return float(np.sqrt(max(room, 0.0) / len(honest)))
 
 
 @dataclass(frozen=True)
@@ -172,27 +163,8 @@ class Mimic(AllKnowing):
     round (the source follows that direction over the rounds).
     """
 
-    def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the vector of the client that is mimicked."""
-        honest = self.honest(knowledge)
+    def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         left, _, _ = np.linalg.svd(honest - mean_of(honest), full_matrices=False)
         # Within rounding, any of two that lie as far in both directions will do: take the first.
         along = np.abs(left[:, 0])
-        mimicked: Vector = honest[int(np.argmax(along >= along.max() * (1 - 1e-9)))].copy()
-        return mimicked
-
-
-def squared_distances(points: Vector) -> Vector:
-    """Return the squared distances between all pairs of points, (n, n)."""
-    return np.stack([np.square(points - point).sum(axis=1) for point in points])
-
-
-def _largest_hidden_z(knowledge: Knowledge) -> float:
-    num_honest = knowledge.num_clients - knowledge.num_byzantine
-    num_supporters = knowledge.num_clients // 2 + 1 - knowledge.num_byzantine
-    if not 0 < num_supporters < num_honest:
-        raise ValueError(
-            f"ALittleIsEnough has no z of its own for num_clients={knowledge.num_clients}, "
-            f"num_byzantine={knowledge.num_byzantine}: give z"
-        )
-    return NormalDist().inv_cdf((num_honest - num_supporters) / num_honest)
+        return np.copy(honest[int(np.argmax(along >= along.max() * (1 - 1e-9)))])

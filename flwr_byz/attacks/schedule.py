@@ -36,7 +36,7 @@ class _Changing:
     num_byzantine: int
 
     def __post_init__(self) -> None:
-        _check_counts(self.num_clients, self.num_byzantine)
+        _check(self.num_byzantine, num_clients=self.num_clients)
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,21 @@ class Rotating(_Changing):
 
 
 def one_per_batch(num_clients: int, num_byzantine: int, num_batches: int) -> Fixed:
-    """Reach as many of k batches as can be: the first clients of q batches, evenly spaced.
-
-    Raises ValueError where q exceeds k.
-    """
-    _check_counts(num_clients, num_byzantine)
-    if num_byzantine > num_batches:
-        raise ValueError(
-            f"num_byzantine must be at most num_batches = {num_batches}, got {num_byzantine}"
-        )
+    """Reach as many of k ≥ q batches as can be: the first clients of q batches, evenly spaced."""
+    _check(num_byzantine, num_clients=num_clients, num_batches=num_batches)
     batches = split_into_batches(range(num_clients), num_batches)
     return Fixed([batches[i * num_batches // num_byzantine][0] for i in range(num_byzantine)])
 
 
 def packed(num_clients: int, num_byzantine: int) -> Fixed:
     """Reach as few batches as can be: the first q clients, who fill the first ⌈q/b⌉ batches."""
-    _check_counts(num_clients, num_byzantine)
+    _check(num_byzantine, num_clients=num_clients)
     return Fixed(range(num_byzantine))
 
 
-def _check_counts(num_clients: int, num_byzantine: int) -> None:
-    if not 0 <= num_byzantine <= num_clients:
-        raise ValueError(
-            f"num_byzantine must be between 0 and num_clients = {num_clients}, got {num_byzantine}"
-        )
+def _check(num_byzantine: int, **limits: int) -> None:
+    for name, limit in limits.items():
+        if not 0 <= num_byzantine <= limit:
+            raise ValueError(
+                f"num_byzantine must be between 0 and {name} = {limit}, got {num_byzantine}"
+            )

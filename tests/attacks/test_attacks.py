@@ -250,6 +250,12 @@ def test_fang_s_vector_is_picked_by_flower_s_krum(seed):
     assert vector @ direction < 0
 
 
+def test_fang_s_search_ends_where_its_bound_leaves_the_range():
+    known = known_three(honest=1e200 * THREE)
+    with np.errstate(all="ignore"):
+        assert attacks.FangKrum()(known).tolist() == [-np.inf, -np.inf]
+
+
 @pytest.mark.parametrize("direction", ["mean", "spread", "sign"])
 @pytest.mark.parametrize("k", [5, 7, 20])
 def test_the_mean_of_a_batch_that_is_taken_over_is_the_target(k, direction):

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, Context, Message
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
-from numpy.typing import NDArray
 
 from ... import attacks
 from ...attacks import Attack, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
+from ...attacks.attack import Vector
 from . import messages
-
-_POLL_INTERVAL = 0.02
 
 
 @dataclass(eq=False)
@@ -27,7 +26,8 @@ class ByzantineMod:
 
     ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` replaces the float arrays of
     the app's training replies; other arrays, metrics and evaluation stay as they are. For red-team
-    trials of a deployment that is yours.
+    trials of a deployment that is yours. ``"byzantine-nodes"`` of the run config ("0,3,5") are the
+    partition ids (or node ids) that attack, ``"byzantine-from-round"`` the first round of theirs.
 
     Parameters
     ----------
@@ -36,9 +36,8 @@ class ByzantineMod:
         it (``"SignFlip"``), and ``"byzantine-scale"`` and the like are its parameters; a node where
         it is not named stays honest.
     when : callable, optional
-        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``,
-        by ``"partition-id"`` of their node config. By default every node that has this mod is
-        Byzantine in every round.
+        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``, by
+        ``"partition-id"`` of their node config. By default every node is one in every round.
     reply : {"weights", "gradients"}, default "weights"
         What the app returns: of weights, attacks see the update from the model that was sent.
     num_clients, num_byzantine : int, optional
@@ -59,12 +58,8 @@ class ByzantineMod:
     ValueError
         Where the attack needs to know what a mod cannot: honest vectors without `colluders`, the
         server's batches or rule, or the reply on corrupted labels (give the app corrupted data).
-
-    Notes
-    -----
-    ``"byzantine-nodes"`` of the run config ("0,3,5") restricts the attack to these partition ids
-    (or node ids), ``"byzantine-from-round"`` to the rounds from there on. An attack that stays
-    silent raises ConnectionAbortedError, which Flower reports to the server as an error.
+    ConnectionAbortedError
+        When called, where the attack stays silent. Flower reports it to the server as an error.
     """
 
     attack: Attack | None = None
@@ -85,9 +80,7 @@ class ByzantineMod:
         if self.attack is not None:
             self._check_possible(self.attack)
 
-    def __call__(
-        self, message: Message, context: Context, call_next: messages.ClientAppCallable
-    ) -> Message:
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app reply, and replace its arrays where it is Byzantine in this round."""
         if not messages.asks_to_train(message):
             return call_next(message, context)
@@ -96,11 +89,12 @@ class ByzantineMod:
         number = messages.server_round(message)
         nodes = str(config.get("byzantine-nodes", "")).replace(",", " ").split()
         attack = self.attack or _configured_attack(config)
+        byzantine = [] if self.when is None else sorted(self.when(number))
         if (
             attack is None
             or number < int(config.get("byzantine-from-round", 0))
             or (nodes and not {str(client), str(context.node_id)} & set(nodes))
-            or (self.when is not None and client not in self.when(number))
+            or (self.when is not None and client not in byzantine)
         ):
             return call_next(message, context)
         self._check_possible(attack)
@@ -112,23 +106,16 @@ class ByzantineMod:
         arrays = record.to_numpy_ndarrays()
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin
-        byzantine = () if self.when is None else tuple(sorted(self.when(number)))
         num_colluders = self.num_colluders or len(byzantine) or 1
+        m = self.num_clients or int(config.get("num-partitions", 0))
+        q = self.num_byzantine or num_colluders
+        rng = np.random.default_rng([self.seed, client, number])
         honest = None
         if self.colluders is not None and "honest" in attack.knows:
             folder = Path(self.colluders, f"run-{context.run_id}", f"round-{number}")
             honest = self._share(own, folder, client, num_colluders)
-        rng = np.random.default_rng([self.seed, client, number])
         knowledge = Knowledge(
-            own=own,
-            num_clients=self.num_clients or int(config.get("num-partitions", 0)),
-            num_byzantine=self.num_byzantine or num_colluders,
-            rng=rng,
-            client=client,
-            byzantine=byzantine,
-            model=model,
-            honest=honest,
-            descends=self.reply == "gradients",
+            own, m, q, rng, honest, client, byzantine, model, descends=self.reply == "gradients"
         )
         vector = attack(knowledge)
         if vector is None:
@@ -142,30 +129,24 @@ class ByzantineMod:
 
     def _check_possible(self, attack: Attack) -> None:
         possible = {"model"} | ({"honest"} if self.colluders is not None else set())
-        missing = sorted(attack.knows - possible)
-        if missing:
+        if missing := sorted(attack.knows - possible):
             hint = "; give colluders for a sample of them" if missing == ["honest"] else ""
-            raise ValueError(
-                f"{type(attack).__name__} needs {', '.join(missing)} (see Knowledge), which no mod "
-                f"can know{hint}"
-            )
+            needs = f"{type(attack).__name__} needs {', '.join(missing)} (see Knowledge)"
+            raise ValueError(f"{needs}, which no mod can know{hint}")
 
-    def _share(
-        self, own: NDArray[np.float64], folder: Path, client: int, num_colluders: int
-    ) -> NDArray[np.float64]:
+    def _share(self, own: Vector, folder: Path, client: int, num_colluders: int) -> Vector:
         """Leave the own vector in the folder and take all that are there, by client."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{client}.npy"
-        written = path.with_suffix(".tmp")
+        written = folder / f"{client}.tmp"
         with written.open("wb") as file:
             np.save(file, own)
-        written.replace(path)  # whoever sees it sees all of it
+        written.replace(written.with_suffix(".npy"))  # whoever sees it sees all of it
         deadline = time.monotonic() + self.timeout
         while len(left := sorted(folder.glob("*.npy"))) < num_colluders:
             if time.monotonic() > deadline:
                 log(WARNING, "only %d of %d colluders are there", len(left), num_colluders)
                 break
-            time.sleep(_POLL_INTERVAL)
+            time.sleep(0.02)
         return np.stack([np.load(file, allow_pickle=False) for file in left])
 
 
@@ -177,10 +158,6 @@ def _configured_attack(config: Mapping[str, Any]) -> Attack | None:
     kind = getattr(attacks, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Attack) and kind is not Attack):
         raise ValueError(f"byzantine-attack = {name!r} is no attack of flwr_byz.attacks")
-    given = {
-        field.name: config[key]
-        for field in fields(kind)  # type: ignore[arg-type]
-        if (key := f"byzantine-{field.name.replace('_', '-')}") in config
-    }
-    attack: Attack = kind(**given)
-    return attack
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    keys = {name: f"byzantine-{name.replace('_', '-')}" for name in names}
+    return kind(**{name: config[key] for name, key in keys.items() if key in config})

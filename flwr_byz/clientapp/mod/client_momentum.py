@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
 from numpy.typing import NDArray
 
@@ -62,9 +63,17 @@ class ClientMomentum:
     ``ClientApp(..., mods=[ClientMomentum(beta=0.9)])`` replaces the float arrays of the app's
     training replies by the model that was sent plus the client's `momentum` (or, of gradients, by
     the momentum itself); integer and bool arrays, metrics and evaluation stay as they are. It
-    averages a client's own noise away, but not what its data make it differ by. Karimireddy, He and
-    Jaggi (2022, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing") combine it
-    with batches drawn anew in each round: the strategies' `bucketing_seed`.
+    averages a client's own noise away, but not what its data make it differ by; against that, its
+    authors add batches drawn anew in each round, the strategies' `bucketing_seed`.
+
+    The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
+    client is not asked. It starts afresh in a new run, so also where a server goes on from a
+    checkpoint; where the names or shapes of the arrays have changed; and where the number of the
+    round has not grown, since another training has begun.
+
+    An update that is not finite is sent as it is, for the server to reject, and does not change the
+    momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and one
+    listed after it changes what enters the momentum.
 
     Parameters
     ----------
@@ -78,17 +87,6 @@ class ClientMomentum:
     ValueError
         Where an option is out of range; when called, where weights are not of the model's names and
         shapes, or a message does not hold one ArrayRecord.
-
-    Notes
-    -----
-    The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
-    client is not asked. It starts afresh in a new run, so also where a server goes on from a
-    checkpoint; where the names or shapes of the arrays have changed; and where the number of the
-    round has not grown, since another training has begun.
-
-    An update that is not finite is sent as it is, for the server to reject, and does not change the
-    momentum. A mod listed before this one, such as `ByzantineMod`, changes what is sent, and one
-    listed after it changes what enters the momentum.
     """
 
     beta: float = 0.9
@@ -99,21 +97,17 @@ class ClientMomentum:
         _check_beta(self.beta)
         messages.check_reply_kind(self.reply)
 
-    def __call__(
-        self, message: Message, context: Context, call_next: messages.ClientAppCallable
-    ) -> Message:
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app reply, and put its momentum in the place of its update."""
         if not messages.asks_to_train(message):
             return call_next(message, context)
-        sent = None
-        if self.reply == "weights":
-            sent = _numpy_arrays(messages.only_array_record(message))
+        sent = _arrays(messages.only_array_record(message)) if self.reply == "weights" else None
         reply = call_next(message, context)
         if reply.has_error():
             return reply
         record = messages.only_array_record(reply)
-        replied = _numpy_arrays(record)
-        updates = _floats(replied) if sent is None else _offsets(replied, sent)
+        replied = _arrays(record)
+        updates = _updates(replied, sent)
         if not all(np.isfinite(update).all() for update in updates.values()):
             log(WARNING, "the update is not finite: it is sent as it is, without momentum")
             return reply
@@ -125,8 +119,8 @@ class ClientMomentum:
         momenta = {n: momentum(previous.get(n), update, self.beta) for n, update in updates.items()}
         context.state[key] = ArrayRecord({name: Array(made) for name, made in momenta.items()})
         context.state[f"{key}.round"] = ConfigRecord({"server-round": number})
-        for name, made in momenta.items():
-            with np.errstate(over="ignore"):  # the server rejects what leaves the range
+        with np.errstate(over="ignore"):  # the server rejects what leaves the range
+            for name, made in momenta.items():
                 whole = made if sent is None else made + sent[name]
                 record[name] = Array(np.asarray(whole, replied[name].dtype))
         return reply
@@ -137,7 +131,7 @@ def _previous(state: RecordDict, key: str, number: int) -> Arrays:
     if key not in state:
         return {}
     last = int(str(state.config_records[f"{key}.round"]["server-round"]))
-    return {} if 0 < number <= last else _numpy_arrays(state.array_records[key])
+    return {} if 0 < number <= last else _arrays(state.array_records[key])
 
 
 def _check_beta(beta: float) -> None:
@@ -145,16 +139,17 @@ def _check_beta(beta: float) -> None:
         raise ValueError(f"beta must be at least 0 and less than 1, got {beta}")
 
 
-def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
-    """Return how far the float arrays of a reply lie from those of the model that was sent."""
+def _updates(replied: Arrays, sent: Arrays | None) -> Arrays:
+    """Return how far a reply's float arrays lie from the model sent; without it, themselves."""
+    floats = {name: array for name, array in replied.items() if array.dtype.kind == "f"}
+    if sent is None:
+        return floats
     offsets = {}
-    for name, array in _floats(replied).items():
+    for name, array in floats.items():
         origin = sent.get(name)
         if origin is None or origin.shape != array.shape:
-            raise ValueError(
-                f"array {name!r} of the reply, of shape {array.shape}, is none of the model that "
-                f"was sent: {_shapes(sent)}"
-            )
+            given = f"array {name!r} of the reply, of shape {array.shape},"
+            raise ValueError(f"{given} is none of the model that was sent: {_shapes(sent)}")
         if origin.dtype.kind == "f":
             dtype = np.result_type(np.float32, array.dtype, origin.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -162,13 +157,9 @@ def _offsets(replied: Arrays, sent: Arrays) -> Arrays:
     return offsets
 
 
-def _floats(arrays: Arrays) -> Arrays:
-    return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
-
-
 def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
 
 
-def _numpy_arrays(record: ArrayRecord) -> Arrays:
+def _arrays(record: ArrayRecord) -> Arrays:
     return {name: array.numpy() for name, array in record.items()}

@@ -1,17 +1,15 @@
 """What a mod reads in the messages of a ClientApp, of either API."""
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
-from flwr.app import ArrayRecord, Context, Message, MessageType
+from flwr.app import ArrayRecord, Message, MessageType
 
-ClientAppCallable = Callable[[Message, Context], Message]
 ReplyKind = Literal["weights", "gradients"]
 
 
 def check_reply_kind(reply: str) -> None:
     """Raise ValueError where an app can return no such thing."""
-    if reply not in ("weights", "gradients"):
+    if reply not in get_args(ReplyKind):
         raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
 
 
@@ -22,7 +20,7 @@ def asks_to_train(message: Message) -> bool:
 
 def server_round(message: Message) -> int:
     """Return the number of the round that a message belongs to; 0 where it has none."""
-    configs = list(message.content.config_records.values())
+    configs = message.content.config_records.values()
     named = [record["server-round"] for record in configs if "server-round" in record]
     return int(str(named[0] if named else message.metadata.group_id or 0))
 
