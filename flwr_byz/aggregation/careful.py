@@ -84,8 +84,7 @@ def careful_median(
     for weights, steps in _candidates(rows, scaled, mass, gamma, products):
         iterations += steps
         candidates = [weights]
-        while candidates:
-            candidate = candidates.pop(0)
+        for candidate in candidates:
             found, distances = _certified(rows, scaled, mass, candidate, iterations)
             if best is None or found.shortfall(gamma) < best.shortfall(gamma):
                 best = found
@@ -95,7 +94,7 @@ def careful_median(
                 # What was measured is right in more digits than the coordinates are; and where
                 # points differ in their last digits, their combination is no float64 vector.
                 refined = mass / distances
-                candidates = [refined / refined.sum(), np.eye(len(mass))[np.argmax(refined)]]
+                candidates += [refined / refined.sum(), np.eye(len(mass))[np.argmax(refined)]]
     assert best is not None
     return best
 
@@ -173,12 +172,12 @@ def _certified(
     point, (to_y, to_x, reach) = _combine(rows, scaled, weights)
     coincident = to_y <= RESOLUTION * reach
     if coincident.any():
-        pulls = np.divide(mass, to_y, out=np.zeros_like(mass), where=~coincident)
+        inverse = np.divide(mass, to_y, out=np.zeros_like(mass), where=~coincident)
         residual = 0.0
-        if pulls.any():  # the others' pull moves y by its length over their sum
-            _, (from_moved, _, _) = _combine(rows, scaled, pulls / pulls.sum())
-            force = float(pulls.sum() * from_moved[coincident].min())
-            residual = max(force - float(mass[coincident].sum()), 0.0)
+        if inverse.any():  # a step of Weiszfeld's from y is the others' gradient over their sum
+            _, (from_moved, _, _) = _combine(rows, scaled, inverse / inverse.sum())
+            descent = float(inverse.sum() * from_moved[coincident].min())
+            residual = max(descent - float(mass[coincident].sum()), 0.0)
     else:
         residual = residual_bound(to_y, mass, weights)
     objective, reached = float(mass @ to_y), float(mass @ to_x)

@@ -85,9 +85,9 @@ def curvature_gap(
         the distance of the near ones. Infinity where no bound is found, as where the minimiser is
         one of the points, or where points lie on a line.
     """
-    pulls = mass / distances
-    pull = float(pulls.sum())
-    shares = pulls / pull
+    inverse_weights = mass / distances
+    total = float(inverse_weights.sum())
+    shares = inverse_weights / total
     relative = product_errors / distances
     cosines = np.abs(offset_products) / distances / distances[:, None]
     concentration = float(((cosines + relative * relative[:, None]) @ shares).max())
@@ -95,7 +95,7 @@ def curvature_gap(
     curvature = 1.0 - concentration - turned - _ROUNDING
     if not curvature > 0.0:
         return float("inf")
-    radius = 2 * residual * (1 + _BALL) / (curvature * pull)
+    radius = 2 * residual * (1 + _BALL) / (curvature * total)
     excess = residual**2 * (1 + _BALL) / (2 * curvature)  # times 1/T
     if radius > _BALL * float(distances.min()) * (1 - distance_error) or excess > 0.5:
         return float("inf")

@@ -5,9 +5,11 @@ certificate, the combination. What was judged is therefore what is applied, to t
 within a batch is that batch's own affair; its row is one more corrupted row.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -60,21 +62,16 @@ class Columns:
 
 def cut(sizes: Sequence[int], width: int) -> list[Columns]:
     """Cut the coordinates of vectors with pieces of these sizes into runs of at most `width`."""
-    blocks: list[Columns] = []
-    parts: list[tuple[int, slice]] = []
-    start = filled = 0
-    for piece, size in enumerate(sizes):
-        at = 0
-        while at < size:
-            taken = min(size - at, width - filled)
-            parts.append((piece, slice(at, at + taken)))
-            at, filled = at + taken, filled + taken
-            if filled == width:
-                blocks.append(Columns(start, start + filled, tuple(parts)))
-                start, filled, parts = start + filled, 0, []
-    if filled:
-        blocks.append(Columns(start, start + filled, tuple(parts)))
-    return blocks
+    ends = list(accumulate(sizes, initial=0))
+    starts = range(0, ends[-1], width)
+    parts: list[list[tuple[int, slice]]] = [[] for _ in starts]
+    for start, stop in pairwise(sorted({*ends, *starts})):
+        piece = bisect_right(ends, start) - 1
+        parts[start // width].append((piece, slice(start - ends[piece], stop - ends[piece])))
+    return [
+        Columns(start, min(start + width, ends[-1]), tuple(block))
+        for start, block in zip(starts, parts, strict=True)
+    ]
 
 
 def narrow(

@@ -77,39 +77,39 @@ class _Iterate:
         return np.asarray(self.distances <= RESOLUTION * reach)
 
     @cached_property
-    def pulls(self) -> NDArray[np.float64]:
+    def inverse_weights(self) -> NDArray[np.float64]:
         """a_i / d_i, zero for coincident points."""
         out = np.zeros_like(self.mass)
         return np.divide(self.mass, self.distances, out=out, where=~self.coincident)
 
     @cached_property
-    def force(self) -> NDArray[np.float64]:
+    def descent(self) -> NDArray[np.float64]:
         """Σ a_i u_i, minus the gradient."""
-        return self.pulls @ self.offsets
+        return self.inverse_weights @ self.offsets
 
     @cached_property
     def residual(self) -> float:
         """Norm of the smallest subgradient: 0 at the median, never more than 1."""
         held = float(self.mass[self.coincident].sum())
-        return max(float(np.linalg.norm(self.force)) - held, 0.0)
+        return max(float(np.linalg.norm(self.descent)) - held, 0.0)
 
     def at(self, position: NDArray[np.float64]) -> "_Iterate":
         return _Iterate(self.points, self.mass, position)
 
     def step(self) -> NDArray[np.float64]:
-        """Newton's step; on a coincident point, or in very many dimensions, along the force."""
-        pull = float(self.pulls.sum())
-        units = self.offsets * (self.pulls / self.mass)[:, None]
+        """Newton's step; on a coincident point, or in very many dimensions, along the descent."""
+        total = float(self.inverse_weights.sum())
+        units = self.offsets * (self.inverse_weights / self.mass)[:, None]
         if self.coincident.any() or len(self.position) > _MAX_NEWTON_DIM:
-            direction = self.force / float(np.linalg.norm(self.force))
-            along = float(self.pulls @ (1.0 - np.square(units @ direction)))
-            return direction * (self.residual / max(along, 1e-14 * pull))
-        hessian = -(units.T * self.pulls) @ units
-        hessian[np.diag_indices_from(hessian)] += pull * (1.0 + 1e-14)
+            direction = self.descent / float(np.linalg.norm(self.descent))
+            along = float(self.inverse_weights @ (1.0 - np.square(units @ direction)))
+            return direction * (self.residual / max(along, 1e-14 * total))
+        hessian = -(units.T * self.inverse_weights) @ units
+        hessian[np.diag_indices_from(hessian)] += total * (1.0 + 1e-14)
         try:
-            return np.asarray(np.linalg.solve(hessian, self.force))
+            return np.asarray(np.linalg.solve(hessian, self.descent))
         except np.linalg.LinAlgError:
-            return self.force / pull  # Weiszfeld's
+            return self.descent / total  # Weiszfeld's
 
 
 def newton(
@@ -177,13 +177,13 @@ def _descend(start: _Iterate) -> _Iterate:
     """
     step = start.step()
     end = start.at(start.position + step)
-    if end.residual < start.residual or end.force @ step >= 0.0:
+    if end.residual < start.residual or end.descent @ step >= 0.0:
         return end
     low, high = 0.0, 1.0
     for _ in range(_MAX_BISECTIONS):
         middle = (low + high) / 2
         end = start.at(start.position + middle * step)
-        low, high = (middle, high) if end.force @ step > 0.0 else (low, middle)
+        low, high = (middle, high) if end.descent @ step > 0.0 else (low, middle)
     return end
 
 
