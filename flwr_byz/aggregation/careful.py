@@ -59,24 +59,11 @@ def careful_median(
     row_map: RowMap,
     products: NDArray[np.float64] | None,
 ) -> Median:
-    """Find the median of mapped rows, in float64.
+    """Find the median of mapped rows, in float64, as `median_of_rows` does.
 
-    Parameters
-    ----------
-    rows : Rows
-        Finite.
-    mass : ndarray (k',)
-        Positive, sums to one.
-    gamma : float
-    row_map : ndarray (k', k) or None
-    products : ndarray (k', k') or None
-        Inner products of the mapped rows, of any precision, if they are known.
-
-    Returns
-    -------
-    Median
-        The best that was found: its gap is above γ where float64 cannot tell, or no float64 vector
-        is near enough. The weights are those of the mapped rows.
+    `products` are the inner products of the mapped rows (k', k'), of any precision, if they are
+    known. The best that was found is returned: its gap is above γ where float64 cannot tell, or no
+    float64 vector is near enough. Its weights are those of the mapped rows.
     """
     scaled = _scale_of(rows, row_map)
     iterations = 0

@@ -132,26 +132,11 @@ def median_of_rows(
     row_map: RowMap,
     products: NDArray[np.float64] | None,
 ) -> Median:
-    """Find the geometric median of mapped rows.
+    """Find the geometric median of k' rows that a map (k', k) makes of k, to a gap of γ.
 
-    Parameters
-    ----------
-    rows : Rows
-        k points; those that `row_map` uses are finite.
-    mass : ndarray (k',)
-        Positive, sums to one.
-    gamma : float
-        The gap that is asked for.
-    row_map : ndarray (k', k) or None
-        See `flwr_byz.aggregation.pre_aggregation`.
-    products : ndarray (k, k) or None
-        Inner products of the rows, from `gram`; without them, as where d ≤ k, the careful way is
-        taken.
-
-    Returns
-    -------
-    Median
-        Its weights are those of the rows (k,).
+    Rows that `row_map` uses are finite; `mass` (k',) is positive and sums to one. `products` (k, k)
+    are the rows' inner products from `gram`; without them, as where d ≤ k, the careful way is
+    taken. The weights that are returned are those of the rows (k,).
     """
     if rows.dim == 0:
         weights = map_weights(row_map, mass)

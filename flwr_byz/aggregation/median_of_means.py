@@ -136,21 +136,9 @@ def median_of_means(
 ) -> GeometricMedianOfMeans:
     """Trim batch means by norm and take the geometric median of the others.
 
-    Parameters
-    ----------
-    rows : Rows
-        k batch means; norms are theirs.
-    measured : Gram
-        What `gram` returned for them.
-    trim_norm, gamma, num_byzantine
-        As in `geometric_median_of_means`.
-
-    Raises
-    ------
-    ValueError
-        Where an argument is out of range.
-    NoRowsLeft
-        A ValueError: where no row is finite, or every one is longer than `trim_norm`.
+    `measured` is what `gram` returned for the rows; the options are those of
+    `geometric_median_of_means`. Raises ValueError where one is out of range, NoRowsLeft where no
+    row is finite, or every one is longer than `trim_norm`.
     """
     check_trim_norm(trim_norm)
     check_gamma(gamma)

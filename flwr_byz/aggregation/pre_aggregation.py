@@ -56,18 +56,9 @@ def map_weights(row_map: RowMap, weights: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:
-    """Mark the rows whose norm is above τ (the paper's Remark 2).
+    """Mark the rows whose norm is above τ (the paper's Remark 2); NoRowsLeft where all are.
 
-    Parameters
-    ----------
-    norms : ndarray (k,)
-    trim_norm : float, "auto" or None
-        τ; "auto" is twice the median norm, None marks nothing.
-
-    Raises
-    ------
-    NoRowsLeft
-        A ValueError: where every row is marked.
+    "auto" is twice the median of the norms (k,); None marks nothing.
     """
     if trim_norm is None:
         return np.zeros(len(norms), dtype=np.bool_)

@@ -248,18 +248,10 @@ def form_rows(
     centre: Vector | None = None,
     memory: NDArray[np.floating] | None = None,
 ) -> BatchMeans | ReplyRows:
-    """Average batches of vectors; where every batch is one vector, they stay where they lie.
+    """Average k batches of real vectors, none of them empty, in float32 or float64.
 
-    Parameters
-    ----------
-    batches : sequence of k sequences of vectors
-        Real; no batch is empty.
-    dtype : float32 or float64
-        Precision of the rows.
-    centre : vector, optional
-        What is subtracted from every vector.
-    memory : ndarray (k, d), optional
-        Of that dtype: where to store the rows; made anew by default.
+    Where every batch is one vector, they stay where they lie; else their means are stored in
+    `memory` (k, d), by default in a new matrix. `centre` is subtracted from every vector.
     """
     if all(len(batch) == 1 for batch in batches):
         return ReplyRows([batch[0] for batch in batches], dtype, centre)

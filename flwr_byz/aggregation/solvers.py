@@ -21,22 +21,10 @@ def weiszfeld(
 ) -> tuple[NDArray[np.float64], int] | None:
     """Find the weights of the geometric median by Weiszfeld's fixed point on inner products.
 
-    Stops where the residual, the mean of the unit vectors towards the points, is no longer than γ.
-
-    Parameters
-    ----------
-    gram : ndarray (n, n), float64
-    mass : ndarray (n,)
-        Positive, sums to one.
-    gamma : float
-
-    Returns
-    -------
-    weights : ndarray (n,)
-        Positive, sums to one.
-    iterations : int
-        None in place of both where it stalls: beside a point, or with nearly half of the mass far
-        off in one direction.
+    `gram` is (n, n); `mass` and the weights (n,) are positive and sum to one. It stops where the
+    residual, the mean of the unit vectors towards the points, is no longer than γ. Returns the
+    weights and the iterations; None where it stalls: beside a point, or with nearly half of the
+    mass far off in one direction.
     """
     tolerance = max(gamma, _SMALLEST_TOLERANCE)
     weights = mass
@@ -121,18 +109,8 @@ def newton(
     median then once a mass of that size is added somewhere, so that one point very far off, which
     makes any relative gap small, cannot end the search early.
 
-    Parameters
-    ----------
-    points : ndarray (n, r), float64
-    mass : ndarray (n,), float64
-        Positive, sums to one.
-    gamma : float
-
-    Returns
-    -------
-    weights : ndarray (n,)
-        Nonnegative, sums to one; the median is ``weights @ points``.
-    iterations : int
+    `points` are (n, r); `mass` (n,) is positive and sums to one. Returns weights (n,), nonnegative
+    and of sum one, with the median at ``weights @ points``, and the iterations.
     """
     tolerance = max(gamma / 8, _SMALLEST_TOLERANCE)
     best = current = _Iterate(points, mass, _coordinatewise_median(points, mass))

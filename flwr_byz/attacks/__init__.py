@@ -9,8 +9,32 @@ from .blind import Constant, GaussianNoise, LabelFlip, Malformed, NonFinite, Sca
 from .omniscient import ALittleIsEnough, InnerProductManipulation, Mimic, MinMax, MinSum
 from .schedule import Fixed, FreshEachRound, Rotating, Schedule, one_per_batch, packed
 
-__all__ = ["ALittleIsEnough", "Adaptive", "Attack", "BatchTakeover", "Constant", "Direction"]
-__all__ += ["FangKrum", "FangTrimmedMean", "Fixed", "FreshEachRound", "GaussianNoise"]
-__all__ += ["InnerProductManipulation", "Knowledge", "LabelFlip", "Malformed", "Mimic", "MinMax"]
-__all__ += ["MinSum", "ModelReplacement", "NonFinite", "Rotating", "Scale", "Schedule", "SignFlip"]
-__all__ += ["Silent", "one_per_batch", "packed"]
+__all__ = [
+    "ALittleIsEnough",
+    "Adaptive",
+    "Attack",
+    "BatchTakeover",
+    "Constant",
+    "Direction",
+    "FangKrum",
+    "FangTrimmedMean",
+    "Fixed",
+    "FreshEachRound",
+    "GaussianNoise",
+    "InnerProductManipulation",
+    "Knowledge",
+    "LabelFlip",
+    "Malformed",
+    "Mimic",
+    "MinMax",
+    "MinSum",
+    "ModelReplacement",
+    "NonFinite",
+    "Rotating",
+    "Scale",
+    "Schedule",
+    "SignFlip",
+    "Silent",
+    "one_per_batch",
+    "packed",
+]
