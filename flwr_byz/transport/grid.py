@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain, starmap
 from logging import WARNING
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -46,9 +47,8 @@ class ArrivingGrid(Grid):
 
     Nodes are dealt with one by one, so that none can do harm to a round:
 
-    - A reply that cannot be read has `Unreadable` content. A reply that cannot be had for another
-      reason, or a message that cannot be pushed, is an error reply. Flower's own grid raises an
-      exception that ends the run.
+    - A reply that cannot be read has `Unreadable` content; one that cannot be had for another
+      reason, or whose message cannot be pushed, is an error. Flower's own grid ends the run.
     - A reply counts as that of the node that was asked for it, whatever it says of itself, and two
       replies to one message as none.
     - A reply that is announced and never uploaded, or slow, holds up neither the others nor the
@@ -75,8 +75,7 @@ class ArrivingGrid(Grid):
     ) -> Iterable[Message]:
         """Push messages now; return an iterator over the replies until all are in or time is up.
 
-        The time runs from the first push. Where not one message can be pushed, the other grid's
-        exception is raised.
+        The time runs from the first push. Where none can be pushed, the grid's exception is raised.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         waiting: dict[str, Message] = {}
@@ -91,16 +90,9 @@ class ArrivingGrid(Grid):
                     waiting[message_id] = message
         if failed and not waiting:
             raise failed[0][1]
-        return self._arrivals(waiting, failed, deadline)
+        return chain(starmap(_error_reply, failed), self._arrivals(waiting, deadline))
 
-    def _arrivals(
-        self,
-        waiting: dict[str, Message],
-        failed: list[tuple[Message, Exception]],
-        deadline: float,
-    ) -> Iterator[Message]:
-        for message, error in failed:
-            yield _error_reply(message, error)
+    def _arrivals(self, waiting: dict[str, Message], deadline: float) -> Iterator[Message]:
         pulled: _Pulled = SimpleQueue()
         queue = deque(waiting)
         latest, next_start, pause = "", 0.0, _LEAST_PAUSE
@@ -125,8 +117,7 @@ class ArrivingGrid(Grid):
             num_under_way -= 1
             if replies:
                 num_misses, pause = 0, _LEAST_PAUSE
-                while replies:
-                    yield replies.pop()
+                yield replies.pop()
                 continue
             queue.append(message_id)
             num_misses += 1
@@ -195,8 +186,6 @@ def _error_reply(message: Message, error: Exception) -> Message:
 
 def _described(message: Message, error: Exception) -> str:
     """Describe and log why there is no reply."""
-    reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
-    log(
-        WARNING, "no reply of node %d can be had: %s", message.metadata.dst_node_id, escaped(reason)
-    )
+    node, reason = message.metadata.dst_node_id, f"{type(error).__name__}: {error}"[:_MAX_REASON]
+    log(WARNING, "no reply of node %d can be had: %s", node, escaped(reason))
     return reason
