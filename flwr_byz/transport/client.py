@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from logging import WARNING
+from operator import attrgetter
 from typing import Any
 
 from flwr import common
@@ -51,17 +52,10 @@ class GuardedClient(ClientProxy):
         except Exception as error:  # whatever the client makes Flower raise
             return common.EvaluateRes(_failed(error), 0.0, 0, {})
 
-    def get_properties(self, *args: Any, **kwargs: Any) -> common.GetPropertiesRes:
-        """Return the client's properties."""
-        return self._client.get_properties(*args, **kwargs)
-
-    def get_parameters(self, *args: Any, **kwargs: Any) -> common.GetParametersRes:
-        """Return the client's parameters."""
-        return self._client.get_parameters(*args, **kwargs)
-
-    def reconnect(self, *args: Any, **kwargs: Any) -> common.DisconnectRes:
-        """Disconnect the client and let it reconnect later."""
-        return self._client.reconnect(*args, **kwargs)
+    # All else is the other client's.
+    get_properties: Any = property(attrgetter("_client.get_properties"))
+    get_parameters: Any = property(attrgetter("_client.get_parameters"))
+    reconnect: Any = property(attrgetter("_client.reconnect"))
 
 
 def _failed(error: Exception) -> common.Status:

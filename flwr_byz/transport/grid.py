@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, starmap
 from logging import WARNING
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -14,7 +15,6 @@ from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore import log
-from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..logs import escaped
@@ -150,34 +150,14 @@ class ArrivingGrid(Grid):
             replies = [_error_reply(message, error)]
         pulled.put((message_id, replies))
 
-    def set_run(self, run: Run) -> None:
-        """Set the run of the grid."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run of the grid."""
-        return self._grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Create a message, as the grid does."""
-        return self._grid.create_message(*args, **kwargs)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the connected nodes."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[Any]:
-        """Return the connected nodes."""
-        return self._grid.get_nodes()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push messages to their nodes; return their ids."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
-        """Pull replies that have arrived, as the grid does and without limits."""
-        return self._grid.pull_messages(*args, **kwargs)
+    # All else is the other grid's, without limits.
+    run: Any = property(attrgetter("_grid.run"))
+    set_run: Any = property(attrgetter("_grid.set_run"))
+    create_message: Any = property(attrgetter("_grid.create_message"))
+    get_node_ids: Any = property(attrgetter("_grid.get_node_ids"))
+    get_nodes: Any = property(attrgetter("_grid.get_nodes"))
+    push_messages: Any = property(attrgetter("_grid.push_messages"))
+    pull_messages: Any = property(attrgetter("_grid.pull_messages"))
 
 
 def _error_reply(message: Message, error: Exception) -> Message:
