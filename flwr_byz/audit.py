@@ -105,33 +105,25 @@ class AuditTrail:
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
-        self._weigh(record)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"round": server_round, "time": now, **_plain(asdict(record))}
-        for client, entry in line["clients"].items():
-            rounds, evidence = self._scores.get(client, (0, 0.0))
-            suspicion = round(evidence / rounds, 4) if rounds else None
-            entry |= {"rounds": rounds, "suspicion": suspicion}
+        distances = [v.distance for v in record.clients.values() if v.distance is not None]
+        with np.errstate(all="ignore"):
+            typical = float(np.median(distances)) if distances else math.nan
+        for client, verdict in record.clients.items():
+            rounds, total = self._scores.get(str(client), (0, 0.0))
+            evidence = _evidence(verdict, typical)
+            if evidence is not None:
+                rounds, total = rounds + 1, total + evidence
+                self._scores[str(client)] = rounds, total
+            suspicion = round(total / rounds, 4) if rounds else None
+            line["clients"][str(client)] |= {"rounds": rounds, "suspicion": suspicion}
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
                 self.path.replace(_rotated(self.path))
             json_lines.append(self.path, [line])
         except OSError as error:
             log(WARNING, "round %d is missing in the audit trail: %s", server_round, error)
-
-    def _weigh(self, record: RoundRecord) -> None:
-        distances = [v.distance for v in record.clients.values() if v.distance is not None]
-        with np.errstate(all="ignore"):
-            typical = float(np.median(distances)) if distances else math.nan
-        for client, verdict in record.clients.items():
-            if verdict.reply == "rejected":
-                evidence = 1.0
-            elif verdict.distance is not None:
-                evidence = _excess(verdict.distance, typical)
-            else:
-                continue
-            rounds, total = self._scores.get(str(client), (0, 0.0))
-            self._scores[str(client)] = rounds + 1, total + evidence
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -152,11 +144,15 @@ def _read_scores(line: Any) -> tuple[int, Scores]:
     return line["round"], scores
 
 
-def _excess(distance: float, typical: float) -> float:
-    """Return how much farther than typical a distance is, relative to it, at most 1."""
-    if not distance > typical:
+def _evidence(verdict: Verdict, typical: float) -> float | None:
+    """Return how much farther than typical a reply is, relative to that and at most 1."""
+    if verdict.reply == "rejected":
+        return 1.0
+    if verdict.distance is None:
+        return None
+    if not verdict.distance > typical:
         return 0.0
-    return min(distance / typical - 1.0, 1.0) if typical > 0 else 1.0
+    return min(verdict.distance / typical - 1.0, 1.0) if typical > 0 else 1.0
 
 
 def _rotated(path: Path) -> Path:

@@ -23,6 +23,7 @@ _METHODS = {
     "PullObject": (("object_found", "object_available", "object_content"), Limits.pull_object),
 }
 
+_PLAIN = {"accept-encoding": "identity"}  # a little that is packed unpacks to a lot
 _OFF = "PROTECTION IS OFF: %s (%s: no %s as expected)"
 _WITHOUT = {
     "_runtime_client": "a reply may take any number of bytes, in one object or in many, unfold to "
@@ -62,7 +63,7 @@ class BoundedPull:
             hooks = inner._client.event_hooks
             inner._client = copy_of(inner._client)  # on the same connections
             inner._client.event_hooks = {
-                "request": [*hooks["request"], _ask_for_plain_bytes],
+                "request": [*hooks["request"], lambda request: request.headers.update(_PLAIN)],
                 "response": [*hooks["response"], limits.bound],
             }
         grid = copy_of(self._grid)
@@ -83,10 +84,6 @@ def copy_of(thing: Any) -> Any:
 def is_in_memory(grid: Grid) -> bool:
     """Say whether a grid is that of a simulation, whose replies are in this process already."""
     return any(kind.__name__ == "InMemoryGrid" for kind in type(grid).__mro__)
-
-
-def _ask_for_plain_bytes(request: httpx.Request) -> None:
-    request.headers["accept-encoding"] = "identity"  # a little that is packed unpacks to a lot
 
 
 def _hooks(grid: Any) -> Iterator[str]:

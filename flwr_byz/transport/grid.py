@@ -83,11 +83,10 @@ class ArrivingGrid(Grid):
         for message in messages:
             try:
                 (message_id,) = self._grid.push_messages([message])
-            except Exception as error:  # the node may have brought it about
-                failed.append((message, error))
-            else:
                 if message_id:  # Flower has none for a node that has left
                     waiting[message_id] = message
+            except Exception as error:  # the node may have brought it about
+                failed.append((message, error))
         if failed and not waiting:
             raise failed[0][1]
         return chain(starmap(_error_reply, failed), self._arrivals(waiting, deadline))
