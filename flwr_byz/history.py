@@ -57,14 +57,9 @@ class History:
     def resume(cls, folder: Path | None, initial: Arrays | None = None) -> "History":
         """Lock a folder and go on from its newest checkpoint; begin where there is none.
 
-        The lock is held until `close`, or until the process ends, however it ends.
-
-        Raises
-        ------
-        ValueError
-            Where another server uses the folder, its model differs from the initial one in names,
-            dtypes, shapes or order, or none of its checkpoints is whole.
-        OSError
+        The lock is held until `close`, or until the process ends, however it ends. Raises OSError,
+        and ValueError where another server uses the folder, its model differs from the initial one
+        in names, dtypes, shapes or order, or none of its checkpoints is whole.
         """
         history = cls(folder)
         if folder is not None:

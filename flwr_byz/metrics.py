@@ -31,12 +31,8 @@ def robust_metrics(
     outvote the Byzantine ones, have to report a metric; `batches_for` returns k for their number.
     Names that are `ignored` are no metrics.
 
-    Returns
-    -------
-    metrics : dict
-        By name, sorted.
-    num_rejected : int
-        Clients that report none of these metrics, though they or others reported some.
+    Returns the metrics by name, sorted, and how many clients report none of them, though they or
+    others reported some.
     """
     reported, counts = _of_one_form(claims, ignored)
     aggregated: Metrics = {}
