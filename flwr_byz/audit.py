@@ -14,9 +14,9 @@ holds. Nothing of a model is written down.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from logging import WARNING
 from pathlib import Path
 from typing import Any, Literal
@@ -25,23 +25,19 @@ import numpy as np
 from flwr.supercore import log
 
 from . import json_lines
-from .identity import ClientId as ClientId
+from .identity import ClientId
 
 Scores = dict[str, tuple[int, float]]  # by client: rounds in which it answered, sum of evidence
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the server took one client in a round.
-
-    `batch` is its batch among those that answered; `distance` is that of its reply from the
-    aggregate or, with `streaming`, of its batch's mean.
-    """
+    """How the server took one client in a round."""
 
     reply: Literal["used", "rejected", "error", "silent"]
-    batch: int | None = None
+    batch: int | None = None  # among those that answered
     reason: str = ""  # why the reply was rejected
-    distance: float | None = None
+    distance: float | None = None  # of its reply (with `streaming`, its row) from the aggregate
 
 
 @dataclass(frozen=True)
@@ -55,16 +51,12 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """A round: whether the old model was kept, the gap, the batches and the clients.
-
-    `batches` is empty where nothing was aggregated; `clients` has a verdict on every client that
-    was asked or that answered.
-    """
+    """A round: whether the old model was kept, the gap, the batches and the clients."""
 
     kept: bool
     gap: float | None
-    batches: Sequence[BatchRecord]
-    clients: Mapping[ClientId, Verdict]
+    batches: list[BatchRecord]  # none where nothing was aggregated
+    clients: dict[ClientId, Verdict]  # on every one that was asked or that answered
 
 
 @dataclass
@@ -94,16 +86,15 @@ class AuditTrail:
             return
         lines: list[tuple[int, Scores]] = []
         num_damaged = 0
-        for path in (_rotated(self.path), self.path):
-            for line in json_lines.read_all(path):
-                try:
-                    number, scores = _read_scores(line)
-                except Exception:  # JSON of any other shape
-                    num_damaged += 1
-                    continue
-                while lines and lines[-1][0] >= number:
-                    lines.pop()  # that round was lost, and played again
-                lines.append((number, scores))
+        for line in chain(*map(json_lines.read_all, (_rotated(self.path), self.path))):
+            try:
+                number, scores = _read_scores(line)
+            except Exception:  # JSON of any other shape
+                num_damaged += 1
+                continue
+            while lines and lines[-1][0] >= number:
+                lines.pop()  # that round was lost, and played again
+            lines.append((number, scores))
         if num_damaged:
             log(WARNING, "%d damaged lines of %s are skipped", num_damaged, self.path)
         lines = [line for line in lines if line[0] <= finished]
@@ -114,41 +105,25 @@ class AuditTrail:
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
-        self._weigh(record)
-        line = {
-            "round": server_round,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "kept": record.kept,
-            "gap": _finite(record.gap),
-            "batches": [{k: _finite(v) for k, v in asdict(b).items()} for b in record.batches],
-            "clients": {str(c): self._entry(str(c), v) for c, v in record.clients.items()},
-        }
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"round": server_round, "time": now, **_plain(asdict(record))}
+        distances = [v.distance for v in record.clients.values() if v.distance is not None]
+        with np.errstate(all="ignore"):
+            typical = float(np.median(distances)) if distances else math.nan
+        for client, verdict in record.clients.items():
+            rounds, total = self._scores.get(str(client), (0, 0.0))
+            evidence = _evidence(verdict, typical)
+            if evidence is not None:
+                rounds, total = rounds + 1, total + evidence
+                self._scores[str(client)] = rounds, total
+            suspicion = round(total / rounds, 4) if rounds else None
+            line["clients"][str(client)] |= {"rounds": rounds, "suspicion": suspicion}
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
                 self.path.replace(_rotated(self.path))
             json_lines.append(self.path, [line])
         except OSError as error:
             log(WARNING, "round %d is missing in the audit trail: %s", server_round, error)
-
-    def _weigh(self, record: RoundRecord) -> None:
-        distances = [v.distance for v in record.clients.values() if v.distance is not None]
-        with np.errstate(all="ignore"):
-            typical = float(np.median(distances)) if distances else math.nan
-        for client, verdict in record.clients.items():
-            if verdict.reply == "rejected":
-                evidence = 1.0
-            elif verdict.distance is not None:
-                evidence = _excess(verdict.distance, typical)
-            else:
-                continue
-            rounds, total = self._scores.get(str(client), (0, 0.0))
-            self._scores[str(client)] = rounds + 1, total + evidence
-
-    def _entry(self, client: str, verdict: Verdict) -> dict[str, Any]:
-        rounds, evidence = self._scores.get(client, (0, 0.0))
-        suspicion = round(evidence / rounds, 4) if rounds else None
-        entry = asdict(verdict) | {"distance": _finite(verdict.distance)}
-        return entry | {"rounds": rounds, "suspicion": suspicion}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -169,16 +144,25 @@ def _read_scores(line: Any) -> tuple[int, Scores]:
     return line["round"], scores
 
 
-def _excess(distance: float, typical: float) -> float:
-    """Return how much farther than typical a distance is, relative to it, at most 1."""
-    if not distance > typical:
+def _evidence(verdict: Verdict, typical: float) -> float | None:
+    """Return how much farther than typical a reply is, relative to that and at most 1."""
+    if verdict.reply == "rejected":
+        return 1.0
+    if verdict.distance is None:
+        return None
+    if not verdict.distance > typical:
         return 0.0
-    return min(distance / typical - 1.0, 1.0) if typical > 0 else 1.0
+    return min(verdict.distance / typical - 1.0, 1.0) if typical > 0 else 1.0
 
 
 def _rotated(path: Path) -> Path:
     return path.with_name(path.name + ".1")
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _plain(value: Any) -> Any:
+    """Replace the numbers that JSON has no form for by None, however deep."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,6 +30,7 @@ else:
     import fcntl
 
 Arrays = Mapping[str, NDArray[Any]]
+Rounds = dict[int, Any]  # metrics by round
 
 _FORMAT = "flwr-byz checkpoint 1"
 _NAME = re.compile(r"round-(\d{6,})\.npz")
@@ -41,35 +42,29 @@ _KEPT = 2
 class History:
     """The rounds of a training so far: what a strategy of either API replays after a restart.
 
-    `train`, `evaluate` and `server` have the metrics by round: of the training, and of the
-    evaluation by clients and at the server. What JSON has no form for is null in a checkpoint.
+    What JSON has no form for is null in a checkpoint.
     """
 
     folder: Path | None = None  # where a checkpoint is written after each round, if anywhere
     finished: int = -1  # the last round that was finished before this start
     arrays: Arrays = field(default_factory=dict)  # the model after that round
-    train: dict[int, Any] = field(default_factory=dict)
-    evaluate: dict[int, Any] = field(default_factory=dict)
-    server: dict[int, Any] = field(default_factory=dict)
+    train: Rounds = field(default_factory=dict)
+    evaluate: Rounds = field(default_factory=dict)  # by clients
+    server: Rounds = field(default_factory=dict)  # of the evaluation at the server
     _release: Callable[[], object] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def resume(cls, folder: Path | None, initial: Arrays | None = None) -> "History":
         """Lock a folder and go on from its newest checkpoint; begin where there is none.
 
-        The lock is held until `close`, or until the process ends, however it ends.
-
-        Raises
-        ------
-        ValueError
-            Where another server uses the folder, its model differs from the initial one in names,
-            dtypes, shapes or order, or none of its checkpoints is whole.
-        OSError
+        The lock is held until `close`, or until the process ends, however it ends. Raises OSError,
+        and ValueError where another server uses the folder, its model differs from the initial one
+        in names, dtypes, shapes or order, or none of its checkpoints is whole.
         """
         history = cls(folder)
         if folder is not None:
-            history._lock(folder)
             try:
+                history._lock(folder)
                 history._go_on(folder, initial)
             except BaseException:
                 history.close()
@@ -88,7 +83,7 @@ class History:
         """
         if self.folder is None:
             return
-        rounds = dict(zip(_KINDS, (self.train, self.evaluate, self.server), strict=True))
+        rounds: dict[str, Rounds] = {kind: getattr(self, kind) for kind in _KINDS}
         try:
             Checkpoint(server_round, arrays, rounds, random.getstate()).save(self.folder)
         except OSError as error:
@@ -115,15 +110,13 @@ class History:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         self._release = weakref.finalize(self, os.close, descriptor)
-        if sys.platform != "win32":  # a process that is forked must not hold the lock
-            os.register_at_fork(after_in_child=self._release)
         try:
             if sys.platform == "win32":
                 msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
             else:
+                os.register_at_fork(after_in_child=self._release)  # a fork must not hold the lock
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            self.close()
             raise ValueError(
                 f"the folder {folder} is in use: stop the server that uses it (or delete its "
                 "strategy, where that is in this process), or give another folder"
@@ -140,28 +133,21 @@ class DamagedCheckpoint(ValueError):
 class Checkpoint:
     """The state of a training after a round, as a file has it.
 
-    `arrays` is the model, in its order; `rounds` has the metrics by round, of the kinds "train",
-    "evaluate" and "server", in this order; `random_state` is what `random.getstate` returned,
-    unchecked where it was read from a file.
+    `rounds` has the metrics of the kinds "train", "evaluate" and "server", in this order.
     """
 
     server_round: int
-    arrays: Arrays
-    rounds: Mapping[str, dict[int, Any]] = field(
-        default_factory=lambda: {kind: {} for kind in _KINDS}
-    )
-    random_state: Any = None
+    arrays: Arrays  # the model, in its order
+    rounds: Mapping[str, Rounds] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
+    random_state: Any = None  # what `random.getstate` returned; unchecked in one that was read
 
     def save(self, folder: Path) -> Path:
         """Write the file: whole or not at all, even where power fails."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"round-{self.server_round:06}.npz"
-        head = {
-            "format": _FORMAT,
-            "round": self.server_round,
-            "names": list(self.arrays),
-            "history": {"rounds": self.rounds, "random": self.random_state},
-        }
+        history = {"rounds": self.rounds, "random": self.random_state}
+        names = list(self.arrays)
+        head = {"format": _FORMAT, "round": self.server_round, "names": names, "history": history}
         columns = {f"array-{i}": array for i, array in enumerate(self.arrays.values())}
         unfinished = path.with_suffix(".unfinished")
         try:
@@ -189,8 +175,8 @@ class Checkpoint:
     def read(cls, path: Path) -> "Checkpoint":
         """Read a file that `save` wrote; raise DamagedCheckpoint where it was changed since.
 
-        Its bytes are checked (CRC-32, as zip files have it). Nothing is unpickled, and no more is
-        read than the file takes on the disk.
+        Its bytes are checked (CRC-32 of the zip file). Nothing is unpickled, and no more is read
+        than the file takes on the disk.
         """
         try:
             if not path.is_file():
@@ -203,10 +189,8 @@ class Checkpoint:
                 head = json.loads(str(read_npy(archive.read("head.npy"), "head")))
                 if head["format"] != _FORMAT:
                     raise ValueError(f"its format is {head['format']!r}, not {_FORMAT!r}")
-                arrays = {
-                    name: read_npy(archive.read(f"array-{i}.npy"), name)
-                    for i, name in enumerate(head["names"])
-                }
+                names = enumerate(head["names"])
+                arrays = {n: read_npy(archive.read(f"array-{i}.npy"), n) for i, n in names}
             history = head["history"]
             rounds = {k: {int(n): m for n, m in history["rounds"][k].items()} for k in _KINDS}
             return cls(int(head["round"]), arrays, rounds, history.get("random"))

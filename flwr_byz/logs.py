@@ -2,17 +2,10 @@
 
 
 def escaped(text: object, limit: int = 200) -> str:
-    r"""Return a text in which nothing breaks a line or drives a terminal, cut to a length.
+    r"""Return a text in which nothing breaks a line or drives a terminal, of `limit` characters.
 
-    Line breaks, escape sequences and whatever else does not print become what Python writes for
-    them, such as ``\n``. So does the backslash: no two texts look alike but for the cut.
-
-    Parameters
-    ----------
-    text : object
-        What `str` makes a text of.
-    limit : int, default 200
-        The most characters to return; what is cut ends with "…".
+    What does not print becomes what Python writes for it, such as ``\n``, and so does a backslash:
+    no two texts look alike but for what is cut, where "…" ends them.
     """
     whole = str(text)
     shown = "".join(

@@ -31,21 +31,16 @@ def robust_metrics(
     outvote the Byzantine ones, have to report a metric; `batches_for` returns k for their number.
     Names that are `ignored` are no metrics.
 
-    Returns
-    -------
-    metrics : dict
-        By name, sorted.
-    num_rejected : int
-        Clients that report none of these metrics, though they or others reported some.
+    Returns the metrics by name, sorted, and how many clients report none of them, though they or
+    others reported some.
     """
-    reported = _of_one_form(claims, ignored)
+    reported, counts = _of_one_form(claims, ignored)
     aggregated: Metrics = {}
-    for name, count in sorted(_counts(reported).items()):
-        if count >= least:
-            values = [metrics[name] for metrics in reported if name in metrics]
-            value = median_of_means(values, batches_for(count))
-            if np.isfinite(value).all():
-                aggregated[name] = value.tolist()
+    for name in sorted(name for name, count in counts.items() if count >= least):
+        values = [metrics[name] for metrics in reported if name in metrics]
+        value = median_of_means(values, batches_for(counts[name]))
+        if np.isfinite(value).all():
+            aggregated[name] = value.tolist()
     num_rejected = sum(
         bool(aggregated or (isinstance(claim, Mapping) and set(claim).difference(ignored)))
         for claim, metrics in zip(claims, reported, strict=True)
@@ -61,8 +56,7 @@ def common_metrics(claims: Sequence[object], least: int) -> list[Metrics | None]
     `least` clients, enough to outvote the Byzantine ones, report all of them. A client that lacks
     one of the metrics chosen gets None.
     """
-    reported = _of_one_form(claims)
-    counts = _counts(reported)
+    reported, counts = _of_one_form(claims)
     chosen: set[str] = set()
     members = reported
     for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
@@ -86,17 +80,16 @@ def median_of_means(values: Sequence[ArrayLike], num_batches: int) -> NDArray[np
         return np.asarray(np.median([mean(batch) for batch in batches], axis=0))
 
 
-def _counts(reported: Sequence[Metrics]) -> Counter[str]:
-    return Counter(name for metrics in reported for name in metrics)
-
-
-def _of_one_form(claims: Sequence[object], ignored: Collection[str | None] = ()) -> list[Metrics]:
-    """Keep of each client's metrics those of the form that most clients report them in."""
+def _of_one_form(
+    claims: Sequence[object], ignored: Collection[str | None] = ()
+) -> tuple[list[Metrics], dict[str, int]]:
+    """Return each client's metrics of the form that most report, and how many report each."""
     checked = [_well_formed(claim, ignored) for claim in claims]
     forms = Counter((name, _form(value)) for metrics in checked for name, value in metrics.items())
     # Of each name the last one stays: the most frequent form.
     usual = dict(sorted(forms, key=lambda form: (forms[form], -form[1])))
-    return [{n: v for n, v in metrics.items() if _form(v) == usual[n]} for metrics in checked]
+    kept = [{n: v for n, v in metrics.items() if _form(v) == usual[n]} for metrics in checked]
+    return kept, {name: forms[name, form] for name, form in usual.items()}
 
 
 def _form(value: MetricRecordValues) -> int:

@@ -18,9 +18,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.common import Parameters
 from numpy.typing import NDArray
 
-# A .npy header holds a dtype, an order and a shape; NumPy writes 118 bytes for most arrays.
-_MAX_HEADER_SIZE = 1024
-
+_MAX_HEADER_SIZE = 1024  # bytes for a dtype, an order and a shape; NumPy writes 118 for most arrays
 _CHECKED_AT_ONCE = 1 << 16
 _WIDEST_FLOAT = 8  # bytes: sums are taken in float64
 
@@ -36,17 +34,12 @@ class ArraySpec:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    fortran_order: bool = False
+    order: Literal["C", "F"] = "C"  # of its entries in memory
 
     @property
     def size(self) -> int:
         """Number of entries."""
         return prod(self.shape)
-
-    @property
-    def order(self) -> Literal["C", "F"]:
-        """Memory order of its entries."""
-        return "F" if self.fortran_order else "C"
 
     @property
     def is_float(self) -> bool:
@@ -56,17 +49,17 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """The arrays of a model in the server's order.
+    """The arrays of a model in the server's order, in which float arrays make its vector.
 
-    Float arrays, in that order, make the model's vector. Integer and bool arrays (counters, masks)
-    are carried beside it: as coordinates they would drown the weights.
+    Integer and bool arrays (counters, masks) are carried beside it: as coordinates they would drown
+    the weights.
     """
 
     arrays: tuple[ArraySpec, ...]
 
     @cached_property
     def floats(self) -> tuple[ArraySpec, ...]:
-        """The arrays whose entries are the coordinates of the vector."""
+        """The arrays that make the vector."""
         return tuple(spec for spec in self.arrays if spec.is_float)
 
     @property
@@ -77,9 +70,9 @@ class Layout:
 
     def model(self, floats: Sequence[NDArray[Any]], counters: Sequence[NDArray[Any]]) -> "Model":
         """Return the model of this layout that has these flat float arrays and these counters."""
-        next_float, next_counter = iter(floats).__next__, iter(counters).__next__
+        of_kind = {True: iter(floats), False: iter(counters)}
         values = (
-            next_float().reshape(spec.shape, order=spec.order) if spec.is_float else next_counter()
+            next(of_kind[spec.is_float]).reshape(spec.shape, order=spec.order)
             for spec in self.arrays
         )
         return Model(self, tuple(values))
@@ -97,7 +90,7 @@ class Model:
     values: tuple[NDArray[Any], ...]
 
     def items(self) -> Iterator[tuple[ArraySpec, NDArray[Any]]]:
-        """Return every array's specification and values."""
+        """Return the specification and the values of each array."""
         return zip(self.layout.arrays, self.values, strict=True)
 
     def floats(self) -> list[NDArray[Any]]:
@@ -115,15 +108,12 @@ class Model:
                 raise MalformedReply(f"array {spec.name!r} holds NaN or infinity")
 
 
-# --- Flower's two kinds of payload -----------------------------------------------------------
-
-
 def read_parameters(parameters: Parameters, layout: Layout) -> Model:
     """Check the `Parameters` of a reply (classic API); raise MalformedReply if they do not fit."""
     tensors = parameters.tensors
     if len(tensors) != len(layout.arrays):
         raise MalformedReply(f"{len(tensors)} arrays instead of {len(layout.arrays)}")
-    return _read(tensors, layout)
+    return Model(layout, tuple(map(_read_array, tensors, layout.arrays)))
 
 
 def read_arrays(record: ArrayRecord, layout: Layout) -> Model:
@@ -133,7 +123,8 @@ def read_arrays(record: ArrayRecord, layout: Layout) -> Model:
         raise MalformedReply(
             f"{len(record)} arrays whose names are not those of the model's {len(names)}"
         )
-    return _read([_npy_bytes(record[name]) for name in names], layout)
+    tensors = [_npy_bytes(record[name]) for name in names]
+    return Model(layout, tuple(map(_read_array, tensors, layout.arrays)))
 
 
 def parameters_layout(parameters: Parameters) -> Layout:
@@ -174,8 +165,7 @@ def read_npy(data: bytes, name: str) -> NDArray[Any]:
 
     Raises MalformedReply where it holds objects, or is not of the size that its header says.
     """
-    found, offset = _parse(data, name)
-    flat = np.frombuffer(data, found.dtype, count=found.size, offset=offset)
+    found, flat = _parse(data, name)
     return flat.reshape(found.shape, order=found.order)
 
 
@@ -198,9 +188,6 @@ def check_num_examples(value: object, what: str) -> None:
         raise MalformedReply(f"{what} is {value}, not positive")
 
 
-# --- one array --------------------------------------------------------------------------------
-
-
 def _array(spec: ArraySpec, value: NDArray[Any]) -> Array:
     """Serialise an array, copying its numbers once."""
     value = np.asarray(value, order=spec.order)
@@ -217,41 +204,27 @@ def _npy_bytes(array: Array) -> bytes:
 
 
 def _layout(tensors: Mapping[str, bytes]) -> Layout:
-    specs = [_parse(data, name)[0] for name, data in tensors.items()]
+    specs = tuple(_parse(data, name)[0] for name, data in tensors.items())
     for spec in specs:
         if spec.dtype.kind not in "fiub":
             raise MalformedReply(
                 f"array {spec.name!r} has dtype {spec.dtype}, not real, integer or bool"
             )
-        _check_width(spec)
-    return Layout(tuple(specs))
-
-
-def _read(tensors: Sequence[bytes], layout: Layout) -> Model:
-    return Model(layout, tuple(map(_read_array, tensors, layout.arrays)))
+    return Layout(specs)
 
 
 def _read_array(data: bytes, spec: ArraySpec) -> NDArray[Any]:
-    found, offset = _parse(data, spec.name)
+    found, flat = _parse(data, spec.name)
     if found.shape != spec.shape:
         raise MalformedReply(f"array {spec.name!r} is not of shape {spec.shape}")
     if found.dtype.kind not in ("b" if spec.dtype.kind == "b" else "fiu"):
         raise MalformedReply(f"array {spec.name!r} has dtype {found.dtype} instead of {spec.dtype}")
-    _check_width(found)
-    flat = np.frombuffer(data, found.dtype, count=spec.size, offset=offset)
     if found.dtype != spec.dtype:
         if spec.is_float:
             _check_fits(flat, spec)
         else:
             flat = _as_counter(flat, spec)
     return flat.reshape(spec.shape, order=found.order)
-
-
-def _check_width(found: ArraySpec) -> None:
-    if found.is_float and found.dtype.itemsize > _WIDEST_FLOAT:
-        raise MalformedReply(
-            f"array {found.name!r} has dtype {found.dtype}, which is wider than float64"
-        )
 
 
 def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:
@@ -277,8 +250,8 @@ def _as_counter(values: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
     return values.astype(spec.dtype)
 
 
-def _parse(data: object, name: str) -> tuple[ArraySpec, int]:
-    """Return what a .npy payload holds, and where its numbers begin; its size is checked."""
+def _parse(data: object, name: str) -> tuple[ArraySpec, NDArray[Any]]:
+    """Return what a .npy payload of the right size holds, and its numbers where they lie."""
     if not isinstance(data, bytes):
         raise MalformedReply(f"array {name!r} is no bytes but {type(data).__name__}")
     length_field = 4 if data[6:7] in (b"\x02", b"\x03") else 2
@@ -291,17 +264,16 @@ def _parse(data: object, name: str) -> tuple[ArraySpec, int]:
         raise MalformedReply(f"array {name!r} has a malformed .npy header") from None
     if len(data) - offset != found.size * found.dtype.itemsize:
         raise MalformedReply(f"array {name!r} is not of the size that its header says")
-    return found, offset
+    if found.is_float and found.dtype.itemsize > _WIDEST_FLOAT:
+        raise MalformedReply(f"array {name!r} has dtype {found.dtype}, which is wider than float64")
+    return found, np.frombuffer(data, found.dtype, count=found.size, offset=offset)
 
 
 @lru_cache(maxsize=4096)
-def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    stream = BytesIO(header)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[np.lib.format.read_magic(stream)]
-    shape, fortran_order, dtype = read(stream)
-    if dtype.hasobject or dtype.subdtype or min(shape, default=0) < 0:
+def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
+    stream, npy = BytesIO(header), np.lib.format
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    shape, fortran_order, dtype = readers[npy.read_magic(stream)](stream)
+    if dtype.hasobject or dtype.subdtype or not dtype.itemsize or min(shape, default=0) < 0:
         raise ValueError("not a plain array")
-    return tuple(int(n) for n in shape), dtype, bool(fortran_order)
+    return tuple(int(n) for n in shape), dtype, "F" if fortran_order else "C"

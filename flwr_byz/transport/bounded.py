@@ -5,7 +5,7 @@ Flower's own code does the pull. What this relies on is looked for when a grid i
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from logging import WARNING
 from typing import Any, get_type_hints
@@ -23,6 +23,8 @@ _METHODS = {
     "PullObject": (("object_found", "object_available", "object_content"), Limits.pull_object),
 }
 
+_PLAIN = {"accept-encoding": "identity"}  # a little that is packed unpacks to a lot
+_OFF = "PROTECTION IS OFF: %s (%s: no %s as expected)"
 _WITHOUT = {
     "_runtime_client": "a reply may take any number of bytes, in one object or in many, unfold to "
     "any number, have metrics of any size, name one object any number of times and take any time",
@@ -44,18 +46,12 @@ class BoundedPull:
         if is_in_memory(grid):
             return
         self._hooks = frozenset(_hooks(grid))
-        for hook, without in _WITHOUT.items():
-            if hook not in self._hooks:
-                name = type(grid).__name__
-                log(WARNING, "PROTECTION IS OFF: %s (%s: no %s as expected)", without, name, hook)
-            if not self._hooks:
-                break  # without the first there is none
+        missing = [hook for hook in _WITHOUT if hook not in self._hooks]
+        for hook in missing if self._hooks else missing[:1]:  # without the first there is none
+            log(WARNING, _OFF, _WITHOUT[hook], type(grid).__name__, hook)
 
     def __call__(self, message_id: str, limits: Limits) -> list[Message]:
-        """Return the replies to a message, if there are any yet.
-
-        Raises ReplyTooLarge or TimeoutError where a reply takes more than it may.
-        """
+        """Return the replies there are; ReplyTooLarge or TimeoutError where one takes too much."""
         grid = self._within(limits) if self._hooks else self._grid
         return list(grid.pull_messages([message_id]))
 
@@ -67,7 +63,7 @@ class BoundedPull:
             hooks = inner._client.event_hooks
             inner._client = copy_of(inner._client)  # on the same connections
             inner._client.event_hooks = {
-                "request": [*hooks["request"], _ask_for_plain_bytes],
+                "request": [*hooks["request"], lambda request: request.headers.update(_PLAIN)],
                 "response": [*hooks["response"], limits.bound],
             }
         grid = copy_of(self._grid)
@@ -90,10 +86,6 @@ def is_in_memory(grid: Grid) -> bool:
     return any(kind.__name__ == "InMemoryGrid" for kind in type(grid).__mro__)
 
 
-def _ask_for_plain_bytes(request: httpx.Request) -> None:
-    request.headers["accept-encoding"] = "identity"  # a little that is packed unpacks to a lot
-
-
 def _hooks(grid: Any) -> Iterator[str]:
     """Yield those keys of `_WITHOUT` that are as the limits rely on them."""
     try:
@@ -114,10 +106,10 @@ def _hooks(grid: Any) -> Iterator[str]:
         yield "Array.deflate"
 
 
-def _answers(method: Callable[..., Any] | None, fields: tuple[str, ...]) -> bool:
+def _answers(method: Any, fields: tuple[str, ...]) -> bool:
     """Say whether a method takes one request, and its response has these fields."""
     try:
-        inspect.signature(method).bind(None)  # type: ignore[arg-type]
+        inspect.signature(method).bind(None)
         response = get_type_hints(method)["return"]
         return set(fields) <= set(response.DESCRIPTOR.fields_by_name)
     except Exception:  # it is another method, or none

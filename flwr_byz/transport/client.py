@@ -3,27 +3,21 @@
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from logging import WARNING
+from operator import attrgetter
 from typing import Any
 
+from flwr import common
 from flwr.app import Message
-from flwr.common import (
-    Code,
-    DisconnectRes,
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    GetParametersRes,
-    GetPropertiesRes,
-    Parameters,
-    Status,
-)
 from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from .bounded import copy_of, is_in_memory
 from .grid import ArrivingGrid, Unreadable
+
+_NO_GRID = "PROTECTION IS OFF: a reply that comes through %s may take any size"
+
+_log_once = cache(log)
 
 
 class GuardedClient(ClientProxy):
@@ -36,39 +30,36 @@ class GuardedClient(ClientProxy):
     def __init__(self, client: ClientProxy, num_bytes: int) -> None:
         super().__init__(client.cid)
         self.properties = client.properties
-        self._client = _bounded(client, num_bytes)
+        grid = getattr(client, "grid", None)
+        if not isinstance(grid, Grid):
+            _log_once(WARNING, _NO_GRID, type(client).__name__)
+        elif not is_in_memory(grid):
+            client = copy_of(client)
+            client.grid = _one_reply_grid(grid, num_bytes)  # type: ignore[attr-defined]
+        self._client = client
 
-    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None) -> FitRes:
+    def fit(self, *args: Any, **kwargs: Any) -> common.FitRes:
         """Train at the client."""
         try:
-            return self._client.fit(ins, timeout, group_id)
+            return self._client.fit(*args, **kwargs)
         except Exception as error:  # whatever the client makes Flower raise
-            return FitRes(_failed(error), Parameters([], ""), 0, {})
+            return common.FitRes(_failed(error), common.Parameters([], ""), 0, {})
 
-    def evaluate(
-        self, ins: EvaluateIns, timeout: float | None, group_id: int | None
-    ) -> EvaluateRes:
+    def evaluate(self, *args: Any, **kwargs: Any) -> common.EvaluateRes:
         """Evaluate at the client."""
         try:
-            return self._client.evaluate(ins, timeout, group_id)
+            return self._client.evaluate(*args, **kwargs)
         except Exception as error:  # whatever the client makes Flower raise
-            return EvaluateRes(_failed(error), 0.0, 0, {})
+            return common.EvaluateRes(_failed(error), 0.0, 0, {})
 
-    def get_properties(self, *args: Any, **kwargs: Any) -> GetPropertiesRes:
-        """Return the client's properties."""
-        return self._client.get_properties(*args, **kwargs)
-
-    def get_parameters(self, *args: Any, **kwargs: Any) -> GetParametersRes:
-        """Return the client's parameters."""
-        return self._client.get_parameters(*args, **kwargs)
-
-    def reconnect(self, *args: Any, **kwargs: Any) -> DisconnectRes:
-        """Disconnect the client and let it reconnect later."""
-        return self._client.reconnect(*args, **kwargs)
+    # All else is the other client's.
+    get_properties: Any = property(attrgetter("_client.get_properties"))
+    get_parameters: Any = property(attrgetter("_client.get_parameters"))
+    reconnect: Any = property(attrgetter("_client.reconnect"))
 
 
-def _failed(error: Exception) -> Status:
-    return Status(Code.FIT_NOT_IMPLEMENTED, f"{type(error).__name__}: {error}")
+def _failed(error: Exception) -> common.Status:
+    return common.Status(common.Code.FIT_NOT_IMPLEMENTED, f"{type(error).__name__}: {error}")
 
 
 class _OneReplyGrid(ArrivingGrid):
@@ -87,19 +78,3 @@ class _OneReplyGrid(ArrivingGrid):
 
 # One in a run, which looks once for what it relies on.
 _one_reply_grid = lru_cache(maxsize=1)(_OneReplyGrid)
-
-
-def _bounded(client: ClientProxy, num_bytes: int) -> ClientProxy:
-    """Return a copy of a client whose replies come through a grid within limits."""
-    grid = getattr(client, "grid", None)
-    if not isinstance(grid, Grid):
-        _warn(type(client).__name__)
-    elif not is_in_memory(grid):
-        client = copy_of(client)
-        client.grid = _one_reply_grid(grid, num_bytes)  # type: ignore[attr-defined]
-    return client
-
-
-@cache
-def _warn(kind: str) -> None:
-    log(WARNING, "PROTECTION IS OFF: a reply that comes through %s may take any size", kind)

@@ -5,7 +5,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain, starmap
 from logging import WARNING
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -13,7 +15,6 @@ from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore import log
-from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..logs import escaped
@@ -46,9 +47,8 @@ class ArrivingGrid(Grid):
 
     Nodes are dealt with one by one, so that none can do harm to a round:
 
-    - A reply that cannot be read has `Unreadable` content. A reply that cannot be had for another
-      reason, or a message that cannot be pushed, is an error reply. Flower's own grid raises an
-      exception that ends the run.
+    - A reply that cannot be read has `Unreadable` content; one that cannot be had for another
+      reason, or whose message cannot be pushed, is an error. Flower's own grid ends the run.
     - A reply counts as that of the node that was asked for it, whatever it says of itself, and two
       replies to one message as none.
     - A reply that is announced and never uploaded, or slow, holds up neither the others nor the
@@ -75,8 +75,7 @@ class ArrivingGrid(Grid):
     ) -> Iterable[Message]:
         """Push messages now; return an iterator over the replies until all are in or time is up.
 
-        The time runs from the first push. Where not one message can be pushed, the other grid's
-        exception is raised.
+        The time runs from the first push. Where none can be pushed, the grid's exception is raised.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         waiting: dict[str, Message] = {}
@@ -84,23 +83,15 @@ class ArrivingGrid(Grid):
         for message in messages:
             try:
                 (message_id,) = self._grid.push_messages([message])
-            except Exception as error:  # the node may have brought it about
-                failed.append((message, error))
-            else:
                 if message_id:  # Flower has none for a node that has left
                     waiting[message_id] = message
+            except Exception as error:  # the node may have brought it about
+                failed.append((message, error))
         if failed and not waiting:
             raise failed[0][1]
-        return self._arrivals(waiting, failed, deadline)
+        return chain(starmap(_error_reply, failed), self._arrivals(waiting, deadline))
 
-    def _arrivals(
-        self,
-        waiting: dict[str, Message],
-        failed: list[tuple[Message, Exception]],
-        deadline: float,
-    ) -> Iterator[Message]:
-        for message, error in failed:
-            yield _error_reply(message, error)
+    def _arrivals(self, waiting: dict[str, Message], deadline: float) -> Iterator[Message]:
         pulled: _Pulled = SimpleQueue()
         queue = deque(waiting)
         latest, next_start, pause = "", 0.0, _LEAST_PAUSE
@@ -125,8 +116,7 @@ class ArrivingGrid(Grid):
             num_under_way -= 1
             if replies:
                 num_misses, pause = 0, _LEAST_PAUSE
-                while replies:
-                    yield replies.pop()
+                yield replies.pop()
                 continue
             queue.append(message_id)
             num_misses += 1
@@ -159,34 +149,14 @@ class ArrivingGrid(Grid):
             replies = [_error_reply(message, error)]
         pulled.put((message_id, replies))
 
-    def set_run(self, run: Run) -> None:
-        """Set the run of the grid."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run of the grid."""
-        return self._grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Create a message, as the grid does."""
-        return self._grid.create_message(*args, **kwargs)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the connected nodes."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[Any]:
-        """Return the connected nodes."""
-        return self._grid.get_nodes()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push messages to their nodes; return their ids."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
-        """Pull replies that have arrived, as the grid does and without limits."""
-        return self._grid.pull_messages(*args, **kwargs)
+    # All else is the other grid's, without limits.
+    run: Any = property(attrgetter("_grid.run"))
+    set_run: Any = property(attrgetter("_grid.set_run"))
+    create_message: Any = property(attrgetter("_grid.create_message"))
+    get_node_ids: Any = property(attrgetter("_grid.get_node_ids"))
+    get_nodes: Any = property(attrgetter("_grid.get_nodes"))
+    push_messages: Any = property(attrgetter("_grid.push_messages"))
+    pull_messages: Any = property(attrgetter("_grid.pull_messages"))
 
 
 def _error_reply(message: Message, error: Exception) -> Message:
@@ -195,8 +165,6 @@ def _error_reply(message: Message, error: Exception) -> Message:
 
 def _described(message: Message, error: Exception) -> str:
     """Describe and log why there is no reply."""
-    reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
-    log(
-        WARNING, "no reply of node %d can be had: %s", message.metadata.dst_node_id, escaped(reason)
-    )
+    node, reason = message.metadata.dst_node_id, f"{type(error).__name__}: {error}"[:_MAX_REASON]
+    log(WARNING, "no reply of node %d can be had: %s", node, escaped(reason))
     return reason

@@ -22,10 +22,9 @@ def room_for(sizes: Iterable[int]) -> int:
 
 
 class Limits:
-    """What one reply may take, and what its pull has taken so far.
+    """What one reply may take and has taken: `num_bytes` to download, as many of unfolded arrays.
 
-    It may download `num_bytes`, and its arrays may unfold to as many. `stalled` is called, in any
-    thread, when the pull has to wait for what a node has only announced.
+    `stalled` is called, in any thread, when the pull has to wait for what a node only announced.
     """
 
     def __init__(
@@ -69,8 +68,7 @@ class Limits:
     def count(self, object_id: str, content: bytes) -> None:
         """Count what an object adds to the reply: each chunk as often as an array names it.
 
-        Raises ReplyTooLarge, and ValueError, LookupError or TypeError where it is no object of
-        Flower's.
+        Raises ReplyTooLarge; ValueError, LookupError or TypeError where it is none of Flower's.
         """
         start = content.index(b"\0") + 1
         kind, children, _ = content[: start - 1].decode().split(" ")
@@ -119,13 +117,11 @@ class _BoundedStream(httpx.SyncByteStream):
 
 def _flatten(tree: Any) -> None:
     """Make a tree of objects one of a root and leaves that names every object once."""
-    ids: dict[str, None] = {}
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        ids[node.object_id] = None
-        stack.extend(node.children)
+    nodes = [tree]
+    for node in nodes:  # and those that are added meanwhile
+        nodes.extend(node.children)
+    ids = dict.fromkeys(node.object_id for node in reversed(nodes))  # children before parents
+    del ids[tree.object_id]
     del tree.children[:]
-    for object_id in reversed(ids):  # children before those that name them
-        if object_id != tree.object_id:
-            tree.children.add(object_id=object_id)
+    for object_id in ids:
+        tree.children.add(object_id=object_id)
