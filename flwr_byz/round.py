@@ -20,7 +20,7 @@ from .payload import Layout, Model
 UNKNOWN = ""
 
 _MAX_LOGGED_REJECTIONS = 10
-_STEPPED = 1 << 16  # coordinates that are stepped together
+_STEPPED = 1 << 17  # coordinates that are stepped together
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -113,7 +113,7 @@ def step(
 
     def write(columns: Columns) -> bool:
         with np.errstate(all="ignore"):
-            values = step_size * point[columns.start : columns.stop].astype(np.float64)
+            values = np.multiply(point[columns.start : columns.stop], point.dtype.type(step_size))
             if base is not None:
                 values += columns.of(base)
             columns.write(stepped, values)

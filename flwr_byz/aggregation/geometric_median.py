@@ -19,7 +19,6 @@ from .vectors import Vectors, as_vectors, check_finite
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _SUMMED = 256  # squares that are added up in the rows' own precision
 _ADDED = 128  # rows that are added up in their own precision
-_MEASURED = 1 << 12  # coordinates at least whose distances are measured together
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,8 +224,9 @@ def _combined(
     mapped = map_rows(row_map, block)
     coordinates = _weighted_sum(weights, mapped)
     squares, start = np.zeros(len(mapped)), 0
-    for part in narrow(mapped, _MEASURED):
-        offsets = part - coordinates[start : start + part.shape[1]]
+    for part in narrow(mapped, 1 << 12, 3 << 16):
+        of_part = coordinates[start : start + part.shape[1]]
+        offsets = np.subtract(part, of_part, out=part if part.flags.writeable else None)
         start += part.shape[1]
         measured = _squared_norms(offsets)
         if not np.isfinite(measured).all():  # a square may have left float32

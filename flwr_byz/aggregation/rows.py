@@ -24,9 +24,9 @@ Vector = Sequence[NDArray[Any]]
 Part = TypeVar("Part")
 Kernel = Callable[[NDArray[np.floating]], Part]
 
-_NARROWEST, _WIDEST = 1 << 14, 1 << 16  # coordinates of a block: threads wait between short ones
-_LEAST_BLOCKS = 16
-_GATHERED = 1 << 20  # numbers of a block that is copied
+_NARROWEST = 1 << 14  # coordinates of a block: threads wait for one another between short ones
+_ADDED = 1 << 17  # coordinates at most, of vectors that are added up
+_READ, _GATHERED = 1 << 18, 1 << 21  # numbers of a block at least: of stored rows, of copied ones
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Rows(Protocol):
     def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
         """Yield what a kernel makes of every block of coordinates (k, width), in order.
 
-        Threads work on the blocks; these are the same for any number of threads.
+        Threads work on the blocks; these are the same for any number of threads. A block that can
+        be written to is a copy, for the kernel to use as it likes.
         """
 
 
@@ -128,13 +129,15 @@ class StoredRows:
 
     def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
         """Apply a kernel to every block of coordinates."""
-        return _map(kernel, self._read, cut(self._sizes(), _width(self.dim)))
+        return _map(kernel, self._read, self._blocks())
 
-    def _sizes(self) -> list[int]:
-        return [self.dim]
+    def _blocks(self) -> list[Columns]:
+        return _cut([self.dim], max(_READ // len(self), 1 << 16))
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
-        return self.matrix[:, columns.start : columns.stop]
+        block = self.matrix[:, columns.start : columns.stop]
+        block.flags.writeable = False
+        return block
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,11 +147,11 @@ class BatchMeans(StoredRows):
     batches: Sequence[Sequence[Vector]]
     centre: Vector | None = None
 
-    def _sizes(self) -> list[int]:
-        return [len(piece) for piece in self.batches[0][0]]
+    def _blocks(self) -> list[Columns]:
+        return _cut([len(piece) for piece in self.batches[0][0]], _ADDED)
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
-        block = super()._read(columns)
+        block = self.matrix[:, columns.start : columns.stop]
         centre = _part(self.centre, columns)
         for row, batch in zip(block, self.batches, strict=True):
             _set(row, columns.of(batch[0]), centre)
@@ -156,7 +159,7 @@ class BatchMeans(StoredRows):
                 _add(row, columns.of(vector), centre)
             if len(batch) > 1:
                 row /= len(batch)
-        return block
+        return super()._read(columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +181,7 @@ class ReplyRows:
     def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
         """Apply a kernel to every block of coordinates."""
         sizes = [len(piece) for piece in self.vectors[0]]
-        width = min(_width(self.dim), max(_GATHERED // len(self), 1024))
-        return _map(kernel, self._read, cut(sizes, width))
+        return _map(kernel, self._read, _cut(sizes, max(_GATHERED // len(self), 1024)))
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         values = np.empty((len(self), columns.stop - columns.start), self.dtype)
@@ -208,7 +210,7 @@ class BatchSums:
         self, memory: NDArray[np.floating], sizes: Sequence[int], centre: Vector | None = None
     ) -> None:
         self._sums = memory
-        self._blocks = cut(sizes, _WIDEST)
+        self._blocks = cut(sizes, _ADDED)
         self._centre = centre
         self._counts = np.zeros(len(memory), dtype=np.intp)
 
@@ -277,9 +279,9 @@ def _part(vector: Vector | None, columns: Columns) -> NDArray[Any] | None:
     return None if vector is None else columns.of(vector)
 
 
-def _width(dim: int) -> int:
-    """Choose how many coordinates are worked on together, whatever the number of threads."""
-    return min(max(dim // _LEAST_BLOCKS, _NARROWEST), _WIDEST) // 1024 * 1024
+def _cut(sizes: Sequence[int], most: int) -> list[Columns]:
+    """Cut coordinates into eight blocks or more, the same for any number of threads."""
+    return cut(sizes, min(max(sum(sizes) // 8, _NARROWEST), most) // 1024 * 1024)
 
 
 def _map(

@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from threading import RLock
@@ -35,18 +35,20 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     Threads work no more than a few items ahead of the results that were taken, so that these do not
     pile up.
     """
-    threads = min(num_threads(), len(items))
-    if threads <= 1:
+    threads = num_threads()
+    if min(threads, len(items)) <= 1:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(threads) as executor:
-        ahead: deque[Future[Result]] = deque()
+    ahead: deque[Future[Result]] = deque()
+    try:
         for item in items:
-            ahead.append(executor.submit(function, item))
+            ahead.append(_executor(threads).submit(function, item))
             if len(ahead) > threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:
+        wait(ahead)  # nothing goes on after an error
 
 
 @contextmanager
@@ -63,3 +65,12 @@ def one_blas_thread() -> Iterator[None]:
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+@cache
+def _executor(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "flwr-byz")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not come along
+    os.register_at_fork(after_in_child=_executor.cache_clear)
