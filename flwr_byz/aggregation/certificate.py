@@ -44,9 +44,8 @@ def curvature_gap(
     offset_products: NDArray[np.float64],
     distances: NDArray[np.float64],
     mass: NDArray[np.float64],
-    *,
-    residual: float,
     product_errors: NDArray[np.float64],
+    residual: float,
     distance_error: float,
     moved: float,
 ) -> float:
@@ -69,10 +68,10 @@ def curvature_gap(
         d_i, measured from x, positive.
     mass : ndarray (k,)
         a; sums to one.
-    residual : float
-        Bound on r.
     product_errors : ndarray (k,)
         e with |error of ⟨z_i − y, z_j − y⟩| ≤ e_i·e_j.
+    residual : float
+        Bound on r.
     distance_error : float
         Bound on the relative errors of the distances.
     moved : float

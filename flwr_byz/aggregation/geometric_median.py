@@ -171,39 +171,37 @@ def _fast_median(
     moved = roundings * unit * typical
     # The weight of a row that is very far off may be rounded to a denormal number, or to zero.
     moved += float(np.abs(weights - weights.astype(rows.dtype)) @ norms)
-    distance_error = (_SUMMED / 2 + 3) * unit
     products = offset_products(products, weights)
     errors = np.sqrt(relative_error(rows)) * (norms + typical)
-    guess = np.sqrt(products.diagonal())
-    certify = partial(
-        curvature_gap,
-        offset_products=products,
-        mass=mass,
-        product_errors=errors,
-        distance_error=distance_error,
-        moved=moved,
-    )
     is_middle = len(mass) == 2 and mass[0] == mass[1]  # all points between two are medians
-    if not is_middle and certify(distances=guess, residual=0.0) > gamma:  # no measuring would help
+
+    def certified(distances: NDArray[np.float64], error: float) -> tuple[float, float]:
+        residual = residual_bound(distances, mass, weights, distance_error=error, moved=moved)
+        if is_middle:
+            return residual**2, residual
+        gap = curvature_gap(products, distances, mass, errors, residual, error, moved)
+        return gap, residual
+
+    distances = np.sqrt(products.diagonal())
+    measured_error = (_SUMMED / 2 + 3) * unit
+    if certified(distances, measured_error)[0] > gamma:  # no measuring would help
         return None
-    point, distances = combine(rows, weights, row_map)
-    if not (np.isfinite(distances).all() and distances.min() ** 2 > smallest_square(rows)):
-        return None
-    residual = residual_bound(distances, mass, weights, distance_error=distance_error, moved=moved)
-    return Median(
-        point=point,
-        objective=float(mass @ distances),
-        gap=residual**2 if is_middle else certify(distances=distances, residual=residual),
-        residual=residual,
-        weights=weights,
-        iterations=iterations,
-    )
+    error = 0.6 * float(np.square(errors / distances).max()) + moved / float(distances.min())
+    gap, residual = certified(distances, error)
+    measures = gap > gamma or norms.min() ** 2 <= smallest_square(rows)
+    point, measured = combine(rows, weights, row_map, measures=measures)
+    if measures:
+        if not (np.isfinite(measured).all() and measured.min() ** 2 > smallest_square(rows)):
+            return None
+        distances = measured
+        gap, residual = certified(distances, measured_error)
+    return Median(point, float(mass @ distances), gap, residual, weights, iterations)
 
 
 def combine(
-    rows: Rows, weights: NDArray[np.float64], row_map: RowMap
+    rows: Rows, weights: NDArray[np.float64], row_map: RowMap, *, measures: bool = True
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Combine mapped rows, and measure their distances from the combination; one pass.
+    """Combine mapped rows, and measure their distances from the combination, in one pass.
 
     Returns
     -------
@@ -211,20 +209,20 @@ def combine(
         The weighted sum of the mapped rows, in the rows' precision.
     distances : ndarray (k',), float64
         Of the mapped rows from `point`, each right to ``_SUMMED/2 + 3`` roundings of that precision
-        where nothing underflows.
+        where nothing underflows; of no meaning where nothing is to be measured.
     """
-    kernel = partial(_combined, weights.astype(rows.dtype), row_map)
+    kernel = partial(_combined, weights.astype(rows.dtype), row_map, measures)
     point, squares = join_and_total(rows, kernel, rows.dtype)
     return point, np.sqrt(squares)
 
 
 def _combined(
-    weights: NDArray[np.floating], row_map: RowMap, block: NDArray[np.floating]
+    weights: NDArray[np.floating], row_map: RowMap, measures: bool, block: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     mapped = map_rows(row_map, block)
     coordinates = _weighted_sum(weights, mapped)
     squares, start = np.zeros(len(mapped)), 0
-    for part in narrow(mapped, 1 << 12, 3 << 16):
+    for part in narrow(mapped, 1 << 12, 3 << 16) if measures else ():
         of_part = coordinates[start : start + part.shape[1]]
         offsets = np.subtract(part, of_part, out=part if part.flags.writeable else None)
         start += part.shape[1]

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from .rows import BatchMeans, Kernel, Rows, StoredRows, Vector, form_rows, narrow
 from .threads import one_blas_thread
 
-_SUMMED = 1024  # coordinates whose products are added up in the rows' own precision
 _MULTIPLIED = 1 << 19  # numbers of a block that are multiplied together
 _SCALES = np.ldexp(1.0, [-600, 0, 600])  # one of them brings the squares of any row into range
 
@@ -100,8 +99,17 @@ def relative_error(rows: Rows) -> float:
     Numerical Algorithms", section 3.1), where nothing underflows.
     """
     unit = float(np.finfo(rows.dtype).eps) / 2
-    terms = min(rows.dim, _SUMMED) + rows.dim // _SUMMED * (rows.dtype == np.float64) + 2
+    run = _run(len(rows))
+    terms = run + rows.dim // run * (rows.dtype == np.float64) + 2
     return terms * unit / (1 - terms * unit)
+
+
+def _run(num_rows: int) -> int:
+    """Return how many coordinates' products are added up in the rows' own precision.
+
+    The fewer, the more exact; but in many rows short runs cost more than what they save later.
+    """
+    return 128 if num_rows <= 32 else 1024
 
 
 def smallest_square(rows: Rows) -> float:
@@ -128,7 +136,7 @@ def offset_products(
 
 def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
     products = np.zeros((len(block), len(block)))
-    for part in narrow(block, _SUMMED, _MULTIPLIED):
+    for part in narrow(block, _run(len(block)), _MULTIPLIED):
         of_part = _products_of_runs(part)
         if not np.isfinite(of_part.diagonal()).all():  # a square may have left float32
             of_part = _products_of_runs(part.astype(np.float64))
@@ -137,12 +145,11 @@ def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _products_of_runs(block: NDArray[np.floating]) -> NDArray[np.float64]:
-    k, width = block.shape
-    whole = width - width % _SUMMED
-    runs = block[:, :whole].reshape(k, -1, _SUMMED).transpose(1, 0, 2)
+    run = _run(len(block))
+    if block.shape[1] % run:
+        block = np.pad(block, ((0, 0), (0, -block.shape[1] % run)))
+    runs = block.reshape(len(block), -1, run).transpose(1, 0, 2)
     products = np.matmul(runs, runs.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
-    last = block[:, whole:]
-    products += last @ last.T
     return np.asarray(products)
 
 

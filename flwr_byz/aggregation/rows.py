@@ -26,6 +26,7 @@ Kernel = Callable[[NDArray[np.floating]], Part]
 
 _NARROWEST = 1 << 14  # coordinates of a block: threads wait for one another between short ones
 _ADDED = 1 << 17  # coordinates at most, of vectors that are added up
+_SMALL = 1 << 21  # numbers
 _READ, _GATHERED = 1 << 18, 1 << 21  # numbers of a block at least: of stored rows, of copied ones
 
 
@@ -132,7 +133,7 @@ class StoredRows:
         return _map(kernel, self._read, self._blocks())
 
     def _blocks(self) -> list[Columns]:
-        return _cut([self.dim], max(_READ // len(self), 1 << 16))
+        return _cut([self.dim], len(self), max(_READ // len(self), 1 << 16))
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         block = self.matrix[:, columns.start : columns.stop]
@@ -148,7 +149,8 @@ class BatchMeans(StoredRows):
     centre: Vector | None = None
 
     def _blocks(self) -> list[Columns]:
-        return _cut([len(piece) for piece in self.batches[0][0]], _ADDED)
+        num_vectors = sum(map(len, self.batches))
+        return _cut([len(piece) for piece in self.batches[0][0]], num_vectors, _ADDED)
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         block = self.matrix[:, columns.start : columns.stop]
@@ -181,7 +183,7 @@ class ReplyRows:
     def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
         """Apply a kernel to every block of coordinates."""
         sizes = [len(piece) for piece in self.vectors[0]]
-        return _map(kernel, self._read, _cut(sizes, max(_GATHERED // len(self), 1024)))
+        return _map(kernel, self._read, _cut(sizes, len(self), max(_GATHERED // len(self), 1024)))
 
     def _read(self, columns: Columns) -> NDArray[np.floating]:
         values = np.empty((len(self), columns.stop - columns.start), self.dtype)
@@ -279,9 +281,14 @@ def _part(vector: Vector | None, columns: Columns) -> NDArray[Any] | None:
     return None if vector is None else columns.of(vector)
 
 
-def _cut(sizes: Sequence[int], most: int) -> list[Columns]:
-    """Cut coordinates into eight blocks or more, the same for any number of threads."""
-    return cut(sizes, min(max(sum(sizes) // 8, _NARROWEST), most) // 1024 * 1024)
+def _cut(sizes: Sequence[int], height: int, most: int) -> list[Columns]:
+    """Cut vectors, so many that are read together, into blocks for any number of threads.
+
+    There are eight or more, or one where that takes less time than to wake other threads.
+    """
+    dim = sum(sizes)
+    width = min(max(dim // 8, _NARROWEST), most) // 1024 * 1024
+    return cut(sizes, width if height * dim > _SMALL else max(dim, 1))
 
 
 def _map(
