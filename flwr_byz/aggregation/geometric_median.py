@@ -159,7 +159,11 @@ def _fast_median(
     row_map: RowMap,
     products: NDArray[np.float64],
 ) -> Median | None:
-    """Find the median in one pass over the data; None or a large gap where that is not enough."""
+    """Find the median in one more pass over the data; None or a large gap where it will not do.
+
+    The distances that follow from the inner products certify it where rows are not much longer than
+    the distances; else these are measured.
+    """
     found = weiszfeld(products, mass, gamma) if np.isfinite(products).all() else None
     if found is None:
         return None
@@ -186,6 +190,7 @@ def _fast_median(
     measured_error = (_SUMMED / 2 + 3) * unit
     if certified(distances, measured_error)[0] > gamma:  # no measuring would help
         return None
+    # |√(1 ± t) − 1| ≤ 0.6·t for t ≤ 1/2; where t is larger, nothing is certified.
     error = 0.6 * float(np.square(errors / distances).max()) + moved / float(distances.min())
     gap, residual = certified(distances, error)
     measures = gap > gamma or norms.min() ** 2 <= smallest_square(rows)
@@ -203,13 +208,9 @@ def combine(
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     """Combine mapped rows, and measure their distances from the combination, in one pass.
 
-    Returns
-    -------
-    point : ndarray (d,)
-        The weighted sum of the mapped rows, in the rows' precision.
-    distances : ndarray (k',), float64
-        Of the mapped rows from `point`, each right to ``_SUMMED/2 + 3`` roundings of that precision
-        where nothing underflows; of no meaning where nothing is to be measured.
+    Returns the weighted sum (d,) of the mapped rows, in the rows' precision, and distances (k',),
+    each right to ``_SUMMED/2 + 3`` roundings of that precision where nothing underflows. Where
+    nothing `measures` them, these have no meaning.
     """
     kernel = partial(_combined, weights.astype(rows.dtype), row_map, measures)
     point, squares = join_and_total(rows, kernel, rows.dtype)

@@ -62,19 +62,19 @@ def gram(rows: Rows) -> Gram:
         norms, finite = np.sqrt(squares), np.ones(len(rows), np.bool_)
         again = np.flatnonzero(~(np.isfinite(squares) & (squares > smallest_square(rows))))
         if len(again):
-            sums = np.zeros((len(_SCALES), len(again))) + total(
-                rows, partial(_scaled_squares, again)
-            )
-            low, middle, high = np.sqrt(sums)
+            shape = len(_SCALES), len(again)
+            low, middle, high = np.sqrt(total(rows, partial(_scaled_squares, again), shape))
             finite[again] = np.isfinite(low)
             small = np.where(middle > 1e-140, middle, high / _SCALES[2])
             norms[again] = np.where(np.isinf(middle), low / _SCALES[0], small)
         return Gram(products, norms, finite)
 
 
-def total(rows: Rows, kernel: Kernel[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Add up what a kernel makes of every block; 0 where there is none."""
-    return reduce(np.add, rows.map(kernel), np.zeros(()))
+def total(
+    rows: Rows, kernel: Kernel[NDArray[np.float64]], shape: tuple[int, ...] = ()
+) -> NDArray[np.float64]:
+    """Add up what a kernel makes of every block; zeros of a shape where there is none."""
+    return reduce(np.add, rows.map(kernel), np.zeros(shape))
 
 
 def join_and_total(

@@ -33,9 +33,8 @@ class GeometricMedianOfMeans:
 
     Attributes
     ----------
-    point : ndarray (d,), float64
-        Geometric median of the batch means that were kept. (In the precision of the rows where
-        these are the strategies'.)
+    point : ndarray (d,)
+        Geometric median of the batch means that were kept, in their precision.
     gap : float
         Its certified relative gap (see `GeometricMedian`).
     iterations : int
@@ -45,12 +44,11 @@ class GeometricMedianOfMeans:
     batch_weights : ndarray (k,), float64
         ``point`` is ``sum(batch_weights[l] * batch_mean[l])``; zero for a batch that was left out.
     trimmed : ndarray (k,), bool
-        The batches that were left out: their mean is not finite, or longer than the norm allowed.
+        Batches that were left out: not finite, or longer than the norm allowed.
     not_finite : ndarray (k,), bool
-        The batches whose mean is not finite: they count as Byzantine.
+        Batches whose mean is not finite: they count as Byzantine.
     too_long : ndarray (k,), bool
-        The batches whose mean is longer than the norm allowed, trimmed or not: none of them is
-        where too few would be left.
+        Batches longer than the norm allowed; they are kept where too few would be left.
     """
 
     point: NDArray[np.floating]

@@ -24,10 +24,10 @@ Vector = Sequence[NDArray[Any]]
 Part = TypeVar("Part")
 Kernel = Callable[[NDArray[np.floating]], Part]
 
+_SMALL = 1 << 21  # numbers that one thread reads in less time than it takes to wake another
 _NARROWEST = 1 << 14  # coordinates of a block: threads wait for one another between short ones
-_ADDED = 1 << 17  # coordinates at most, of vectors that are added up
-_SMALL = 1 << 21  # numbers
-_READ, _GATHERED = 1 << 18, 1 << 21  # numbers of a block at least: of stored rows, of copied ones
+_ADDED = 1 << 17  # coordinates of a block of vectors that are added up, at most
+_READ, _GATHERED = 1 << 18, 1 << 21  # numbers of a block of stored or of copied rows, about
 
 
 @dataclass(frozen=True)
@@ -195,17 +195,10 @@ class ReplyRows:
 
 
 class BatchSums:
-    """Running sums of k batches of vectors, taken as offsets from a centre.
+    """Running sums of k batches of vectors with pieces of these sizes.
 
-    Parameters
-    ----------
-    memory : ndarray (k, d), float32 or float64
-        Where the sums are held, in its precision; what is in it does not matter.
-    sizes : sequence of int
-        Sizes of the pieces of a vector, d together.
-    centre : vector, optional
-        Subtracted from every vector: sums of offsets from a place near all vectors lose fewer
-        digits.
+    They are held in `memory` (k, d), in its precision; what is in it does not matter. `centre` is
+    subtracted from every vector: sums of offsets from a point near them lose fewer digits.
     """
 
     def __init__(
@@ -282,10 +275,7 @@ def _part(vector: Vector | None, columns: Columns) -> NDArray[Any] | None:
 
 
 def _cut(sizes: Sequence[int], height: int, most: int) -> list[Columns]:
-    """Cut vectors, so many that are read together, into blocks for any number of threads.
-
-    There are eight or more, or one where that takes less time than to wake other threads.
-    """
+    """Cut vectors, `height` of them, into eight blocks or more for any number of threads."""
     dim = sum(sizes)
     width = min(max(dim // 8, _NARROWEST), most) // 1024 * 1024
     return cut(sizes, width if height * dim > _SMALL else max(dim, 1))

@@ -24,9 +24,8 @@ def num_threads() -> int:
         if not (setting.isdecimal() and int(setting) > 0):
             raise ValueError(f"FLWR_BYZ_NUM_THREADS must be a positive integer, got {setting!r}")
         return int(setting)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:

@@ -23,19 +23,17 @@ def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
     if isinstance(values, np.ndarray) and values.dtype != object:
         if values.ndim != 2 or len(values) == 0:
             raise ValueError(f"{name} must be n ≥ 1 vectors, shape (n, d); got {values.shape}")
-        vectors: Vectors = _as_real(values, name)
-    else:
-        rows = [_as_real(np.asarray(row), f"{name}[{i}]") for i, row in enumerate(values)]
-        if not rows:
-            raise ValueError(f"{name} must hold at least one vector, got none")
-        for i, row in enumerate(rows):
-            if row.ndim != 1 or row.shape != rows[0].shape:
-                raise ValueError(
-                    f"{name} must be vectors of one length: {name}[0] has shape "
-                    f"{rows[0].shape}, {name}[{i}] has {row.shape}"
-                )
-        vectors = rows
-    return vectors
+        return _as_real(values, name)
+    rows = [_as_real(np.asarray(row), f"{name}[{i}]") for i, row in enumerate(values)]
+    if not rows:
+        raise ValueError(f"{name} must hold at least one vector, got none")
+    for i, row in enumerate(rows):
+        if row.ndim != 1 or row.shape != rows[0].shape:
+            raise ValueError(
+                f"{name} must be vectors of one length: {name}[0] has shape "
+                f"{rows[0].shape}, {name}[{i}] has {row.shape}"
+            )
+    return rows
 
 
 def check_finite(vectors: Vectors, name: str) -> None:
