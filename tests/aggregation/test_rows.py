@@ -1,8 +1,10 @@
 """Rows where they lie: certified gaps on the stored numbers, the same bytes for any threads."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from flwr_byz.aggregation.certificate import curvature_gap, residual_bound
 from flwr_byz.aggregation.gram import gram
 from flwr_byz.aggregation.median_of_means import median_of_means
 from flwr_byz.aggregation.rows import BatchSums, StoredRows, cut, form_rows
+from flwr_byz.aggregation.threads import map_in_threads
 from flwr_byz.attacks import Knowledge
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -288,3 +291,32 @@ def test_a_number_of_threads_that_is_none_is_refused(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "many")
     with pytest.raises(ValueError, match="FLWR_BYZ_NUM_THREADS"):
         geometric_median(np.eye(3, 1000))
+
+
+def test_nothing_works_on_after_an_error(monkeypatch):
+    monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "4")
+    working, done = [], []
+
+    def work(item):
+        working.append(item)
+        if item == 0:
+            raise OSError("disk")
+        time.sleep(0.05)
+        done.append(item)
+
+    with pytest.raises(OSError, match="disk"):
+        list(map_in_threads(work, range(4)))
+    assert len(done) == len(working) - 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_that_is_forked_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "2")
+    assert list(map_in_threads(abs, [-1, -2])) == [1, 2]
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(list(map_in_threads(abs, [-1, -2])) != [1, 2])
+    )
+    child.start()
+    child.join(30)
+    child.kill()
+    assert child.exitcode == 0
