@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from .careful import Median, careful_median
 from .certificate import curvature_gap, residual_bound
 from .gram import gram, join_and_total, offset_products, relative_error, smallest_square
-from .pre_aggregation import RowMap, map_products, map_rows, map_weights
+from .pre_aggregation import RowMap, map_products, map_rows, map_weights, select
 from .rows import ReplyRows, Rows, StoredRows, narrow
 from .solvers import weiszfeld
 from .threads import one_blas_thread
@@ -101,27 +101,17 @@ def geometric_median(
     vectors = as_vectors(points, "points")
     check_gamma(gamma)
     mass = _as_mass(weights, len(vectors))
-    heavy = np.flatnonzero(mass > 0)
-    if len(heavy) < len(vectors):
-        vectors = [vectors[int(i)] for i in heavy]
-    share = mass[heavy] / mass.max()
+    share = mass[mass > 0] / mass.max()
     share /= share.sum()
     rows = _as_rows(vectors)
     measured = gram(rows)
     if not measured.finite.all():
         check_finite(vectors, "points")
-    median = median_of_rows(rows, share, gamma, None, measured.products)
-    all_weights = np.zeros(len(mass))
-    all_weights[heavy] = median.weights
+    median = median_of_rows(rows, share, gamma, select(mass > 0), measured.products)
     with np.errstate(over="ignore"):
         objective = float(np.float64(median.objective) * mass.sum())
-    return GeometricMedian(
-        point=median.point.astype(np.float64, copy=False),
-        objective=objective,
-        gap=median.gap,
-        weights=all_weights,
-        iterations=median.iterations,
-    )
+    point = median.point.astype(np.float64, copy=False)
+    return GeometricMedian(point, objective, median.gap, median.weights, median.iterations)
 
 
 def median_of_rows(

@@ -182,9 +182,14 @@ class GeometricMedianOfMeans(FedAvg):
                 return metrics
 
             initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
-            own = evaluate if evaluate_fn or history.folder else None
             return super().start(
-                ArrivingGrid(grid), initial, num_rounds, timeout, train_config, evaluate_config, own
+                grid=ArrivingGrid(grid),
+                initial_arrays=initial,
+                num_rounds=num_rounds,
+                timeout=timeout,
+                train_config=train_config,
+                evaluate_config=evaluate_config,
+                evaluate_fn=evaluate if evaluate_fn or history.folder else None,
             )
 
     def configure_train(
