@@ -88,8 +88,8 @@ def curvature_gap(
     total = float(inverse_weights.sum())
     shares = inverse_weights / total
     relative = product_errors / distances
-    cosines = np.abs(offset_products) / distances / distances[:, None]
-    concentration = float(((cosines + relative * relative[:, None]) @ shares).max())
+    cosine_sums = np.abs(offset_products) @ (shares / distances) / distances
+    concentration = float((cosine_sums + relative * (relative @ shares)).max())
     turned = 4 * distance_error + 5 * moved * float((shares / distances).sum())
     curvature = 1.0 - concentration - turned - _ROUNDING
     if not curvature > 0.0:

@@ -213,9 +213,11 @@ def _combined(
     mapped = map_rows(row_map, block)
     coordinates = _weighted_sum(weights, mapped)
     squares, start = np.zeros(len(mapped)), 0
-    for part in narrow(mapped, 1 << 12, 3 << 16) if measures else ():
+    is_copy = mapped.flags.writeable
+    parts = (mapped,) if is_copy else narrow(mapped, _SUMMED, 3 << 16)
+    for part in parts if measures else ():
         of_part = coordinates[start : start + part.shape[1]]
-        offsets = np.subtract(part, of_part, out=part if part.flags.writeable else None)
+        offsets = np.subtract(part, of_part, out=part if is_copy else None)
         start += part.shape[1]
         measured = _squared_norms(offsets)
         if not np.isfinite(measured).all():  # a square may have left float32

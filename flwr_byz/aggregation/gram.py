@@ -138,9 +138,11 @@ def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
     products = np.zeros((len(block), len(block)))
     for part in narrow(block, _run(len(block)), _MULTIPLIED):
         of_part = _products_of_runs(part)
-        if not np.isfinite(of_part.diagonal()).all():  # a square may have left float32
+        if not np.isfinite(
+            np.diagonal(of_part, axis1=1, axis2=2)
+        ).all():  # a square may have left float32
             of_part = _products_of_runs(part.astype(np.float64))
-        products += of_part
+        products += of_part.sum(axis=0, dtype=np.float64) if len(of_part) > 1 else of_part[0]
     return products
 
 
@@ -149,8 +151,7 @@ def _products_of_runs(block: NDArray[np.floating]) -> NDArray[np.float64]:
     if block.shape[1] % run:
         block = np.pad(block, ((0, 0), (0, -block.shape[1] % run)))
     runs = block.reshape(len(block), -1, run).transpose(1, 0, 2)
-    products = np.matmul(runs, runs.transpose(0, 2, 1)).sum(axis=0, dtype=np.float64)
-    return np.asarray(products)
+    return np.asarray(np.matmul(runs, runs.transpose(0, 2, 1)))
 
 
 def _scaled_squares(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:
