@@ -105,10 +105,7 @@ def relative_error(rows: Rows) -> float:
 
 
 def _run(num_rows: int) -> int:
-    """Return how many coordinates' products are added up in the rows' own precision.
-
-    The fewer, the more exact; but in many rows short runs cost more than what they save later.
-    """
+    """Return over how many coordinates the rows' precision adds up; many rows make it costly."""
     return 128 if num_rows <= 32 else 1024
 
 
@@ -135,14 +132,14 @@ def offset_products(
 
 
 def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
-    products = np.zeros((len(block), len(block)))
-    for part in narrow(block, _run(len(block)), _MULTIPLIED):
-        of_part = _products_of_runs(part)
-        if not np.isfinite(
-            np.diagonal(of_part, axis1=1, axis2=2)
-        ).all():  # a square may have left float32
-            of_part = _products_of_runs(part.astype(np.float64))
-        products += of_part.sum(axis=0, dtype=np.float64) if len(of_part) > 1 else of_part[0]
+    products, run = np.zeros((len(block), len(block))), _run(len(block))
+    for part in narrow(block, run, _MULTIPLIED):
+        of_runs = _products_of_runs(part)
+        if np.isfinite(np.diagonal(of_runs, axis1=1, axis2=2)).all():
+            products += of_runs.sum(axis=0, dtype=np.float64) if len(of_runs) > 1 else of_runs[0]
+        else:  # a square may have left float32
+            for piece in narrow(part, run):
+                products += _products_of_runs(piece.astype(np.float64)).sum(axis=0)
     return products
 
 
