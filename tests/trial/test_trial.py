@@ -144,8 +144,8 @@ def test_a_training_goes_on_whatever_fails_and_whoever_comes_and_goes(tmp_path):
     assert list(replies) == list(range(1, rounds + 1))
     assert errors[-1] < 0.5 * errors[0]
     by_node = list(zip(*replies.values(), strict=True))
-    assert by_node[1] == ("error",) * rounds
-    assert by_node[4] == ("rejected",) * rounds
+    for node, reply in ((1, "error"), (4, "rejected")):  # silent where it comes after the deadline
+        assert {reply} <= set(by_node[node]) <= {reply, "silent"}
     assert by_node[2][1] == by_node[3][2] == "silent"
     assert by_node[5][1] == by_node[6][1] == "silent"
     assert by_node[7][0] == "not asked"
