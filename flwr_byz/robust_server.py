@@ -152,7 +152,7 @@ class RobustServer:
     ) -> tuple[list[Reply], dict[str, Any]]:
         """Return the usable evaluation replies in client order, and the aggregate of their metrics.
 
-        There are none where q outvote them. `custom` and `ignored` are as in `aggregate`.
+        No reply is returned where q outvote them. `custom` and `ignored` are as in `aggregate`.
         """
         usable = screen([r for r in replies if not r.is_error], asked, Rejections())
         usable.sort(key=lambda reply: self._order(reply.client))

@@ -129,7 +129,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capl
         Checkpoint.latest(tmp_path)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs named pipes and devices")
+@pytest.mark.skipif(
+    os.name != "posix", reason="Windows has no named pipes or device files among its files"
+)
 @pytest.mark.parametrize("kind", ["fifo", "folder", "endless", "socket name", "sparse"])
 def test_what_is_no_regular_file_is_never_read(tmp_path, kind, caplog):
     Checkpoint(1, ARRAYS).save(tmp_path)
@@ -257,7 +259,9 @@ def test_a_server_of_another_process_holds_the_folder_until_it_is_killed(tmp_pat
         History.resume(tmp_path).close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="Windows has no fork: no process inherits an open lock"
+)
 def test_a_forked_process_does_not_hold_the_folder(tmp_path):
     history = History.resume(tmp_path)
     ready, release = os.pipe(), os.pipe()

@@ -73,7 +73,7 @@ def gram(rows: Rows) -> Gram:
 def total(
     rows: Rows, kernel: Kernel[NDArray[np.float64]], shape: tuple[int, ...] = ()
 ) -> NDArray[np.float64]:
-    """Add up what a kernel makes of every block; zeros of a shape where there is none."""
+    """Add up what a kernel makes of every block, from zeros of a shape on."""
     return reduce(np.add, rows.map(kernel), np.zeros(shape))
 
 

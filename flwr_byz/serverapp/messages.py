@@ -64,7 +64,7 @@ def array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
 
 
 def metric_record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord | None:
-    """Return a record of metrics; None where there are none."""
+    """Return a record of metrics; None for None."""
     return None if metrics is None else MetricRecord(metrics)
 
 

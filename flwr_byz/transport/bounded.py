@@ -47,7 +47,7 @@ class BoundedPull:
             return
         self._hooks = frozenset(_hooks(grid))
         missing = [hook for hook in _WITHOUT if hook not in self._hooks]
-        for hook in missing if self._hooks else missing[:1]:  # without the first there is none
+        for hook in missing if self._hooks else missing[:1]:  # the others need the first
             log(WARNING, _OFF, _WITHOUT[hook], type(grid).__name__, hook)
 
     def __call__(self, message_id: str, limits: Limits) -> list[Message]:

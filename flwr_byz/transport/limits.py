@@ -68,7 +68,7 @@ class Limits:
     def count(self, object_id: str, content: bytes) -> None:
         """Count what an object adds to the reply: each chunk as often as an array names it.
 
-        Raises ReplyTooLarge; ValueError, LookupError or TypeError where it is none of Flower's.
+        Raises ReplyTooLarge; ValueError, LookupError or TypeError if it is not Flower's object.
         """
         start = content.index(b"\0") + 1
         kind, children, _ = content[: start - 1].decode().split(" ")

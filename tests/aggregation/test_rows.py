@@ -309,7 +309,9 @@ def test_nothing_works_on_after_an_error(monkeypatch):
     assert len(done) == len(working) - 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="Windows has no fork: a new process has no threads to inherit"
+)
 def test_a_process_that_is_forked_has_threads_of_its_own(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "2")
     list(map_in_threads(time.sleep, [0.05] * 4))  # starts both threads
