@@ -194,7 +194,7 @@ def _fast_median(
 
 
 def combine(
-    rows: Rows, weights: NDArray[np.float64], row_map: RowMap, *, measures: bool = True
+    rows: Rows, weights: NDArray[np.float64], row_map: RowMap, *, measures: bool
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     """Combine mapped rows, and measure their distances from the combination, in one pass.
 
