@@ -14,6 +14,7 @@ holds. Nothing of a model is written down.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -28,6 +29,9 @@ from . import json_lines
 from .identity import ClientId
 
 Scores = dict[str, tuple[int, float]]  # by client: rounds in which it answered, sum of evidence
+
+_LEAST_ROUNDS = 3  # that a client has answered before it is excluded
+_PROBATION = 10  # in every round of this multiple, excluded clients are asked again
 
 
 @dataclass(frozen=True)
@@ -60,28 +64,64 @@ class RoundRecord:
 
 
 @dataclass
-class AuditTrail:
-    """Writes a line a round, and keeps the score of suspicion.
+class Suspicion:
+    """How suspect each client is: the mean of the evidence against it.
 
-    A client's suspicion is the mean of the evidence against it, over the rounds in which it
-    answered: 1 for a malformed reply, and for one that was used how much farther it is from the
-    aggregate than the median reply, from 0 (as far, or nearer) to 1 (twice as far, or more).
-    Silence and errors are no evidence: devices fail. Neither is an attack within the honest spread,
-    and honest clients whose data are rare are suspected.
+    It is taken over the rounds in which the client answered: 1 for a malformed reply, and for one
+    that was used how much farther it is from the aggregate than the median reply, from 0 (as far,
+    or nearer) to 1 (twice as far, or more). Silence and errors are no evidence: devices fail.
+    Neither is an attack within the honest spread, and honest clients whose data are rare are
+    suspected.
+    """
+
+    scores: Scores = field(default_factory=dict)
+
+    def add(self, verdicts: Mapping[ClientId, Verdict]) -> None:
+        """Add the evidence of a round."""
+        distances = [v.distance for v in verdicts.values() if v.distance is not None]
+        with np.errstate(all="ignore"):
+            typical = float(np.median(distances)) if distances else math.nan
+        for client, verdict in verdicts.items():
+            evidence = _evidence(verdict, typical)
+            if evidence is not None:
+                rounds, total = self.scores.get(str(client), (0, 0.0))
+                self.scores[str(client)] = rounds + 1, total + evidence
+
+    def entry(self, client: ClientId) -> dict[str, int | float | None]:
+        """Return the rounds in which a client answered, and its suspicion."""
+        rounds, total = self.scores.get(str(client), (0, 0.0))
+        return {"rounds": rounds, "suspicion": round(total / rounds, 4) if rounds else None}
+
+    def excluded(self, server_round: int, above: float, most: int) -> list[str]:
+        """Return the most suspect clients that are not to be asked in a round.
+
+        They are at most so many, have answered in three rounds, and their suspicion stays above the
+        threshold. In every tenth round all are asked, so that an exclusion can be reversed.
+        """
+        if server_round % _PROBATION == 0:
+            return []
+        means = {c: total / n for c, (n, total) in self.scores.items() if n >= _LEAST_ROUNDS}
+        suspects = [client for client, mean in means.items() if mean > above]
+        return sorted(suspects, key=lambda client: (-means[client], client))[:most]
+
+
+@dataclass
+class AuditTrail:
+    """Writes a line a round, with the suspicion of each client.
 
     Lines are added to `path`; at `max_bytes` it becomes ``<path>.1``, and a new file begins.
     """
 
     path: Path
     max_bytes: int = 64 << 20
-    _scores: Scores = field(default_factory=dict, init=False)
+    suspicion: Suspicion = field(default_factory=Suspicion, init=False)
 
     def begin(self, finished: int = 0) -> None:
         """Begin a training, or go on with the scores as they stood after its last finished round.
 
         Damaged lines are skipped; the log says how many.
         """
-        self._scores = {}
+        self.suspicion.scores.clear()
         if finished <= 0:
             return
         lines: list[tuple[int, Scores]] = []
@@ -101,23 +141,15 @@ class AuditTrail:
         if not lines or lines[-1][0] < finished:
             log(WARNING, "%s does not hold round %d", self.path, finished)
         for _, scores in lines:
-            self._scores |= scores
+            self.suspicion.scores |= scores
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"round": server_round, "time": now, **_plain(asdict(record))}
-        distances = [v.distance for v in record.clients.values() if v.distance is not None]
-        with np.errstate(all="ignore"):
-            typical = float(np.median(distances)) if distances else math.nan
-        for client, verdict in record.clients.items():
-            rounds, total = self._scores.get(str(client), (0, 0.0))
-            evidence = _evidence(verdict, typical)
-            if evidence is not None:
-                rounds, total = rounds + 1, total + evidence
-                self._scores[str(client)] = rounds, total
-            suspicion = round(total / rounds, 4) if rounds else None
-            line["clients"][str(client)] |= {"rounds": rounds, "suspicion": suspicion}
+        self.suspicion.add(record.clients)
+        for client in record.clients:
+            line["clients"][str(client)] |= self.suspicion.entry(client)
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
                 self.path.replace(_rotated(self.path))

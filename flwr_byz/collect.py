@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from .aggregation.gram import Gram, form_and_measure, gram
 from .aggregation.rows import BatchSums, Rows, Vector
 from .identity import ClientId
-from .payload import Layout, MalformedReply, Model
-from .round import Rejections, Reply, screen
+from .payload import Layout, Model
+from .round import Rejections, Reply, are_copies, is_finite, model_of, screen
 
 # The batch of every client that was asked, in client order.
 Grouping = Mapping[ClientId, int]
@@ -27,6 +27,7 @@ class Collected:
     members: Sequence[Sequence[ClientId]] = ()  # of each row
     vectors: Sequence[Vector] = ()  # of the members, row by row, where they are still held
     counters: Sequence[Sequence[NDArray[Any]]] = ()  # integer and bool arrays, reply by reply
+    are_copies: bool = False  # whether all replies, at least two, are the same numbers
 
 
 def hold(
@@ -63,6 +64,7 @@ def hold(
         members,
         [vector for batch in vectors for vector in batch],
         [model.counters() for batch in models for model in batch],
+        are_copies([model for batch in models for model in batch]),
     )
 
 
@@ -83,6 +85,7 @@ def stream(
     kept: dict[ClientId, Reply] = {}
     counters: dict[int, tuple[int, list[NDArray[Any]]]] = {}
     answered: set[ClientId] = set()
+    first: Model | None = None  # held until another reply differs
     for reply in replies:
         client = reply.client
         if client in answered:
@@ -95,6 +98,10 @@ def stream(
             sums.add(batch, model_of(reply).floats())
             if batch not in counters or number < counters[batch][0]:
                 counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
+            if not kept:
+                first = reply.model
+            elif first is not None and not are_copies([first, model_of(reply)]):
+                first = None
             kept[client] = replace(reply, model=None)
         del reply, usable  # before the next one is waited for
     if not kept:
@@ -106,23 +113,8 @@ def stream(
         gram(rows),
         _members(grouping, kept),
         counters=[counters[batch][1] for batch in filled],
+        are_copies=first is not None and len(kept) > 1,
     )
-
-
-def model_of(reply: Reply) -> Model:
-    """Return the model of a reply that has one."""
-    assert reply.model is not None
-    return reply.model
-
-
-def is_finite(reply: Reply, rejections: Rejections) -> bool:
-    """Tell whether a reply's arrays are finite; note it where they are not."""
-    try:
-        model_of(reply).check_finite()
-    except MalformedReply as error:
-        rejections.add(reply.client, str(error))
-        return False
-    return True
 
 
 def _members(grouping: Grouping, answered: Container[ClientId]) -> list[list[ClientId]]:

@@ -23,6 +23,7 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .payload import read_npy
+from .state import State
 
 if sys.platform == "win32":
     import msvcrt
@@ -35,6 +36,7 @@ Rounds = dict[int, Any]  # metrics by round
 _FORMAT = "flwr-byz checkpoint 1"
 _NAME = re.compile(r"round-(\d{6,})\.npz")
 _KINDS = ("train", "evaluate", "server")
+BEST = "best.npz"
 _KEPT = 2
 
 
@@ -51,6 +53,7 @@ class History:
     train: Rounds = field(default_factory=dict)
     evaluate: Rounds = field(default_factory=dict)  # by clients
     server: Rounds = field(default_factory=dict)  # of the evaluation at the server
+    state: State = field(default_factory=State)  # of the strategy's optimizer, after that round
     _release: Callable[[], object] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -76,20 +79,35 @@ class History:
         if self._release:
             self._release()
 
-    def finish(self, server_round: int, arrays: Arrays) -> None:
-        """Write a checkpoint of a finished round.
+    def finish(
+        self,
+        server_round: int,
+        arrays: Arrays,
+        state: State | None = None,
+        *,
+        is_best: bool = False,
+    ) -> None:
+        """Write a checkpoint of a finished round, with the state of the strategy's optimizer.
 
-        An OSError is raised in round 0, and logged later on: it must not end a training.
+        Where the model is the best so far, it also becomes ``best.npz``. An OSError is raised in
+        round 0, and logged later on: it must not end a training.
         """
         if self.folder is None:
             return
         rounds: dict[str, Rounds] = {kind: getattr(self, kind) for kind in _KINDS}
+        checkpoint = Checkpoint(server_round, arrays, rounds, random.getstate(), state or State())
         try:
-            Checkpoint(server_round, arrays, rounds, random.getstate()).save(self.folder)
+            checkpoint.save(self.folder)
+            if is_best:
+                checkpoint.write(self.folder / BEST)
         except OSError as error:
             if server_round == 0:
                 raise
             log(ERROR, "round %d is not in a checkpoint: %s", server_round, error)
+
+    def metrics(self, server_round: int) -> dict[str, dict[str, Any]]:
+        """Return the metrics of a round by kind: "train", "evaluate", "server"."""
+        return {kind: _named(getattr(self, kind).get(server_round)) for kind in _KINDS}
 
     def _go_on(self, folder: Path, initial: Arrays | None) -> None:
         checkpoint = Checkpoint.latest(folder)
@@ -104,6 +122,7 @@ class History:
         log(INFO, "going on after round %d of %s", checkpoint.server_round, folder)
         self.finished, self.arrays = checkpoint.server_round, checkpoint.arrays
         self.train, self.evaluate, self.server = checkpoint.rounds.values()
+        self.state = checkpoint.state
         _set_random(checkpoint.random_state)
 
     def _lock(self, folder: Path) -> None:
@@ -140,15 +159,26 @@ class Checkpoint:
     arrays: Arrays  # the model, in its order
     rounds: Mapping[str, Rounds] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
     random_state: Any = None  # what `random.getstate` returned; unchecked in one that was read
+    state: State = field(default_factory=State)  # of the strategy's optimizer
 
     def save(self, folder: Path) -> Path:
-        """Write the file: whole or not at all, even where power fails."""
+        """Write the file of the round, and remove the older ones but one."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"round-{self.server_round:06}.npz"
-        history = {"rounds": self.rounds, "random": self.random_state}
+        self.write(path)
+        older = [old for n, old in _by_age(folder) if n < self.server_round and old.is_file()]
+        for old in older[_KEPT - 1 :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def write(self, path: Path) -> None:
+        """Write a file: whole or not at all, even where power fails."""
+        folder = path.parent
+        history = {"rounds": self.rounds, "random": self.random_state, "state": self.state.tree}
         names = list(self.arrays)
         head = {"format": _FORMAT, "round": self.server_round, "names": names, "history": history}
         columns = {f"array-{i}": array for i, array in enumerate(self.arrays.values())}
+        columns |= {f"state-{i}": array for i, array in enumerate(self.state.arrays)}
         unfinished = path.with_suffix(".unfinished")
         try:
             with unfinished.open("wb") as file:
@@ -166,10 +196,6 @@ class Checkpoint:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        older = [old for n, old in _by_age(folder) if n < self.server_round and old.is_file()]
-        for old in older[_KEPT - 1 :]:
-            old.unlink(missing_ok=True)
-        return path
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
@@ -191,9 +217,12 @@ class Checkpoint:
                     raise ValueError(f"its format is {head['format']!r}, not {_FORMAT!r}")
                 names = enumerate(head["names"])
                 arrays = {n: read_npy(archive.read(f"array-{i}.npy"), n) for i, n in names}
+                parts = sum(entry.filename.startswith("state-") for entry in entries)
+                state = [read_npy(archive.read(f"state-{i}.npy"), "state") for i in range(parts)]
             history = head["history"]
             rounds = {k: {int(n): m for n, m in history["rounds"][k].items()} for k in _KINDS}
-            return cls(int(head["round"]), arrays, rounds, history.get("random"))
+            tree = State(history.get("state", {}), state)
+            return cls(int(head["round"]), arrays, rounds, history.get("random"), tree)
         except Exception as error:  # what a damaged zip file makes its readers raise is not listed
             raise DamagedCheckpoint(f"{path} is no checkpoint that can be used: {error}") from error
 
@@ -214,6 +243,13 @@ class Checkpoint:
         raise DamagedCheckpoint(
             f"no checkpoint in {folder} is whole; to start anew, empty the folder"
         )
+
+
+def _named(metrics: Any) -> dict[str, Any]:
+    """Return metrics as a mapping: those of the classic API come as a loss and other metrics."""
+    if isinstance(metrics, tuple | list):
+        return {"loss": metrics[0], **metrics[1]}
+    return dict(metrics or {})
 
 
 def _form(arrays: Arrays) -> list[tuple[str, str, tuple[int, ...]]]:

@@ -27,6 +27,10 @@ class MalformedReply(ValueError):
     """A reply that counts as no message; its text says why."""
 
 
+class OtherLayout(MalformedReply):
+    """A reply whose arrays are not those of the model: of an attacker, or of an app that errs."""
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """What one array of the model looks like; any other array in its place is malformed."""
@@ -101,6 +105,16 @@ class Model:
         """Return the integer and bool arrays."""
         return [value for spec, value in self.items() if not spec.is_float]
 
+    def check_can_be_trained(self) -> None:
+        """Raise MalformedReply where a model to be sent has no entries, or is not finite."""
+        if not any(spec.size for spec in self.layout.arrays):
+            raise MalformedReply("it has no entries")
+        try:
+            self.check_finite()
+        except MalformedReply as error:
+            hint = "a constant such as a mask of -inf is no weight: leave it out of what is sent"
+            raise MalformedReply(f"{error} ({hint})") from None
+
     def check_finite(self) -> None:
         """Raise MalformedReply where a float array holds NaN or infinity."""
         for spec, value in self.items():
@@ -112,7 +126,7 @@ def read_parameters(parameters: Parameters, layout: Layout) -> Model:
     """Check the `Parameters` of a reply (classic API); raise MalformedReply if they do not fit."""
     tensors = parameters.tensors
     if len(tensors) != len(layout.arrays):
-        raise MalformedReply(f"{len(tensors)} arrays instead of {len(layout.arrays)}")
+        raise OtherLayout(f"{len(tensors)} arrays instead of {len(layout.arrays)}")
     return Model(layout, tuple(map(_read_array, tensors, layout.arrays)))
 
 
@@ -120,9 +134,9 @@ def read_arrays(record: ArrayRecord, layout: Layout) -> Model:
     """Check the `ArrayRecord` of a reply (Message API), in any order, as `read_parameters` does."""
     names = [spec.name for spec in layout.arrays]
     if set(record) != set(names):
-        raise MalformedReply(
-            f"{len(record)} arrays whose names are not those of the model's {len(names)}"
-        )
+        missing = _some([name for name in names if name not in record])
+        extra = _some(sorted(set(record).difference(names)))
+        raise OtherLayout(f"its arrays are not the model's: missing {missing}, extra {extra}")
     tensors = [_npy_bytes(record[name]) for name in names]
     return Model(layout, tuple(map(_read_array, tensors, layout.arrays)))
 
@@ -184,8 +198,18 @@ def read_number(value: object, what: str) -> float:
 
 def check_num_examples(value: object, what: str) -> None:
     """Raise MalformedReply where a client's number of examples is not positive and finite."""
+    if value is None:
+        raise MalformedReply(f"{what} is missing")
     if read_number(value, what) <= 0:
         raise MalformedReply(f"{what} is {value}, not positive")
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first two, and count the others."""
+    if not names:
+        return "none"
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(f"{name[:60]!r}" for name in names[:2]) + more
 
 
 def _array(spec: ArraySpec, value: NDArray[Any]) -> Array:
@@ -207,8 +231,10 @@ def _layout(tensors: Mapping[str, bytes]) -> Layout:
     specs = tuple(_parse(data, name)[0] for name, data in tensors.items())
     for spec in specs:
         if spec.dtype.kind not in "fiub":
+            hint = " (bfloat16 and float8 arrive as this: send float32)"
             raise MalformedReply(
                 f"array {spec.name!r} has dtype {spec.dtype}, not real, integer or bool"
+                + hint * (spec.dtype.kind == "V" and not spec.dtype.names)
             )
     return Layout(specs)
 
@@ -216,9 +242,10 @@ def _layout(tensors: Mapping[str, bytes]) -> Layout:
 def _read_array(data: bytes, spec: ArraySpec) -> NDArray[Any]:
     found, flat = _parse(data, spec.name)
     if found.shape != spec.shape:
-        raise MalformedReply(f"array {spec.name!r} is not of shape {spec.shape}")
+        text = f"array {spec.name!r} has shape {found.shape}, not {spec.shape}"
+        raise OtherLayout(text)
     if found.dtype.kind not in ("b" if spec.dtype.kind == "b" else "fiu"):
-        raise MalformedReply(f"array {spec.name!r} has dtype {found.dtype} instead of {spec.dtype}")
+        raise OtherLayout(f"array {spec.name!r} has dtype {found.dtype} instead of {spec.dtype}")
     if found.dtype != spec.dtype:
         if spec.is_float:
             _check_fits(flat, spec)

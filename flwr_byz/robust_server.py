@@ -4,11 +4,10 @@
 Replies that are held and replies that are added up on arrival fill the same rows.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from logging import ERROR, INFO, WARNING
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,15 @@ from .aggregation import GeometricMedianOfMeans, permute_clients, split_into_bat
 from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import NoRowsLeft
 from .aggregation.rows import Vector
-from .audit import AuditTrail
-from .collect import Collected, Grouping, hold, model_of, stream
-from .history import History
+from .collect import Collected, Grouping, hold, stream
+from .hardening import attempted
 from .identity import ClientId, identity_order
 from .logs import escaped
 from .metrics import common_metrics, robust_metrics
 from .payload import Layout, MalformedReply, Model, read_number
 from .records import distances_of, record_of
-from .round import UNKNOWN, Rejections, Reply, median_counters, numbered, screen, step
+from .round import COPIES, Rejections, Reply, median_counters, model_of, received, step
+from .rounds import Rounds
 from .settings import Settings
 
 # Aggregates what was chosen of the metrics of each reply.
@@ -35,50 +34,14 @@ MetricsFunction = Callable[[Sequence[tuple[Reply, Any]]], Mapping[str, Any]]
 
 
 class RobustServer:
-    """Knows what it sent to whom, and turns replies into a step.
+    """Turns the replies of a round to a step."""
 
-    Parameters
-    ----------
-    settings : Settings
-    audit, checkpoints : path, optional
-        File of the audit trail; folder of the history's checkpoints.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        audit: str | os.PathLike[str] | None = None,
-        checkpoints: str | os.PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, rounds: Rounds) -> None:
         self.settings = settings
-        self.audit = None if audit is None else AuditTrail(Path(audit))
-        self.history = History()
-        self._checkpoints = None if checkpoints is None else Path(checkpoints)
-        self._sent: Model | None = None
-        self._asked: frozenset[ClientId] | None = None
+        self.rounds = rounds
         self._groups: dict[ClientId, float] = {}
         self._announced: tuple[int, int] | None = None
         self._memory: NDArray[np.floating] | None = None
-
-    @property
-    def layout(self) -> Layout | None:
-        """Layout of the model that was sent, where it is known."""
-        return None if self._sent is None else self._sent.layout
-
-    def resume(self, initial: Mapping[str, NDArray[Any]] | None) -> History:
-        """Begin a training, or go on with the one in the folder of checkpoints.
-
-        Raises ValueError or OSError, as `History.resume` does.
-        """
-        self.history.close()
-        self.history = History.resume(self._checkpoints, initial)
-        if self.audit is not None:
-            self.audit.begin(self.history.finished)
-        return self.history
-
-    def begin(self, model: Model | None, clients: Iterable[ClientId] | None = None) -> None:
-        """Remember the model sent and the clients asked: None where that is not known."""
-        self._sent, self._asked = model, None if clients is None else frozenset(clients)
 
     def aggregate(
         self,
@@ -88,8 +51,9 @@ class RobustServer:
         ignored: Collection[str] = (),
         *,
         accept_failures: bool = True,
+        optimize: Callable[[Model], Model | None] | None = None,
     ) -> tuple[Model | None, dict[str, Any]]:
-        """Make a step of the replies to the last `begin`, if one is justified.
+        """Make a step of the replies to the last `Rounds.begin`, if one is justified.
 
         Parameters
         ----------
@@ -104,63 +68,60 @@ class RobustServer:
             Names that are no metrics, where there is no such function.
         accept_failures : bool, default True
             Whether a step can be made although a reply is rejected.
+        optimize : function, optional
+            Returns what a server optimizer makes of the aggregate.
 
         Returns the new model, None where the old one is kept, and the metrics of the round (see
         `GeometricMedianOfMeans`).
         """
         rejections = Rejections()
         asked, collected = self._collect(server_round, replies, rejections)
-        verdicts, q = rejections.verdicts, self.settings.num_byzantine
         accepted = {reply.client for reply in collected.replies}
-        num_silent = max(len(asked - accepted - verdicts.keys()) - rejections.num_unknown, 0)
-        num_hidden = max((q or 0) - len(asked & rejections.malformed - accepted), 0)
+        q = self.settings.num_byzantine or 0
+        num_hidden = max(q - len(asked & rejections.malformed - accepted), 0)
+        counts = self.rounds.counts(asked, accepted, rejections)
 
         result, num_trimmed = self._median(collected, num_hidden)
-        report: dict[str, int | float] = {
-            "byz-clients": len(asked),
-            "byz-rejected": len(rejections),
-            "byz-missing": num_silent,
-            "byz-batches": len(collected.members),
-            "byz-trimmed": num_trimmed,
-        }
+        report = counts | {"byz-batches": len(collected.members), "byz-trimmed": num_trimmed}
         model = None
         distances: dict[ClientId, float] = {}
         if result is not None:
             report |= self._report(len(asked), result, num_hidden)
-            if self.audit is not None:  # the step takes over the memory of the point
+            if self.rounds.are_judged:  # the step takes over the memory of the point
                 distances = distances_of(collected, self._centre(), result)
             model = self._step(collected, result)
-        if q is not None and (num_unusable := len(rejections) + num_silent) > q:
-            text = "%d clients sent no usable reply, above num_byzantine=%d: there is no guarantee"
-            log(WARNING, text, num_unusable, q)
         if rejections and not accept_failures:
             model = None
-        if self.audit is not None:
-            record = record_of(model is None, asked, collected, rejections, result, distances)
-            self.audit.write(server_round, record)
+        if model is not None and optimize is not None:
+            model = attempted(partial(optimize, model), self.rounds)
+        record = record_of(model is None, asked, collected, rejections, result, distances)
+        self.rounds.record(server_round, record)
         metrics, num_rejected = self._metrics(collected.replies if model else [], custom, ignored)
         metrics |= report | {"byz-metrics-rejected": num_rejected}
-        self.history.train[server_round] = metrics
+        self.rounds.history.train[server_round] = metrics
         return model, metrics
 
     def evaluate(
         self,
         replies: Iterable[Reply],
-        asked: Collection[ClientId] | None,
+        asked: frozenset[ClientId] | None,
         custom: MetricsFunction | None,
         ignored: Collection[str] = (),
     ) -> tuple[list[Reply], dict[str, Any]]:
         """Return the usable evaluation replies in client order, and the aggregate of their metrics.
 
-        No reply is returned where q outvote them. `custom` and `ignored` are as in `aggregate`.
+        No reply is returned where they have no honest majority. `custom` and `ignored` are as in
+        `aggregate`.
         """
-        usable = screen([r for r in replies if not r.is_error], asked, Rejections())
+        rejections = Rejections()
+        asked, usable = received(replies, asked, rejections)
+        counts = self.rounds.counts(asked, [reply.client for reply in usable], rejections)
         usable.sort(key=lambda reply: self._order(reply.client))
         if 0 < len(usable) < self.settings.least_to_outvote(len(usable)):
             text = "%d clients evaluated, which cannot outvote %d: no metric of theirs is reported"
             log(WARNING, text, len(usable), self.settings.num_byzantine)
             usable = []
-        return usable, self._metrics(usable, custom, ignored)[0]
+        return usable, self._metrics(usable, custom, ignored)[0] | counts
 
     def _metrics(
         self, replies: Sequence[Reply], custom: MetricsFunction | None, ignored: Collection[str]
@@ -187,17 +148,14 @@ class RobustServer:
         self, server_round: int, replies: Iterable[Reply], rejections: Rejections
     ) -> tuple[frozenset[ClientId], Collected]:
         """Return the clients that were asked, and the rows of their replies."""
-        asked, centre = self._asked, self._centre()
+        asked, layout, centre = self.rounds.asked, self.rounds.layout, self._centre()
         if self.settings.streaming:
-            assert self._sent is not None
+            assert layout is not None
             assert asked is not None
-            layout, grouping = self._sent.layout, self._grouping(server_round, asked)
+            grouping = self._grouping(server_round, asked)
             memory = self._memory_for(grouping, layout)
             return asked, stream(replies, grouping, centre, layout, memory, rejections)
-        replies = list(numbered(replies) if asked is None else replies)
-        usable = screen(replies, asked, rejections)
-        if asked is None:
-            asked = frozenset(reply.client for reply in replies) - {UNKNOWN}
+        asked, usable = received(replies, asked, rejections)
         if self.settings.group_by_key is not None:
             self._note_groups(usable, self.settings.group_by_key)
         grouping = self._grouping(server_round, asked)
@@ -213,6 +171,10 @@ class RobustServer:
         rows, measured = collected.rows, collected.measured
         if rows is None or measured is None:
             log(WARNING, "no reply is usable: the model is kept")
+            return None, 0
+        num_batches = self.settings.batches_for(len(collected.replies))
+        if collected.are_copies and num_batches > 1 and measured.norms.any():
+            log(ERROR, COPIES, len(collected.replies))
             return None, 0
         num_rows, num_broken = len(rows), int((~measured.finite).sum())
         if num_broken:
@@ -244,8 +206,8 @@ class RobustServer:
 
     def _step(self, collected: Collected, result: GeometricMedianOfMeans) -> Model | None:
         """Return the model after the step; None where a coordinate leaves its range."""
-        sent = self._sent
-        layout = self.layout or model_of(collected.replies[0]).layout
+        sent = self.rounds.sent
+        layout = self.rounds.layout or model_of(collected.replies[0]).layout
         base = None if sent is None else sent.floats()
         floats = step(layout, base, result.point, self.settings.step_size)
         if floats is None:
@@ -303,9 +265,8 @@ class RobustServer:
 
     def _centre(self) -> Vector | None:
         """Return what rows are offsets from: the model sent, where replies are weights."""
-        if self._sent is None or self.settings.reply == "gradients":
-            return None
-        return self._sent.floats()
+        sent = self.rounds.sent
+        return None if sent is None or self.settings.reply == "gradients" else sent.floats()
 
     def _memory_for(self, grouping: Grouping, layout: Layout) -> NDArray[np.floating]:
         """Return memory for batch means, the last round's where it fits: new pages cost time."""
@@ -321,7 +282,7 @@ class RobustServer:
             needed_by = "trim_norm needs"
         if settings.reply == "gradients" or settings.server_learning_rate != 1.0:
             needed_by = "gradients and a server_learning_rate other than 1 need"
-        if needed_by and self._sent is None:
+        if needed_by and self.rounds.sent is None:
             raise RuntimeError(
                 f"{needed_by} the model that the clients were sent: call configure_train "
                 "(configure_fit) before aggregating, or give initial_parameters"

@@ -1,7 +1,7 @@
 """What a round is made of, whatever the API: replies, rejections, batches, the step."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from logging import ERROR, WARNING
 from typing import Any
@@ -15,9 +15,13 @@ from .aggregation.threads import map_in_threads, one_blas_thread
 from .audit import Verdict
 from .identity import ClientId
 from .logs import escaped
-from .payload import Layout, Model
+from .payload import Layout, MalformedReply, Model, OtherLayout
 
 UNKNOWN = ""
+COPIES = (
+    "all %d replies are the same numbers: no rule protects against one author of all of them, so "
+    "the model is kept. Flower's SecAgg workflows write one mean into every reply: leave them out"
+)
 
 _MAX_LOGGED_REJECTIONS = 10
 _STEPPED = 1 << 17  # coordinates that are stepped together
@@ -31,21 +35,36 @@ class Reply:
     model: Model | None  # None where it cannot be used, is no longer held, or was not asked for
     metrics: Mapping[str, object] = field(default_factory=dict)  # claimed, unchecked
     payload: Any = None  # the reply as it came: FitRes, RecordDict, ...
-    reason: str = ""  # why it cannot be used; empty where it can
+    reason: str | Exception = ""  # why it cannot be used; empty where it can
     is_error: bool = False  # an error does not show that the client is Byzantine
 
 
 class Rejections(list[tuple[ClientId, Verdict]]):
     """Replies that count as no message, in order, and why; the first ones are logged."""
 
-    def add(self, client: ClientId, reason: str, *, is_error: bool = False) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[str, str] = {}
+
+    def add(self, client: ClientId, reason: str | Exception, *, is_error: bool = False) -> None:
         """Note and log a rejection; an error does not show that a client is Byzantine."""
-        text = escaped(reason)
+        text = escaped(str(reason) or repr(reason))
+        self._kinds[text] = "failed alike" if is_error else "were rejected alike"
+        if isinstance(reason, OtherLayout):
+            self._kinds[text] = "sent the same other layout"
         if len(self) < _MAX_LOGGED_REJECTIONS:
             log(WARNING, "\t> Rejected the reply of client %s: %s", escaped(client), text)
         elif len(self) == _MAX_LOGGED_REJECTIONS:
             log(WARNING, "\t> More replies were rejected; only the first ones are listed")
         self.append((client, Verdict("error" if is_error else "rejected", reason=text)))
+
+    def most_common(self, asked: Collection[ClientId]) -> tuple[int, str, str]:
+        """Return how many clients were rejected for the most common reason, it, and what it was."""
+        reasons = {client: verdict.reason for client, verdict in self if client in asked}
+        if not reasons:
+            return 0, "", ""
+        ((reason, number),) = Counter(reasons.values()).most_common(1)
+        return number, reason, self._kinds[reason]
 
     @property
     def num_unknown(self) -> int:
@@ -73,6 +92,17 @@ def numbered(replies: Iterable[Reply]) -> Iterator[Reply]:
         yield replace(reply, client=f"{reply.client} #{seen}") if is_again else reply
 
 
+def received(
+    replies: Iterable[Reply], asked: frozenset[ClientId] | None, rejections: Rejections
+) -> tuple[frozenset[ClientId], list[Reply]]:
+    """Return the clients that were asked, who answered where that is not known, and `screen`."""
+    replies = list(numbered(replies) if asked is None else replies)
+    usable = screen(replies, asked, rejections)
+    if asked is None:
+        asked = frozenset(reply.client for reply in replies) - {UNKNOWN}
+    return asked, usable
+
+
 def screen(
     replies: Sequence[Reply], asked: Container[ClientId] | None, rejections: Rejections
 ) -> list[Reply]:
@@ -94,6 +124,32 @@ def screen(
         else:
             usable.append(reply)
     return usable
+
+
+def model_of(reply: Reply) -> Model:
+    """Return the model of a reply that has one."""
+    assert reply.model is not None
+    return reply.model
+
+
+def is_finite(reply: Reply, rejections: Rejections) -> bool:
+    """Tell whether a reply's arrays are finite; note it where they are not."""
+    try:
+        model_of(reply).check_finite()
+    except MalformedReply as error:
+        rejections.add(reply.client, error)
+        return False
+    return True
+
+
+def are_copies(models: Sequence[Model]) -> bool:
+    """Say whether models, at least two, are the same numbers: a median of copies means nothing."""
+    first, *others = models
+    return bool(others) and all(
+        a is b or (a.dtype == b.dtype and np.array_equal(a, b))
+        for other in others
+        for a, b in zip(first.values, other.values, strict=True)
+    )
 
 
 def step(

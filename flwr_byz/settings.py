@@ -1,14 +1,21 @@
 """The options that both strategies add to those of FedAvg's."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from inspect import signature
+from logging import WARNING
 from math import inf
-from typing import Literal
+from typing import Any, Literal
+
+from flwr.supercore import log
 
 from .aggregation import num_batches
 from .aggregation.batches import check_count, check_honest_majority
 from .aggregation.geometric_median import check_gamma
 from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
 from .aggregation.threads import num_threads
+from .options import check_options
+from .rounds import RoundOptions
 from .theory import c_alpha, sharp_c_alpha
 
 
@@ -63,6 +70,24 @@ class Settings:
     def least_to_outvote(self, number: int) -> int:
         """Return how many of so many clients or batches outvote q: 2q + 1, or more than half."""
         return number // 2 + 1 if self.num_byzantine is None else 2 * self.num_byzantine + 1
+
+    def with_minimums(
+        self, options: Mapping[str, Any], strategy: type, owner: str
+    ) -> dict[str, Any]:
+        """Return the options of a strategy of Flower's, checked, with minimum numbers of clients.
+
+        By default they are the fewest with which the rule can hold. Raises as `check_options`.
+        """
+        known = signature(strategy).parameters
+        own = [field.name for kind in (Settings, RoundOptions) for field in fields(kind)]
+        check_options(owner, options, [*known, *own])
+        minimums = [name for name in known if name.startswith("min_")]
+        for name in ("min_train_nodes", "min_fit_clients"):
+            if options.get(name, self.min_clients) < self.min_clients:
+                text = "%s=%d: rounds of fewer than %d clients give no guarantee (%s)"
+                why = f"num_byzantine={self.num_byzantine}, num_batches={self.num_batches}"
+                log(WARNING, text, name, options[name], self.min_clients, why)
+        return dict.fromkeys(minimums, max(2, self.min_clients)) | dict(options)
 
     @property
     def step_size(self) -> float:
@@ -124,3 +149,18 @@ class Settings:
     def _hidden_among(self, num_kept: int, num_hidden: int) -> int:
         """Return how many batches may be Byzantine; without q, the most that are outvoted."""
         return (num_kept - 1) // 2 if self.num_byzantine is None else num_hidden
+
+
+def split_options(
+    strategy: type, options: Mapping[str, Any]
+) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
+    """Split the options of a robust server optimizer into the rule's, the rounds', the optimizer's.
+
+    The optimizer takes weights, and its step size is its own.
+    """
+    of_rule = {field.name for field in fields(Settings)} - {"reply", "server_learning_rate"}
+    of_rounds = {field.name for field in fields(RoundOptions)} - {"num_byzantine"}
+    settings = Settings(**{name: options[name] for name in options if name in of_rule})
+    rounds = {name: options[name] for name in options if name in of_rounds}
+    rest = {name: options[name] for name in options if name not in of_rule | of_rounds}
+    return settings, rounds, settings.with_minimums(rest, strategy, f"robust({strategy.__name__})")

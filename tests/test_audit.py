@@ -43,7 +43,7 @@ def test_a_line_tells_what_every_client_did(tmp_path):
         "suspicion": None,
     }
     assert clients["2"]["reply"] == "error"
-    assert clients["2"]["reason"] == "an error reply"
+    assert clients["2"]["reason"] == "an error reply: broken"
     assert clients["0"]["reply"] == "used"
     assert clients["0"]["distance"] > 10 * clients["5"]["distance"]
     assert clients["0"]["suspicion"] == 1.0
@@ -203,7 +203,7 @@ def test_a_classic_strategy_that_is_initialised_again_scores_anew(tmp_path):
         audit=tmp_path / "audit.jsonl",
         initial_parameters=ndarrays_to_parameters([np.zeros(3)]),
     )
-    trail = strategy._server.audit
+    trail = strategy._rounds.audit
     trail.write(1, record(a=Verdict("rejected"), b=used(1.0)))
     strategy.initialize_parameters(SimpleClientManager())
     trail.write(1, record(a=used(1.0), b=used(1.0)))
@@ -265,4 +265,4 @@ def test_a_round_that_a_failure_vetoes_is_told_as_one_that_kept_the_model(
 
 def test_no_trail_costs_nothing(tmp_path):
     strategy = ClassicStrategy(num_batches=3)
-    assert strategy._server.audit is None
+    assert strategy._rounds.audit is None

@@ -342,6 +342,7 @@ def test_ten_rounds_give_every_array_back_as_it_was(api):
             ]
             for _ in range(7)
         ]
+        arrays[0][0] = arrays[0][0] * np.float32(1.01)  # copies would be refused
         arrays = [[np.asarray(a, order="K") for a in reply] for reply in arrays]
         model, _ = play(api, arrays, model, num_byzantine=2, trim_norm="auto")
         counter += 1
@@ -367,9 +368,8 @@ def test_a_model_of_counters_alone_works(api):
 @APIS
 def test_a_step_beyond_the_range_of_the_model_is_refused(api, caplog):
     model = [np.full(3, 6e4, "f2")]
-    stepped, _ = play(
-        api, [[-np.full(3, 6e4, "f2")]] * 5, model, num_byzantine=1, reply="gradients"
-    )
+    gradients = [[-np.full(3, 6e4 + 50 * c, "f2")] for c in range(5)]
+    stepped, _ = play(api, gradients, model, num_byzantine=1, reply="gradients")
     assert stepped is None
     assert "leaves the range" in caplog.text
 
@@ -499,7 +499,7 @@ def test_evaluation_is_aggregated_robustly_in_both_apis():
     ]
     loss, metrics = ClassicStrategy(num_byzantine=1).aggregate_evaluate(1, results, [])
     assert loss == 2.5
-    assert metrics == {"accuracy": 2.5}
+    assert metrics == {"accuracy": 2.5, "byz-clients": 5, "byz-rejected": 1, "byz-missing": 0}
 
     malformed.in_a_run()
     strategy = MessageStrategy(num_byzantine=1, min_evaluate_nodes=5, min_available_nodes=5)
@@ -517,8 +517,9 @@ def test_evaluation_is_aggregated_robustly_in_both_apis():
     record = strategy.aggregate_evaluate(
         1, [malformed.reply_to(m, c) for m, c in zip(sent, made, strict=True)]
     )
-    assert dict(record) == {"accuracy": 2.5}
-    assert strategy.aggregate_evaluate(1, []) is None
+    assert dict(record) == metrics | {"byz-rejected": 0}
+    silence = {"byz-clients": 5, "byz-rejected": 0, "byz-missing": 5}
+    assert dict(strategy.aggregate_evaluate(1, [])) == silence
 
 
 def test_simulated_clients_are_grouped_by_the_id_that_they_report():
@@ -552,7 +553,9 @@ def test_an_evaluation_that_cannot_outvote_the_byzantine_clients_is_not_reported
 
     strategy = ClassicStrategy(num_byzantine=2)
     few = [(Proxy(str(cid)), evaluated(1e30 if cid < 2 else 0.5)) for cid in range(4)]
-    assert strategy.aggregate_evaluate(1, few, []) == (None, {})
+    loss, metrics = strategy.aggregate_evaluate(1, few, [])
+    assert loss is None
+    assert "accuracy" not in metrics
     assert "4 clients evaluated, which cannot outvote 2" in caplog.text
     loss, _ = strategy.aggregate_evaluate(1, [*few, (Proxy("4"), evaluated(0.5))], [])
     assert loss == pytest.approx(0.5)

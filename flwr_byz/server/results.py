@@ -1,9 +1,9 @@
 """Flower's results of the classic API, opened: replies to checked models and metrics."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from logging import WARNING
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from flwr.common import (
     Code,
@@ -12,8 +12,11 @@ from flwr.common import (
     FitIns,
     FitRes,
     GetParametersIns,
+    MetricsAggregationFn,
     Parameters,
+    Scalar,
     Status,
+    ndarray_to_bytes,
     parameters_to_ndarrays,
 )
 from flwr.server.client_manager import ClientManager
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..identity import ClientId
 from ..logs import escaped
+from ..metrics import median_of_means
 from ..payload import (
     Layout,
     MalformedReply,
@@ -31,8 +35,10 @@ from ..payload import (
     parameters_layout,
     read_number,
     read_parameters,
+    to_parameters,
 )
-from ..round import UNKNOWN, Reply
+from ..robust_server import MetricsFunction, RobustServer
+from ..round import UNKNOWN, Reply, model_of
 from ..transport import GuardedClient, room_for
 
 Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
@@ -90,7 +96,7 @@ def numpy_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
 def read_model(parameters: Parameters) -> Model:
     """Read what the server sends; raise MalformedReply where it is malformed or not finite."""
     model = read_parameters(parameters, parameters_layout(parameters))
-    model.check_finite()
+    model.check_can_be_trained()
     return model
 
 
@@ -102,32 +108,82 @@ def layout_of(result: FitRes) -> Layout | None:
         return None
 
 
-def opened(client: ClientId, result: FitRes, layout: Layout | None) -> Reply:
+def opened(client: ClientProxy, result: FitRes, layout: Layout | None) -> Reply:
     """Check a reply against the layout of the model; whatever it trips over is its own fault."""
     try:
         if layout is None:
             raise MalformedReply("no reply has readable arrays")
         model = read_parameters(result.parameters, layout)
         check_num_examples(result.num_examples, "num_examples")
-        return Reply(client, model, _mapping(result.metrics), result)
+        return Reply(client.cid, model, _mapping(result.metrics), (client, result))
     except Exception as error:
-        return Reply(client, None, reason=str(error) or repr(error))
+        return Reply(client.cid, None, reason=error)
 
 
-def failed(failure: tuple[ClientProxy, FitRes] | BaseException) -> Reply:
+def rebuilt(reply: Reply) -> tuple[ClientProxy, FitRes]:
+    """Return the result of a reply, with its arrays as they were checked."""
+    client, result = reply.payload
+    tensors = result.parameters.tensors
+    parts = zip(tensors, model_of(reply).items(), strict=True)
+    data = [
+        part if value.dtype == spec.dtype else ndarray_to_bytes(value.astype(spec.dtype))
+        for part, (spec, value) in parts
+    ]
+    parameters = Parameters(data, "numpy.ndarray")
+    metrics = cast(dict[str, Scalar], reply.metrics)
+    return client, FitRes(Status(Code.OK, ""), parameters, result.num_examples, metrics)
+
+
+def one_result(model: Model) -> tuple[ClientProxy, FitRes]:
+    """Return a result with a model, as if there were one client only."""
+    return Nobody(), FitRes(Status(Code.OK, ""), to_parameters(model), 1, {})
+
+
+def failed(failure: tuple[ClientProxy, Any] | BaseException) -> Reply:
     """Return the reply that a failure counts as."""
-    client = UNKNOWN if isinstance(failure, BaseException) else failure[0].cid
-    return Reply(client, None, reason="an error reply", is_error=True)
+    if isinstance(failure, BaseException):
+        return Reply(UNKNOWN, None, reason=f"an error: {failure}", is_error=True)
+    client, result = failure
+    reason = f"an error: {result.status.message}"
+    return Reply(client.cid, None, reason=reason, is_error=True)
 
 
-def evaluated(client: ClientId, result: EvaluateRes) -> Reply:
+def evaluated(client: ClientProxy, result: EvaluateRes) -> Reply:
     """Check a reply to a request to evaluate; what it trips over is its own fault."""
     try:
         check_num_examples(result.num_examples, "num_examples")
         read_number(result.loss, "the loss")
-        return Reply(client, None, _mapping(result.metrics), result)
+        return Reply(client.cid, None, _mapping(result.metrics), (client, result))
     except Exception as error:
-        return Reply(client, None, reason=str(error) or repr(error))
+        return Reply(client.cid, None, reason=error)
+
+
+def of_replies(custom: MetricsAggregationFn | None) -> MetricsFunction | None:
+    """Return a user's function of metrics as one of replies and the metrics chosen of them."""
+    if custom is None:
+        return None
+    return lambda chosen: custom([(reply.payload[1].num_examples, own) for reply, own in chosen])
+
+
+def evaluate_robustly(
+    server: RobustServer,
+    replies: Iterable[Reply],
+    asked: frozenset[ClientId] | None,
+    custom: MetricsFunction | None,
+) -> tuple[float | None, dict[str, Any]]:
+    """Return the median of means of the losses that clients report, and their metrics."""
+    usable, metrics = server.evaluate(replies, asked, custom)
+    if not usable:
+        return None, metrics
+    losses = [float(reply.payload[1].loss) for reply in usable]
+    return float(median_of_means(losses, server.settings.batches_for(len(losses)))), metrics
+
+
+def check_parameters(parameters: object) -> None:
+    """Raise TypeError where a caller gives something else for parameters."""
+    if not isinstance(parameters, Parameters | None):
+        text = "initial_parameters must be Parameters, such as ndarrays_to_parameters(arrays)"
+        raise TypeError(f"{text}, got {type(parameters).__name__}")
 
 
 def _mapping(metrics: object) -> Mapping[str, object]:

@@ -1,12 +1,22 @@
 """Flower's messages, opened and closed: replies to checked models, metrics and back."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, MetricRecordValues, RecordDict
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
-from ..payload import Layout, MalformedReply, Model, check_num_examples, read_arrays
+from ..payload import (
+    ArraySpec,
+    Layout,
+    MalformedReply,
+    Model,
+    check_num_examples,
+    read_arrays,
+    to_arrays,
+)
+from ..robust_server import MetricsFunction
 from ..round import Reply
 from ..transport import Unreadable
 
@@ -36,21 +46,53 @@ def opened(
     for message in messages:
         client = nodes.get(message.metadata.reply_to_message_id, message.metadata.src_node_id)
         if message.has_error():
-            yield Reply(client, None, reason="an error reply", is_error=True)
+            reason = f"an error reply: {message.error.reason}"
+            yield Reply(client, None, reason=reason, is_error=True)
             continue
         content = RecordDict()
         try:
             content = message.content
             metrics = _metrics(content, weight_key)
-            reply = Reply(client, _model(content, arrays_key, layout), metrics, content)
+            reply = Reply(client, _model(content, arrays_key, layout), metrics, message)
         except Exception as error:
-            reply = Reply(client, None, reason=str(error) or repr(error))
+            reply = Reply(client, None, reason=error)
         yield reply
         del reply  # before the next one is waited for
         if lets_go:
             for name, record in _records(content, ArrayRecord).items():
                 record.clear()  # it may be part of a reference cycle and live on for a while
                 del content[name]
+
+
+def rebuilt(reply: Reply) -> Message:
+    """Return the message of a reply, with its arrays as they were checked: in the model's order."""
+    message: Message = reply.payload
+    if reply.model is not None:
+        ((name, record),) = _records(message.content, ArrayRecord).items()
+        arrays = {s.name: _array(record[s.name], s, value) for s, value in reply.model.items()}
+        message.content = RecordDict({**message.content, name: ArrayRecord(arrays)})
+    return message
+
+
+def one_reply(model: Model, sent: Sequence[Message], arrays_key: str, weight_key: str) -> Message:
+    """Return a reply with a model, as if there were one client only."""
+    metrics = MetricRecord({weight_key: 1})
+    content = RecordDict({arrays_key: to_arrays(model), "metrics": metrics})
+    return Message(content, reply_to=sent[0])
+
+
+def of_replies(
+    aggregate: Callable[[list[RecordDict], str], MetricRecord] | None, weight_key: str
+) -> MetricsFunction | None:
+    """Return a user's function of contents as one of replies and the metrics chosen of them.
+
+    None where it is Flower's default, which one client can poison.
+    """
+    if aggregate is None or aggregate is aggregate_metricrecords:
+        return None
+    return lambda chosen: aggregate(
+        [_with_metrics(reply.payload.content, own) for reply, own in chosen], weight_key
+    )
 
 
 def numpy_arrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
@@ -68,7 +110,7 @@ def metric_record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord
     return None if metrics is None else MetricRecord(metrics)
 
 
-def with_metrics(content: RecordDict, metrics: Mapping[str, MetricRecordValues]) -> RecordDict:
+def _with_metrics(content: RecordDict, metrics: Mapping[str, MetricRecordValues]) -> RecordDict:
     """Return content with its one MetricRecord cut down to some metrics."""
     (name,) = _records(content, MetricRecord)
     return RecordDict({**content, name: MetricRecord(dict(metrics))})
@@ -86,6 +128,13 @@ def _model(content: RecordDict, key: str, layout: Layout | None) -> Model | None
     if set(records) != {key}:
         raise MalformedReply(f"expected one ArrayRecord, named {key!r}, got {list(records)}")
     return read_arrays(records[key], layout)
+
+
+def _array(received: Array, spec: ArraySpec, value: NDArray[Any]) -> Array:
+    """Return an array as it was received, its form as checked; cast where its dtype is another."""
+    if value.dtype != spec.dtype:
+        return Array(value.astype(spec.dtype))
+    return Array(str(spec.dtype), spec.shape, received.stype, received.data)
 
 
 def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:

@@ -21,6 +21,7 @@ from flwr_byz.attacks import Attack, FreshEachRound, Rotating, Schedule
 from flwr_byz.payload import ArraySpec, Layout, Model
 from flwr_byz.robust_server import RobustServer
 from flwr_byz.round import Reply
+from flwr_byz.rounds import RoundOptions, Rounds
 from flwr_byz.settings import Settings
 from flwr_byz.theory import step_size
 
@@ -233,10 +234,11 @@ def _median_server(
     if cell.trimmed:
         chosen = {"num_byzantine": cell.q, "trim_norm": "auto"}
     settings = Settings(reply="gradients", server_learning_rate=step_of(cell), **chosen)
-    server = RobustServer(settings)
+    rounds = Rounds(RoundOptions())
+    server = RobustServer(settings, rounds)
 
     def step(server_round: int, arrays: Arrays, replies: Sequence[tuple[int, Arrays]]) -> Arrays:
-        server.begin(Model(layout, tuple(arrays)), range(cell.m))
+        rounds.begin(Model(layout, tuple(arrays)), range(cell.m))
         opened = [Reply(client, Model(layout, tuple(sent))) for client, sent in replies]
         model, _ = server.aggregate(server_round, opened)
         return arrays if model is None else list(model.values)

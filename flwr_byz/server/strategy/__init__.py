@@ -1,5 +1,9 @@
 """Strategies for Flower's classic API, as ``flwr.server.strategy``."""
 
-from .geometric_median_of_means import GeometricMedianOfMeans
+from flwr.server.strategy import Strategy
 
-__all__ = ["GeometricMedianOfMeans"]
+from .geometric_median_of_means import GeometricMedianOfMeans
+from .hardened import Hardened
+from .robust import robust
+
+__all__ = ["GeometricMedianOfMeans", "Hardened", "Strategy", "robust"]

@@ -1,46 +1,27 @@
 """Byzantine gradient descent as a strategy for Flower's classic API."""
 
-import os
-from logging import INFO, WARNING
+from collections.abc import Iterable
+from logging import INFO
 from typing import Any, Literal
 
-from flwr.common import (
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    MetricsAggregationFn,
-    Parameters,
-    Scalar,
-    ndarrays_to_parameters,
-)
+from flwr.common import Parameters
 from flwr.server.client_manager import ClientManager
-from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
 from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
-from ...history import History
 from ...identity import ClientId
-from ...logs import escaped
-from ...metrics import median_of_means
-from ...payload import MalformedReply, most_common_layout, to_parameters
-from ...robust_server import MetricsFunction, RobustServer
+from ...payload import MalformedReply, Model
+from ...robust_server import RobustServer
+from ...round import Reply
+from ...rounds import BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
 from ...settings import Settings
-from ..results import (
-    Nobody,
-    evaluated,
-    failed,
-    guarded,
-    initial_parameters_of_a_client,
-    layout_of,
-    numpy_arrays,
-    opened,
-    read_model,
-)
+from ...wrapped import check_rule
+from ..results import check_parameters, evaluate_robustly, of_replies, read_model
+from .guarded import Guarded
 
 
-class GeometricMedianOfMeans(FedAvg):
+class GeometricMedianOfMeans(Guarded, FedAvg):
     """Byzantine gradient descent: FedAvg's place, but up to q clients may send anything.
 
     The rule, its options, its checks and the metrics of each round are those of
@@ -50,8 +31,10 @@ class GeometricMedianOfMeans(FedAvg):
     ----------
     num_byzantine, num_batches, reply, server_learning_rate, trim_norm, gamma
         As there.
-    group_by_key, bucketing_seed, checkpoints, audit
-        As there; it is Flower's `Server` that plays over the rounds before a restart.
+    group_by_key, bucketing_seed
+        As there.
+    checkpoints, audit, on_round_end, stop_when, best_by, exclude_above
+        As in `Hardened`.
     **options
         The options of Flower's ``FedAvg``. Without `initial_parameters` they are taken from a
         client drawn at random, which may be Byzantine: give them. The minimum numbers of fit,
@@ -74,11 +57,15 @@ class GeometricMedianOfMeans(FedAvg):
         gamma: float = 1e-9,
         group_by_key: str | None = None,
         bucketing_seed: int | None = None,
-        checkpoints: str | os.PathLike[str] | None = None,
-        audit: str | os.PathLike[str] | None = None,
+        checkpoints: StrPath | None = None,
+        audit: StrPath | None = None,
+        on_round_end: RoundEnd[Parameters] | None = None,
+        stop_when: StopWhen | None = None,
+        best_by: BestBy | None = None,
+        exclude_above: float | None = None,
         **options: Any,
     ) -> None:
-        self.settings = Settings(
+        self.settings = settings = Settings(
             num_byzantine=num_byzantine,
             num_batches=num_batches,
             reply=reply,
@@ -88,15 +75,22 @@ class GeometricMedianOfMeans(FedAvg):
             group_by_key=group_by_key,
             bucketing_seed=bucketing_seed,
         )
-        minimums = ("min_fit_clients", "min_evaluate_clients", "min_available_clients")
-        defaults: dict[str, Any] = dict.fromkeys(minimums, max(2, self.settings.min_clients))
-        super().__init__(**(defaults | options))
-        self._server = RobustServer(self.settings, audit, checkpoints)
-        self._evaluated: Parameters | None = None
-        self._evaluating: frozenset[ClientId] | None = None
+        options = settings.with_minimums(options, FedAvg, type(self).__name__)
+        rounds = RoundOptions(
+            num_byzantine=num_byzantine,
+            checkpoints=checkpoints,
+            audit=audit,
+            on_round_end=on_round_end,
+            stop_when=stop_when,
+            best_by=best_by,
+            exclude_above=exclude_above,
+        )
+        check_parameters(options.get("initial_parameters"))
+        super().__init__(Rounds(rounds), **options)
+        self._server = RobustServer(settings, self._rounds)
         if self.initial_parameters is not None:
             try:
-                self._server.begin(read_model(self.initial_parameters))
+                self._rounds.begin(read_model(self.initial_parameters))
             except MalformedReply as error:
                 raise ValueError(f"initial_parameters cannot be aggregated: {error}") from None
 
@@ -112,122 +106,34 @@ class GeometricMedianOfMeans(FedAvg):
         for line in self.settings.summary():
             log(INFO, "%s", line)
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        check_rule(cls, GeometricMedianOfMeans, "aggregate_fit")
+
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
         """Initialize global model parameters: those of the newest checkpoint, where there is one.
 
-        Raises ValueError where the folder `checkpoints` holds another model, or damaged files only,
-        or where another server uses it. This strategy uses it until it is initialised again or
-        deleted.
+        Raises ValueError as `Hardened.initialize_parameters`.
         """
         self.summary()
-        given = self.initial_parameters
-        history = self._server.resume(None if given is None else numpy_arrays(given))
-        if history.finished >= 0:
-            return ndarrays_to_parameters(list(history.arrays.values()))
-        if self.initial_parameters is None:
-            return initial_parameters_of_a_client(client_manager)
         return super().initialize_parameters(client_manager)
 
-    def configure_fit(
-        self, server_round: int, parameters: Parameters, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, FitIns]]:
-        """Configure the next round of training, and remember what is sent to whom."""
-        if server_round <= self._history.finished:
-            return [(Nobody(), FitIns(parameters, {}))]
-        instructions = super().configure_fit(server_round, parameters, client_manager)
-        model = None
-        if parameters.tensors:
-            try:
-                model = read_model(parameters)
-            except MalformedReply as error:
-                text = "the parameters sent are malformed (%s); clients decide"
-                log(WARNING, text, escaped(error))
-        self._server.begin(model, [client.cid for client, _ in instructions])
-        return guarded(instructions, parameters)
+    def _behind(self) -> Any:
+        return super(Guarded, self)
 
-    def aggregate_fit(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, FitRes]],
-        failures: list[tuple[ClientProxy, FitRes] | BaseException],
-    ) -> tuple[Parameters | None, dict[str, Scalar]]:
-        """Aggregate the replies robustly: the new model, and the metrics of the round.
-
-        The model is None, which makes Flower keep the old one, where no step can be justified.
-        """
-        if server_round <= self._history.finished:
-            return None, self._history.train.get(server_round, {})
-        layout = self._server.layout or most_common_layout([layout_of(r) for _, r in results])
-        replies = [opened(client.cid, result, layout) for client, result in results]
-        replies += [failed(failure) for failure in failures]
-        custom = _of_replies(self.fit_metrics_aggregation_fn)
-        model, metrics = self._server.aggregate(
+    def _aggregate(
+        self, server_round: int, replies: Iterable[Reply]
+    ) -> tuple[Model | None, dict[str, Any]]:
+        custom = of_replies(self.fit_metrics_aggregation_fn)
+        return self._server.aggregate(
             server_round, replies, custom, accept_failures=self.accept_failures
         )
-        return None if model is None else to_parameters(model), metrics
 
-    def evaluate(
-        self, server_round: int, parameters: Parameters
-    ) -> tuple[float, dict[str, Scalar]] | None:
-        """Evaluate the model at the server, where `evaluate_fn` is given."""
-        if server_round <= self._history.finished:
-            known = self._history.server.get(server_round)
-            return None if known is None else (known[0], known[1])
-        evaluation = super().evaluate(server_round, parameters)
-        if evaluation is not None:
-            self._history.server[server_round] = evaluation
-        if server_round == 0:
-            self._finish(0, parameters)
-        return evaluation
-
-    def configure_evaluate(
-        self, server_round: int, parameters: Parameters, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, EvaluateIns]]:
-        """Configure the next round of evaluation; where there is none, the round is finished."""
-        if server_round <= self._history.finished:
-            return [(Nobody(), EvaluateIns(parameters, {}))]
-        instructions = super().configure_evaluate(server_round, parameters, client_manager)
-        if not instructions:
-            self._finish(server_round, parameters)
-        self._evaluated = parameters
-        self._evaluating = frozenset(client.cid for client, _ in instructions)
-        return guarded(instructions, parameters)
-
-    def aggregate_evaluate(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, EvaluateRes]],
-        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
-    ) -> tuple[float | None, dict[str, Scalar]]:
-        """Aggregate the losses and metrics that most clients report."""
-        if server_round <= self._history.finished:
-            loss, metrics = self._history.evaluate.get(server_round, (None, {}))
-            return loss, metrics
-        replies = [evaluated(client.cid, result) for client, result in results]
-        if failures and not self.accept_failures:
+    def _evaluate(
+        self, server_round: int, replies: Iterable[Reply], asked: frozenset[ClientId] | None
+    ) -> tuple[float | None, dict[str, Any]]:
+        replies = list(replies)
+        if not self.accept_failures and any(reply.is_error for reply in replies):
             replies = []
-        custom = _of_replies(self.evaluate_metrics_aggregation_fn)
-        valid, metrics = self._server.evaluate(replies, self._evaluating, custom)
-        loss = None
-        if valid:
-            losses = [float(reply.payload.loss) for reply in valid]
-            loss = float(median_of_means(losses, self.settings.batches_for(len(losses))))
-        self._history.evaluate[server_round] = loss, metrics
-        if self._evaluated is not None:
-            self._finish(server_round, self._evaluated)
-        return loss, metrics
-
-    @property
-    def _history(self) -> History:
-        return self._server.history
-
-    def _finish(self, server_round: int, parameters: Parameters) -> None:
-        if self._history.folder is not None:
-            self._history.finish(server_round, numpy_arrays(parameters))
-
-
-def _of_replies(custom: MetricsAggregationFn | None) -> MetricsFunction | None:
-    """Return a user's function of metrics as one of replies and the metrics chosen of them."""
-    if custom is None:
-        return None
-    return lambda chosen: custom([(reply.payload.num_examples, own) for reply, own in chosen])
+        custom = of_replies(self.evaluate_metrics_aggregation_fn)
+        return evaluate_robustly(self._server, replies, asked, custom)

@@ -1,0 +1,198 @@
+"""What is kept of the rounds of a training, and what their ends set off, whatever the rule."""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from logging import ERROR, INFO, WARNING
+from math import inf
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from .audit import AuditTrail, RoundRecord, Suspicion
+from .history import BEST, Checkpoint, History
+from .identity import ClientId, identity_order
+from .logs import escaped
+from .payload import Layout, Model
+from .round import Rejections
+from .state import State
+
+StrPath = str | os.PathLike[str]
+Metrics = Mapping[str, Mapping[str, Any]]  # by kind: "train", "evaluate", "server"
+Arrays = TypeVar("Arrays")  # the model as an API has it
+Id = TypeVar("Id", int, str)
+RoundEnd = Callable[[int, Arrays, Metrics], object]
+StopWhen = Callable[[int, Metrics], bool]
+BestBy = Callable[[Metrics], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOptions:
+    """What to keep of the rounds and to do at their ends, checked; see `Hardened`."""
+
+    num_byzantine: int | None = None
+    checkpoints: StrPath | None = None
+    audit: StrPath | None = None
+    on_round_end: RoundEnd[Any] | None = None
+    stop_when: StopWhen | None = None
+    best_by: BestBy | None = None
+    exclude_above: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoints", "audit"):
+            path = getattr(self, name)
+            if not isinstance(path, str | os.PathLike | None):
+                raise TypeError(f"{name} must be a path, got {path!r}")
+        for name in ("on_round_end", "stop_when", "best_by"):
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function, got {function!r}")
+        if self.best_by is not None and self.checkpoints is None:
+            raise ValueError("best_by needs checkpoints: the best model is kept in their folder")
+        if self.exclude_above is not None:
+            number = isinstance(self.exclude_above, int | float)
+            if not number or not 0 < self.exclude_above < 1:
+                text = "exclude_above must be a suspicion between 0 and 1"
+                raise ValueError(f"{text}, got {self.exclude_above!r}")
+            if not self.num_byzantine:
+                raise ValueError("exclude_above needs num_byzantine: no more clients are excluded")
+
+    @property
+    def at_round_ends(self) -> list[str]:
+        """Names of the options given that act when a round ends."""
+        names = ("checkpoints", "on_round_end", "stop_when", "best_by")
+        return [name for name in names if getattr(self, name) is not None]
+
+
+class Rounds:
+    """Knows what was sent to whom, keeps what came of it, and ends the rounds."""
+
+    def __init__(self, options: RoundOptions) -> None:
+        self.options = options
+        self.audit = None if options.audit is None else AuditTrail(Path(options.audit))
+        self.suspicion = self.audit.suspicion if self.audit else Suspicion()
+        self.history = History()
+        self.sent: Model | None = None
+        self.asked: frozenset[ClientId] | None = None
+        self._is_stopped = False
+        self._best = -inf
+        self._excluded: frozenset[str] = frozenset()
+
+    @property
+    def layout(self) -> Layout | None:
+        """Layout of the model that was sent, where it is known."""
+        return None if self.sent is None else self.sent.layout
+
+    @property
+    def num_steps(self) -> int:
+        """Number of rounds so far in which an aggregate was made."""
+        return sum("byz-gap" in metrics for metrics in self.history.train.values())
+
+    @property
+    def are_judged(self) -> bool:
+        """Whether anything follows from how far each client is from the aggregate."""
+        return self.audit is not None or self.options.exclude_above is not None
+
+    def resume(self, initial: Mapping[str, NDArray[Any]] | None) -> History:
+        """Begin a training, or go on with the one in the folder of checkpoints.
+
+        Raises ValueError or OSError, as `History.resume` does.
+        """
+        self.history.close()
+        folder = self.options.checkpoints
+        self.history = history = History.resume(None if folder is None else Path(folder), initial)
+        if self.audit is not None:
+            self.audit.begin(history.finished)
+        self._is_stopped, self._best = False, -inf
+        if history.finished > 0:
+            self._stop_if_wanted(history.finished)
+            best = Path(folder or "") / BEST
+            if self.options.best_by is not None and best.is_file():
+                kept = Checkpoint.read(best)
+                then = History(train=kept.rounds["train"], evaluate=kept.rounds["evaluate"])
+                then.server = kept.rounds["server"]
+                self._best = self.options.best_by(then.metrics(kept.server_round))
+        return history
+
+    def are_over(self, server_round: int) -> bool:
+        """Whether a round asks nobody: it is in a checkpoint, or training was stopped before it."""
+        return server_round <= self.history.finished or self._is_stopped
+
+    def begin(self, model: Model | None, clients: Collection[ClientId] | None = None) -> None:
+        """Remember the model sent and the clients asked: None where that is not known."""
+        self.sent, self.asked = model, None if clients is None else frozenset(clients)
+
+    def end(
+        self,
+        server_round: int,
+        model: Any,
+        arrays: Callable[[], Mapping[str, NDArray[Any]]],
+        state: Callable[[], State] = State,
+    ) -> None:
+        """End a round: write its checkpoint, call the user's functions, note whether to stop.
+
+        `model` is what the user's function gets, `arrays` returns it as NumPy arrays and `state`
+        the state of the strategy's optimizer.
+        """
+        metrics = self.history.metrics(server_round)
+        is_best = False
+        if self.options.best_by is not None and server_round > 0:
+            value = self.options.best_by(metrics)
+            is_best = value > self._best
+            self._best = max(value, self._best)
+        if self.history.folder is not None:
+            self.history.finish(server_round, arrays(), state(), is_best=is_best)
+        if server_round > 0:
+            if self.options.on_round_end is not None:
+                self.options.on_round_end(server_round, model, metrics)
+            self._stop_if_wanted(server_round)
+
+    def admitted(self, server_round: int, clients: Sequence[Id], least: int) -> list[Id]:
+        """Return the clients that may be asked in a round, at least so many where there are."""
+        above, most = self.options.exclude_above, self.options.num_byzantine or 0
+        if above is None:
+            return list(clients)
+        most = min(most, max(len(clients) - least, 0))
+        excluded = self.suspicion.excluded(server_round, above, most)
+        for client in sorted(self._excluded ^ set(excluded), key=identity_order):
+            verb = "no longer" if client in excluded else "again"
+            entry = self.suspicion.entry(client)
+            text = "client %s is %s asked: its suspicion is %s over %s rounds"
+            log(WARNING, text, escaped(client), verb, entry["suspicion"], entry["rounds"])
+        self._excluded = frozenset(excluded)
+        return [client for client in clients if str(client) not in self._excluded]
+
+    def counts(
+        self, asked: Collection[ClientId], accepted: Collection[ClientId], rejections: Rejections
+    ) -> dict[str, int | float]:
+        """Count who was asked, rejected and silent; warn where that is more than the rule holds."""
+        missing = len(set(asked).difference(accepted, rejections.verdicts)) - rejections.num_unknown
+        unusable = len(rejections) + max(missing, 0)
+        q = self.options.num_byzantine
+        if q is not None and unusable > q:
+            text = "%d clients sent no usable reply, above num_byzantine=%d: there is no guarantee"
+            log(WARNING, text, unusable, q)
+        number, reason, what = rejections.most_common(asked)
+        if number > len(asked) / 2:
+            text = "%d of %d clients %s: this looks like your app, not an attack (%s)"
+            log(ERROR, text, number, len(asked), what, reason)
+        return {
+            "byz-clients": len(asked),
+            "byz-rejected": len(rejections),
+            "byz-missing": max(missing, 0),
+        }
+
+    def record(self, server_round: int, record: RoundRecord) -> None:
+        """Add a round to the audit trail, if there is one, and to the suspicion of its clients."""
+        if self.audit is not None:
+            self.audit.write(server_round, record)
+        else:
+            self.suspicion.add(record.clients)
+
+    def _stop_if_wanted(self, server_round: int) -> None:
+        wanted = self.options.stop_when
+        if wanted is not None and wanted(server_round, self.history.metrics(server_round)):
+            self._is_stopped = True
+            log(INFO, "stop_when ends training after round %d", server_round)

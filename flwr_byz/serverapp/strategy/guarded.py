@@ -1,0 +1,279 @@
+"""Flower's loop of the Message API with our checks around a strategy."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import cache
+from logging import INFO, WARNING
+from math import inf
+from typing import Any, cast
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from flwr.supercore import log
+
+from ...payload import MalformedReply, Model, arrays_layout, read_arrays, to_arrays
+from ...round import Reply
+from ...rounds import Rounds
+from ...state import State
+from ...transport import ArrivingGrid
+from ...waiting import wait_for
+from ...wrapped import option
+from ..messages import array_record, metric_record, numpy_arrays, opened
+from ..nodes import ChosenNodes, is_protected
+
+_TIMEOUT = 3600.0  # seconds: Flower's default
+
+_warn_once = cache(log)
+
+
+class Guarded(Strategy):
+    """What `Hardened` and `GeometricMedianOfMeans` share around the strategy behind them."""
+
+    _lets_go = False  # whether replies are emptied once they are aggregated
+    _least_nodes = 0  # that a round needs, whatever the options say
+
+    def __init__(self, rounds: Rounds, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._rounds = rounds
+        self._sent_messages: list[Message] = []
+        self._sent_evaluations: list[Message] | None = None
+        self._timeout, self._has_begun, self._is_running = _TIMEOUT, False, False
+
+    @abstractmethod
+    def _configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure a round of training as the strategy behind does."""
+
+    @abstractmethod
+    def _configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure a round of evaluation as the strategy behind does."""
+
+    @abstractmethod
+    def _aggregate(
+        self, server_round: int, replies: Iterable[Reply]
+    ) -> tuple[Model | None, dict[str, Any]]:
+        """Return the new model, None where the old one is kept, and the metrics of the round."""
+
+    @abstractmethod
+    def _evaluate(
+        self, server_round: int, replies: Iterable[Reply], asked: frozenset[int] | None
+    ) -> dict[str, Any]:
+        """Return the metrics of an evaluation by clients."""
+
+    def _state(self) -> State:
+        """Return the state that a checkpoint has to hold beside the model."""
+        return State()
+
+    def _restore(self, state: State) -> None:
+        """Go on from the state of a checkpoint."""
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = _TIMEOUT,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        **more: Any,
+    ) -> Result:
+        """Run rounds of training and evaluation, as ``flwr.serverapp.strategy.Strategy.start``.
+
+        A round is over when all nodes asked have replied, or after `timeout` seconds; who has not
+        replied by then is silent. No node can end the run, hold a round up for longer, or have the
+        server read more than the model takes in float64 (see `ArrivingGrid`). A round for which too
+        few nodes are connected by then keeps the model; only the first one waits without end, as
+        Flower does, and logs every 30 seconds what it waits for.
+
+        Raises TypeError where `initial_arrays` is no ArrayRecord; ValueError where the folder
+        `checkpoints` holds another model, a later round than `num_rounds`, or damaged files only,
+        or where another server uses it. What the installed Flower takes beyond this (`more`) is
+        handed on.
+        """
+        if not isinstance(initial_arrays, ArrayRecord):
+            kind = type(initial_arrays).__name__
+            text = "initial_arrays must be an ArrayRecord, such as ArrayRecord(model.state_dict())"
+            raise TypeError(f"{text} or ArrayRecord(list_of_numpy_arrays), got {kind}")
+        self._timeout, self._has_begun, self._is_running = timeout, False, True
+        with closing(self._rounds.resume(numpy_arrays(initial_arrays))) as history:
+            if history.finished > num_rounds:
+                raise ValueError(
+                    f"the checkpoint in {history.folder} is of round {history.finished}, after "
+                    f"num_rounds={num_rounds}"
+                )
+            if history.finished == num_rounds:
+                log(WARNING, "all rounds are in %s: nothing is left to train", history.folder)
+            self._restore(history.state)
+
+            def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+                if self._rounds.are_over(server_round):
+                    return metric_record(history.server.get(server_round))
+                metrics = evaluate_fn(server_round, arrays) if evaluate_fn else None
+                if metrics is not None:
+                    history.server[server_round] = dict(metrics)
+                self._rounds.end(server_round, arrays, lambda: numpy_arrays(arrays), self._state)
+                return metrics
+
+            initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
+            result = super().start(
+                grid=ArrivingGrid(grid),
+                initial_arrays=initial,
+                num_rounds=num_rounds,
+                timeout=timeout,
+                train_config=train_config,
+                evaluate_config=evaluate_config,
+                evaluate_fn=evaluate if evaluate_fn or self._rounds.options.at_round_ends else None,
+                **more,
+            )
+        self._is_running = False
+        if not result.arrays:  # no step was made
+            result.arrays = initial
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the next round of training, and remember what is sent to whom.
+
+        Raises ValueError where the model has no entries, or holds an array that is not real,
+        integer or bool, or not finite.
+        """
+        if self._rounds.are_over(server_round):
+            return []
+        try:
+            model = read_arrays(arrays, arrays_layout(arrays))
+            model.check_can_be_trained()
+        except MalformedReply as error:
+            raise ValueError(f"the model cannot be aggregated: {error}") from None
+        self._warn_of_another_loop(grid)
+        nodes = self._nodes(grid, server_round, "min_train_nodes")
+        self._sent_messages = (
+            list(self._configure_train(server_round, arrays, config, nodes)) if nodes else []
+        )
+        self._rounds.begin(model, [m.metadata.dst_node_id for m in self._sent_messages])
+        return self._sent_messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate the replies that pass the checks: the new model, and the metrics of the round.
+
+        The model is None, which makes Flower keep the old one, where no step can be justified.
+        """
+        history = self._rounds.history
+        if self._rounds.are_over(server_round):
+            last = server_round == history.finished
+            arrays = array_record(history.arrays) if last else None
+            return arrays, metric_record(history.train.get(server_round))
+        if (layout := self._rounds.layout) is None:
+            raise RuntimeError("call configure_train before aggregate_train")
+        model, metrics = self._aggregate(
+            server_round,
+            opened(
+                replies,
+                self._sent_messages,
+                self._weight_key,
+                option(self, "arrayrecord_key", "arrays"),
+                layout,
+                lets_go=self._lets_go,
+            ),
+        )
+        _log_counts("aggregate_train", metrics)
+        return None if model is None else to_arrays(model), MetricRecord(metrics)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the next round of federated evaluation."""
+        self._sent_evaluations = []
+        never = option(self, "fraction_evaluate", 1.0) == 0.0
+        if never or self._rounds.are_over(server_round):
+            return []
+        nodes = self._nodes(grid, server_round, "min_evaluate_nodes")
+        if nodes is not None:
+            sent = self._configure_evaluate(server_round, arrays, config, nodes)
+            self._sent_evaluations = list(sent)
+        return self._sent_evaluations
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Aggregate the evaluation metrics of the replies that pass the checks.
+
+        None where no client was asked.
+        """
+        history = self._rounds.history
+        if self._rounds.are_over(server_round):
+            return metric_record(history.evaluate.get(server_round))
+        sent = self._sent_evaluations
+        if sent == []:
+            return None
+        asked = None if sent is None else frozenset(m.metadata.dst_node_id for m in sent)
+        received = opened(replies, sent or [], self._weight_key)
+        metrics = self._evaluate(server_round, received, asked)
+        history.evaluate[server_round] = metrics
+        _log_counts("aggregate_evaluate", metrics)
+        return MetricRecord(metrics)
+
+    def __getattr__(self, name: str) -> Any:
+        kind = _own_class(self).__name__
+        text = f"{kind!r} object has no attribute {name!r}"
+        if name in ("initialize_parameters", "configure_fit", "aggregate_fit"):
+            text += (
+                f": this is the Message API's {kind}, which is started with strategy.start(grid, "
+                f"...); for ServerAppComponents import it from flwr_byz.server.strategy"
+            )
+        raise AttributeError(text)
+
+    @property
+    def _weight_key(self) -> str:
+        return str(option(self, "weighted_by_key", "num-examples"))
+
+    def _nodes(self, grid: Grid, server_round: int, minimum: str) -> Grid | None:
+        """Wait for nodes: without end in the first round, later for `timeout` seconds."""
+        available, least = option(self, "min_available_nodes", 0), option(self, minimum, 0)
+        needed = max(available, least, self._least_nodes)
+        node_ids: list[int] = []
+
+        def count() -> int:
+            node_ids[:] = grid.get_node_ids()
+            return len(node_ids)
+
+        limit = self._timeout if self._has_begun else inf
+        if not wait_for(count, needed, self._rounds.options.num_byzantine, limit):
+            return None
+        self._has_begun = True
+        admitted = self._rounds.admitted(server_round, node_ids, needed)
+        return cast(Grid, ChosenNodes(grid, admitted))
+
+    def _warn_of_another_loop(self, grid: Grid) -> None:
+        """Name the protections that cannot act where the loop is not that of `start`."""
+        kind = _own_class(self).__name__
+        if not is_protected(grid):
+            _warn_once(
+                WARNING,
+                f"the loop that runs is not {kind}.start: replies may take any size, and rounds "
+                "any time, unless it sends through flwr_byz.transport.ArrivingGrid(grid)",
+            )
+        if not self._is_running and (idle := self._rounds.options.at_round_ends):
+            names = ", ".join(idle)
+            _warn_once(WARNING, f"the loop that runs is not {kind}.start: no use of {names}")
+
+
+def _own_class(strategy: object) -> type:
+    """Return the class of this package that a strategy is made from."""
+    own = __name__.partition(".")[0] + "."
+    return next(kind for kind in type(strategy).__mro__ if kind.__module__.startswith(own))
+
+
+def _log_counts(what: str, metrics: dict[str, Any]) -> None:
+    clients, rejected, missing = (metrics[f"byz-{n}"] for n in ("clients", "rejected", "missing"))
+    received = clients - missing - rejected
+    text = "%s: Received %s results and %s failures (%s clients are silent)"
+    log(INFO, text, what, received, rejected, missing)
