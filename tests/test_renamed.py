@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from flwr_byz import attacks
+from flwr_byz import attacks, theory
 from flwr_byz.attacks import Attack, Knowledge, defense_aware, omniscient
 
 
@@ -39,6 +39,15 @@ def test_the_old_names_of_an_attack_are_read():
         assert len(attack.spoil([np.ones(2)], np.random.default_rng(0))) == 2
     with warns("Knowledge.descends", "uses_gradients"):
         assert knowledge(uses_gradients=True).descends
+
+
+def test_the_old_name_of_the_clean_error_is_read():
+    plan = theory.plan(num_clients=5, num_byzantine=1, samples_per_client=50, dim=2)
+    with warns("Plan.error_in_peace", "clean_error"):
+        assert plan.error_in_peace == plan.clean_error
+    with warns("TradeOff.error_in_peace", "clean_error"):
+        assert plan.trade_off[0].error_in_peace == plan.trade_off[0].clean_error
+    assert "error_in_peace" not in plan.to_dict()
 
 
 def test_the_old_name_of_an_argument_is_taken():
