@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
+from types import FunctionType
 from typing import Any, TypeVar
 from warnings import warn
 
@@ -15,7 +17,7 @@ def renamed(**names: str) -> Callable[[Class], Class]:
     def decorate(decorated: Class) -> Class:
         kind: Any = decorated
         for old, new in names.items():
-            setattr(kind, old, _OldName(old, new))
+            setattr(kind, old, _OldName(kind, old, new))
         construct = kind.__init__
 
         @wraps(construct)
@@ -27,9 +29,12 @@ def renamed(**names: str) -> Callable[[Class], Class]:
 
         def __init_subclass__(cls: Any, /, **options: Any) -> None:
             super(kind, cls).__init_subclass__(**options)
-            for old in names.keys() & vars(cls).keys():
-                _warn(f"{cls.__name__}.{old}", names[old], stacklevel=4)  # ABCMeta between
-                setattr(cls, names[old], vars(cls)[old])
+            for old, new in names.items():
+                if old in vars(cls):
+                    _warn(f"{cls.__name__}.{old}", new, stacklevel=4)  # ABCMeta is between
+                    setattr(cls, new, vars(cls)[old])
+                elif new in vars(cls):
+                    setattr(cls, old, _OldName(cls, old, new))
 
         kind.__init__ = __init__
         kind.__init_subclass__ = classmethod(__init_subclass__)
@@ -50,12 +55,17 @@ def renamed_in(module: str, **names: str) -> None:
     vars(sys.modules[module])["__getattr__"] = __getattr__
 
 
+@dataclass(frozen=True)
 class _OldName:
-    def __init__(self, old: str, new: str) -> None:
-        self.old, self.new = old, new
+    kind: type
+    old: str
+    new: str
 
     def __get__(self, instance: object, owner: type) -> Any:
         _warn(f"{owner.__name__}.{self.old}", self.new)
+        method = vars(self.kind).get(self.new)
+        if isinstance(method, FunctionType):  # of this class, also where super() asks
+            return method.__get__(instance, owner)
         return getattr(owner if instance is None else instance, self.new)
 
 

@@ -57,6 +57,26 @@ def test_the_old_name_of_an_argument_is_taken():
         assert dataclasses.replace(knowledge(), descends=True).uses_gradients
 
 
+def test_old_and_new_names_of_a_method_may_meet_in_one_family():
+    @dataclass(frozen=True)
+    class New(attacks.Malformed):
+        def corrupt(self, arrays, rng):
+            return [*super().corrupt(arrays, rng), "new"]
+
+    with warns("Old.spoil", "corrupt"):
+
+        @dataclass(frozen=True)
+        class Old(New):
+            def spoil(self, arrays, rng):
+                return [*super().spoil(arrays, rng), "old"]
+
+    rng = np.random.default_rng(0)
+    with warns("New.spoil", "corrupt"):
+        assert New("empty").spoil([], rng) == ["new"]
+    with warns("Old.spoil", "corrupt"):
+        assert Old("empty").corrupt([], rng) == ["new", "old"]
+
+
 def test_an_attack_written_with_the_old_names_works():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
