@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..renamed import renamed
 
 Vector = NDArray[np.float64]
+Arrays = Sequence[NDArray[Any]]
 Direction = Literal["mean", "spread", "sign"]
 
 
@@ -72,7 +73,8 @@ def number(default: float | None, *, least: float = -inf, above: float = -inf) -
 class Attack(ABC):
     """A frozen dataclass of parameters that turns knowledge into the vector to send.
 
-    Raises ValueError where a `number` is none or out of range, or a Literal or bool another value.
+    Raises ValueError where a `number` has another type or is out of range, or where a parameter
+    declared as Literal or bool has another value.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -92,10 +94,8 @@ class Attack(ABC):
         Raises ValueError where `knowledge` lacks a field that the attack requires.
         """
 
-    def corrupt(
-        self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator
-    ) -> list[NDArray[Any]]:
-        """Return the arrays to send, given the vector in the arrays of the model."""
+    def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:
+        """Return the arrays to send, given the vector in arrays like the model's."""
         return list(arrays)
 
     def check_known(self, knowledge: Knowledge) -> None:
@@ -110,9 +110,9 @@ class Attack(ABC):
 
 _MEANING = {
     "batches": "the server's batches",
-    "honest": "what the honest clients send",
-    "model": "the model that was sent",
-    "relabelled": "what it would send on corrupted labels",
+    "honest": "the vectors of the honest clients",
+    "model": "the model that the server sent",
+    "relabelled": "its own vector on corrupted labels",
     "rule": "the server's rule",
 }
 

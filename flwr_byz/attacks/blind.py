@@ -1,6 +1,5 @@
 """Attacks that need no knowledge of other clients."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -8,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .attack import Attack, Knowledge, Vector, number
+from .attack import Arrays, Attack, Knowledge, Vector, number
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,7 @@ class Malformed(Attack):
         """Return the own vector, for `corrupt` to change its form."""
         return knowledge.own
 
-    def corrupt(
-        self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator
-    ) -> list[NDArray[Any]]:
+    def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:
         """Return arrays of the malformed kind."""
         if self.kind == "shape":
             return [np.concatenate([np.atleast_1d(a), np.atleast_1d(a)[:1]]) for a in arrays]
