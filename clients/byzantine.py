@@ -66,7 +66,7 @@ def byzantine_reply(
     if vector is None:
         return None
     made = unflatten(vector + _origin(problem, arrays), honest_arrays)
-    return attack.spoil(made, rng), num_examples, metrics
+    return attack.corrupt(made, rng), num_examples, metrics
 
 
 @lru_cache(maxsize=2)
@@ -92,7 +92,7 @@ def _knowledge(
     """Collect what the attack needs to know."""
     arrays = _arrays(model)
     byzantine = tuple(sorted(adversary.when(server_round)))
-    knows, rule = adversary.attack.knows, adversary.rule
+    requires, rule = adversary.attack.requires, adversary.rule
     batches = None
     if rule is not None:
         batches = split_into_batches(range(problem.num_clients), rule.num_batches)
@@ -110,12 +110,12 @@ def _knowledge(
         byzantine=byzantine,
         model=flatten(arrays),
         honest=_honest_vectors(problem, byzantine, server_round, model)
-        if "honest" in knows
+        if "honest" in requires
         else None,
         batches=batches,
         rule=rule,
         relabelled=relabelled,
-        descends=problem.reply_kind == "gradients",
+        uses_gradients=problem.reply_kind == "gradients",
     )
 
 

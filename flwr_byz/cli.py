@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import version
 from math import inf, nan
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,22 @@ _ABOUT = "Federated learning with Flower when you cannot trust every client."
 app = Typer(add_completion=False, help=_ABOUT)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(version("flwr-byz"))
+        raise Exit()
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
 @app.command("plan")
 def plan_command(
     num_clients: Annotated[int, Option("--clients", "-m", help="Clients m.")],
@@ -31,7 +48,7 @@ def plan_command(
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
     plot: Annotated[Path | None, Option(help="Draw error over k to this PNG, SVG or PDF.")] = None,
 ) -> None:
-    """Say which settings a training needs, what is proved of them, and what to expect.
+    """Plan a training: its settings, its expected error and its guarantee.
 
     Expected errors are calibrated on linear regression with Gaussian features.
     """
@@ -60,26 +77,30 @@ def redteam_command(
     num_byzantine: Annotated[
         int | None, Option("--byzantine", "-q", help="Clients that attack; a fifth by default.")
     ] = None,
-    nodes: Annotated[int | None, Option(help="Clients; as pyproject.toml says, or 10.")] = None,
-    rounds: Annotated[int | None, Option(help="Rounds; as many as the app asks for.")] = None,
+    nodes: Annotated[
+        int | None, Option(help="Clients; by default those of pyproject.toml, or 10.")
+    ] = None,
+    rounds: Annotated[int | None, Option(help="Rounds; by default those of the app.")] = None,
     attack: Annotated[
         list[str] | None,
-        Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; six by default.'),
+        Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; by default six attacks.'),
     ] = None,
-    run_config: Annotated[str, Option(help="Overrides, as flwr run takes them.")] = "",
-    metric: Annotated[str | None, Option(help="The app's metric to judge; found by name.")] = None,
+    run_config: Annotated[str, Option(help="Overrides, in the form of flwr run.")] = "",
+    metric: Annotated[
+        str | None, Option(help="The app's metric to compare; by default found by its name.")
+    ] = None,
     higher_is_better: Annotated[
-        bool | None, Option("--higher-is-better/--lower-is-better", help="Of the metric.")
+        bool | None, Option("--higher-is-better/--lower-is-better", help="Direction of the metric.")
     ] = None,
-    seed: Annotated[int, Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the Byzantine clients and of random attacks.")] = 0,
     results: Annotated[
-        Path, Option(help="A folder; plays that are there are not played again.")
+        Path, Option(help="A folder; runs that it holds already are not repeated.")
     ] = Path("results/redteam"),
-    timeout: Annotated[float, Option(help="Seconds after which a play counts as hung.")] = 600.0,
+    timeout: Annotated[float, Option(help="Seconds after which a run counts as hung.")] = 600.0,
 ) -> None:
-    """Attack a Flower app as it is, with its own strategy and with GeometricMedianOfMeans.
+    """Attack an unchanged Flower app, with its own strategy and with GeometricMedianOfMeans.
 
-    Says which attacks break either, and what the swap costs in a clean run.
+    Reports which attacks break either strategy, and what the swap costs in a clean run.
     """
     try:
         from .redteam import attack_text, command, flower_app
@@ -97,7 +118,7 @@ def redteam_command(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted: the same command resumes where it stopped", file=sys.stderr)
         raise Exit(130) from None
 
 
@@ -114,26 +135,26 @@ def print_plan(made: Plan, console: Console) -> None:
         ("step η", made.step_size, "L/(2M²)"),
         ("trim norm τ", made.trim_norm, "twice an honest batch's norm at the start"),
         ("gap γ", made.gamma, "1/N"),
-        ("rounds", made.rounds, "until the start makes a tenth of the error"),
+        ("rounds", made.rounds, "until a tenth of the error is left of ‖θ0 − θ*‖"),
     )
     _print_rows(
         console,
         "Expected on linear regression with Gaussian features (calibrated, no proof)",
         ("error under the strongest attack", made.expected_error),
-        ("error in a clean run", made.error_in_peace),
+        ("error in a clean run", made.clean_error),
         ("factor of a round", made.expected_contraction),
         ("the paper's order √(dk/N)", made.error_rate),
         ("no method beats √(d/N)", made.minimax_rate),
     )
     if made.guarantee is None:
         needed = f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"
-        promised: list[_Row] = [("bound", f"none: {made.guarantee_fails}"), ("it takes", needed)]
+        guarantee: list[_Row] = [("no bound", made.guarantee_fails), ("needed", needed)]
     else:
         floor, contraction = made.guarantee.floor, made.guarantee.contraction
-        promised = [("error that may stay", floor), ("factor of a round", contraction)]
+        guarantee = [("error that may remain", floor), ("factor of a round", contraction)]
     exact, chernoff = made.exact_success_probability, made.success_probability
     probability = f"{_cell(exact)} (by Chernoff {_cell(chernoff)})"
-    _print_rows(console, "Proved (Theorem 4)", *promised, ("Lemma 5's probability", probability))
+    _print_rows(console, "Proved (Theorem 4)", *guarantee, ("Lemma 5's probability", probability))
 
     console.print("\n[bold]Trade-off over k")
     curve = Table()
@@ -144,13 +165,13 @@ def print_plan(made: Plan, console: Console) -> None:
     for number, point in enumerate(made.trade_off, start=1):
         style = "bold" if point.num_batches == made.num_batches else None
         if (num_points - number) % every == 0 or style:
-            errors = point.expected_error, point.error_in_peace, point.error_rate, point.floor
+            errors = point.expected_error, point.clean_error, point.error_rate, point.floor
             curve.add_row(f"{point.num_batches}", *map(_cell, errors), style=style)
     console.print(curve)
 
 
 def draw_trade_off(made: Plan, path: Path) -> None:
-    """Draw error over k to a file, whose ending says which kind.
+    """Draw error over k to a file, in the format of its ending.
 
     Raises click.UsageError where Matplotlib is not installed, or the file cannot be written.
     """
@@ -164,7 +185,7 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     batches = [point.num_batches for point in points]
     for label, values, colour, style in (
         ("expected, strongest attack", [p.expected_error for p in points], "#D55E00", "-"),
-        ("expected, clean run", [p.error_in_peace for p in points], "#0072B2", "-"),
+        ("expected, clean run", [p.clean_error for p in points], "#0072B2", "-"),
         ("the paper's order √(dk/N)", [p.error_rate for p in points], "#666666", "--"),
         ("proved, Theorem 4", [p.floor or inf for p in points], "#009E73", ".-"),
     ):
@@ -192,7 +213,7 @@ def _print_rows(console: Console, title: str, *rows: _Row) -> None:
 
 
 def _cell(value: str | float | None) -> str:
-    """Write a number with three digits, infinity as no bound, None as a dash; a text as it is."""
+    """Write a number with three digits, infinity as "no bound", None as a dash."""
     if value is None or isinstance(value, str):
         return value or "–"
     return "no bound" if value == inf else f"{value:.3g}"

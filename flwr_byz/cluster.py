@@ -32,27 +32,26 @@ def geometric_median_of_means(
 ) -> GeometricMedianOfMeans:
     """Aggregate as ``flwr_byz.aggregation.geometric_median_of_means``, on a Ray cluster.
 
-    Every worker takes a range of coordinates of all vectors. It adds its part to the k × k inner
-    products of the batch means, which is all that travels, and combines its own coordinates once
-    the weights are known (the paper's footnote 3: parameter servers that share the parameters).
-    Ray replaces workers that die.
+    Every worker takes a range of coordinates of all vectors. It sends its part of the k × k inner
+    products of the batch means, and combines its own coordinates once the weights are known (the
+    paper's footnote 3: parameter servers that share the parameters). Ray replaces workers that die.
 
     Parameters
     ----------
     vectors, num_batches, trim_norm, gamma, num_byzantine
         As in ``flwr_byz.aggregation.geometric_median_of_means``. Rows may be memory-mapped files.
     num_shards : int, optional
-        Into how many ranges, at most d, the coordinates are split; by default one for every core.
+        Number of ranges of coordinates, at most d; by default one for every core.
 
     Returns
     -------
     GeometricMedianOfMeans
-        Equal to that of a single machine up to rounding.
+        That of a single machine, up to rounding.
 
     Raises
     ------
     ValueError
-        Where `num_shards` is less than 1, and as `flwr_byz.aggregation` raises it.
+        Where `num_shards` is less than 1, and where `flwr_byz.aggregation` raises it.
     """
     check_count("num_shards", num_shards, least=1)
     check_count("num_byzantine", num_byzantine, least=0)
@@ -81,7 +80,7 @@ def geometric_median_of_means(
 
 @dataclass(frozen=True, eq=False)
 class _ShardedRows:
-    """Batch means, `Rows`, whose ranges of coordinates lie in the cluster's object store."""
+    """Batch means, as `Rows`, with their ranges of coordinates in the cluster's object store."""
 
     shards: Sequence[Any]
     num_rows: int
@@ -92,7 +91,7 @@ class _ShardedRows:
         return self.num_rows
 
     def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
-        """Apply a kernel to every block of coordinates, at the worker that has them."""
+        """Apply a kernel to every block of coordinates, at the worker that holds it."""
         references: list[Any] = [_map_shard.remote(shard, kernel) for shard in self.shards]
         return chain.from_iterable(map(ray.get, references))
 

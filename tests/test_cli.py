@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 
@@ -67,6 +68,11 @@ def test_a_command_that_lacks_something_gets_one_line(arguments):
     assert ran.returncode == 2
     assert ran.stdout == ""
     assert ran.stderr.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_installed_package():
+    ran = run("--version")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{version('flwr-byz')}\n", "")
 
 
 def test_help_is_no_error():

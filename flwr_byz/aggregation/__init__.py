@@ -1,4 +1,4 @@
-"""Robust aggregation of float vectors. NumPy only; nothing here knows Flower."""
+"""Robust aggregation of float vectors, with NumPy alone and without Flower."""
 
 from .batches import num_batches, permute_clients, split_into_batches
 from .geometric_median import GeometricMedian, geometric_median

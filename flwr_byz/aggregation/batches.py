@@ -15,7 +15,7 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
     """Choose the number of batches k from the number of Byzantine clients q.
 
     Each Byzantine client corrupts at most one batch, so the geometric median of the k batch means
-    holds while 2q < k. The paper (Theorem 1, Remark 1) asks for 2(1+ε)q ≤ k ≤ m.
+    is robust while 2q < k. The paper (Theorem 1, Remark 1) asks for 2(1+ε)q ≤ k ≤ m.
 
     Parameters
     ----------
@@ -24,18 +24,18 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
     num_byzantine : int
         q, the most Byzantine clients in any one round; 0 ≤ 2q < m.
     epsilon : float, default 1.0
-        ε > 0 of the paper. The larger, the more batches: less averaging of honest noise inside a
-        batch, more distance to the breakdown point.
+        ε > 0 of the paper. A larger ε gives more batches: less averaging of honest noise within a
+        batch, but more distance to the breakdown point.
 
     Returns
     -------
     int
-        The smallest k ≥ 2(1+ε)q, at most m; 1 where q = 0, which makes the rule the mean.
+        The smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the mean.
 
     Raises
     ------
     ValueError
-        Where an argument is out of range, and where 2q ≥ m: no k can hold then.
+        Where an argument is out of range, or 2q ≥ m: no rule is robust then.
     """
     if num_clients < 1:
         raise ValueError(f"num_clients must be at least 1, got {num_clients}")
@@ -45,7 +45,7 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
         raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
     if 2 * num_byzantine >= num_clients:
         raise ValueError(
-            f"num_byzantine = {num_byzantine} of num_clients = {num_clients}: no rule holds "
+            f"num_byzantine = {num_byzantine} of num_clients = {num_clients}: no rule is robust "
             f"against half of the clients or more; at most {(num_clients - 1) // 2} are allowed"
         )
     # Exact arithmetic on the decimal the caller wrote: 2 * 1.1 * 5 is 11, not 11.000000000000002.
@@ -54,12 +54,12 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
 
 
 def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequence[Item]]:
-    """Split clients, in their order, into k runs of neighbours.
+    """Split clients, in their order, into k batches of neighbours.
 
     Parameters
     ----------
     clients : sequence of length m
-        Identities, vectors or anything else.
+        Identities, vectors or other items.
     num_batches : int
         k, with 1 ≤ k ≤ m.
 
@@ -82,16 +82,16 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
 
 
 def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> list[Item]:
-    """Put clients into the random order that a seed gives for a round, to be split into batches.
+    """Put clients into a random order before they are split into batches.
 
-    Which honest clients average their differences away in one batch then changes from round to
-    round (Karimireddy, He, Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
-    Bucketing", Algorithm 1).
+    The honest clients that share a batch, and average out their differences there, then change from
+    round to round (Karimireddy, He, Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous
+    Datasets via Bucketing", Algorithm 1).
 
     Parameters
     ----------
     clients : sequence of length m
-        In an order that does not depend on when they answer.
+        In an order that does not depend on when they reply.
     seed, server_round : int
         At least 0. They alone determine the permutation.
 
@@ -105,11 +105,11 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
     order = np.random.default_rng([seed, server_round]).permutation(len(clients))
-    return [clients[place] for place in order]
+    return [clients[index] for index in order]
 
 
 def check_count(name: str, value: int | None, *, least: int) -> None:
-    """Raise ValueError where a value is neither None nor an integer of at least `least`."""
+    """Raise ValueError unless a value is None or an integer of at least `least`."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -117,7 +117,7 @@ def check_count(name: str, value: int | None, *, least: int) -> None:
 
 
 def check_honest_majority(num_byzantine: int | None, num_batches: int) -> None:
-    """Raise ValueError where q Byzantine batches are half of k or more."""
+    """Raise ValueError unless q Byzantine batches are fewer than half of k."""
     if num_byzantine is not None and num_batches < (least := 2 * num_byzantine + 1):
         raise ValueError(
             f"num_batches must be at least 2·num_byzantine + 1 = {least}, got {num_batches}"

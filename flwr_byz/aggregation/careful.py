@@ -1,7 +1,8 @@
-"""The geometric median of any finite rows, in float64: for what the fast way cannot certify.
+"""The geometric median of any finite rows, in float64, where the fast method fails.
 
-It reads the same rows in blocks: the Gram matrix about a row near most others, coordinates in few
-dimensions, Newton's method there, and a certificate by weak duality in two passes.
+It reads the same rows in blocks: first the Gram matrix about a row near most others, which gives
+coordinates in few dimensions, then Newton's method on these, and a certificate by weak duality in
+two passes.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from .solvers import RESOLUTION, newton
 
 _EPS = float(np.finfo(np.float64).eps)
 _ROUNDING = 64 * _EPS
-_MOST_OCTAVES = 400  # a row so many times longer than most is taken for one of that length
+_MOST_OCTAVES = 400  # a row longer than most rows by more octaves counts as that long
 _MOST_CENTRES = 3
 
 
@@ -35,17 +36,17 @@ class Median:
     iterations: int
 
     def shortfall(self, gamma: float) -> tuple[float, float]:
-        """Gap and residual, for comparison: as small as was asked for is small enough."""
+        """Return gap and residual for comparison, where everything up to γ is equally good."""
         return max(self.gap, gamma), max(self.residual, gamma)
 
 
 @dataclass(frozen=True, eq=False)
 class _Scaled:
-    """What makes float64 numbers of moderate size of a block of rows, exactly."""
+    """An exact map from a block of rows to float64 numbers of moderate size."""
 
     row_map: RowMap
     factors: NDArray[np.float64]  # (k', 1), powers of two
-    factor: float  # that of most rows
+    factor: float  # of most rows
 
     def __call__(self, block: NDArray[np.floating]) -> NDArray[np.float64]:
         mapped = map_rows(self.row_map, block)
@@ -61,9 +62,9 @@ def careful_median(
 ) -> Median:
     """Find the median of mapped rows, in float64, as `median_of_rows` does.
 
-    `products` are the inner products of the mapped rows (k', k'), of any precision, if they are
-    known. The best that was found is returned: its gap is above γ where float64 cannot tell, or no
-    float64 vector is near enough. Its weights are those of the mapped rows.
+    `products` are the inner products of the mapped rows (k', k'), of any precision, if known. The
+    result is the best candidate: its gap is above γ where float64 cannot resolve it, or no float64
+    vector is near enough. Its weights are those of the mapped rows.
     """
     scaled = _scale_of(rows, row_map)
     iterations = 0
@@ -78,7 +79,7 @@ def careful_median(
             if best.shortfall(gamma) == (gamma, gamma):
                 return best
             if candidate is weights and distances.all():
-                # What was measured is right in more digits than the coordinates are; and where
+                # Measured distances have more correct digits than the coordinates; and where
                 # points differ in their last digits, their combination is no float64 vector.
                 refined = mass / distances
                 candidates += [refined / refined.sum(), np.eye(len(mass))[np.argmax(refined)]]
@@ -93,7 +94,7 @@ def _candidates(
     gamma: float,
     products: NDArray[np.float64] | None,
 ) -> Iterator[tuple[NDArray[np.float64], int]]:
-    """Yield convex weights that should do, and the steps they took; the sure ones come late."""
+    """Yield convex weights and the steps they took: cheap candidates first, reliable ones last."""
     if rows.dim <= len(mass):
         points = np.concatenate(list(rows.map(scaled)), axis=1)
         yield newton(points - np.median(points, axis=0), mass, gamma)
@@ -117,10 +118,10 @@ def _candidates(
 
 
 def coordinates_of_gram(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Place n points in n dimensions so that their inner products are those of the Gram matrix.
+    """Return coordinates (n, n) of n points with the inner products of the Gram matrix.
 
-    The matrix is scaled to a unit diagonal before its eigendecomposition, so that distances are
-    right to about n·ε of the larger norm, however much longer other points are.
+    The matrix is scaled to a unit diagonal before its eigendecomposition, so that the error of a
+    distance is about n·ε of the larger norm, even if other points are much longer.
     """
     n = len(gram)
     lengths = np.sqrt(gram.diagonal())
@@ -149,19 +150,18 @@ def _certified(
     weights: NDArray[np.float64],
     iterations: int,
 ) -> tuple[Median, NDArray[np.float64]]:
-    """Form the convex combination and certify it on the data, in a pass; in two on a point.
+    """Form the convex combination and certify it on the data; also return the distances from it.
 
-    Also return the distances from it.
-
-    The dual vectors start from the combination before it is rounded to float64 coordinates (y), the
-    objective is that of the rounded one (x).
+    That takes one pass, or two where the combination coincides with a point. The dual vectors start
+    from the combination before it is rounded to float64 coordinates (y); the objective is that of
+    the rounded one (x).
     """
     point, (to_y, to_x, reach) = _combine(rows, scaled, weights)
     coincident = to_y <= RESOLUTION * reach
     if coincident.any():
         inverse = np.divide(mass, to_y, out=np.zeros_like(mass), where=~coincident)
         residual = 0.0
-        if inverse.any():  # a step of Weiszfeld's from y is the others' gradient over their sum
+        if inverse.any():  # Weiszfeld's step from y is the others' gradient over `inverse.sum()`
             _, (from_moved, _, _) = _combine(rows, scaled, inverse / inverse.sum())
             descent = float(inverse.sum() * from_moved[coincident].min())
             residual = max(descent - float(mass[coincident].sum()), 0.0)
@@ -184,9 +184,10 @@ def _certified(
 def _combine(
     rows: Rows, scaled: _Scaled, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Return the combination, and the rows' distances from it before and after its rounding.
+    """Return the combination, and three distances of each row.
 
-    Third come their distances from the heaviest row, the size of the numbers behind the others.
+    They are those from the combination before and after its rounding, and from the heaviest row,
+    the size of the numbers that the others are computed from.
     """
     kernel = partial(_combined, scaled, weights)
     point, squares = join_and_total(rows, kernel, np.dtype(np.float64))
@@ -215,7 +216,7 @@ def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDAr
     for part in narrow(block, least=max(256, 8 * len(block))):
         offsets = scaled(part)
         offsets -= offsets[centre].copy()
-        taller = np.concatenate([factor.T, offsets], axis=1).T  # as LAPACK has matrices in memory
+        taller = np.concatenate([factor.T, offsets], axis=1).T  # in LAPACK's memory layout
         factor = np.asarray(np.linalg.qr(taller, mode="r"))
     return factor
 
@@ -223,7 +224,7 @@ def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDAr
 def _combined(
     scaled: _Scaled, weights: NDArray[np.float64], block: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the combination, and squared distances from it before and after its rounding."""
+    """Return the combination of a block, and the squares of the distances of `_combine`."""
     points, squares = [], np.zeros((3, len(weights)))
     for part in narrow(block):
         values = scaled(part)

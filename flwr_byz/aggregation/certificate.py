@@ -1,4 +1,4 @@
-"""How near to optimal a point is: upper bounds on its gap, by strong convexity or by duality.
+"""Upper bounds on the gap of a point to the optimum, by strong convexity or by duality.
 
 Points z_i with masses a_i that sum to one, f(x) = Σ a_i‖z_i − x‖. At x, d_i = ‖z_i − x‖ and
 u_i = (z_i − x)/d_i; the sum Σ a_i u_i is the residual, minus the gradient of f.
@@ -7,8 +7,8 @@ u_i = (z_i − x)/d_i; the sum Σ a_i u_i is the residual, minus the gradient of
 import numpy as np
 from numpy.typing import NDArray
 
-_BALL = 0.1  # of the shortest distance: within it the minimiser has to lie
-_ROUNDING = 2.0**-43  # of sums in float64, whatever their order
+_BALL = 0.1  # of the shortest distance: radius of the ball that must hold the minimiser
+_ROUNDING = 2.0**-43  # of sums in float64, in any order
 
 
 def residual_bound(
@@ -21,8 +21,8 @@ def residual_bound(
 ) -> float:
     """Bound ‖Σ a_i u_i‖ at a point x near y = Σ w_i z_i, from distances alone.
 
-    As Σ w_i(z_i − x) = y − x, the residual is Σ (a_i/d_i − t·w_i)(z_i − x) + t(y − x) for any t,
-    and so no longer than Σ |a_i − t·w_i·d_i| + t‖y − x‖.
+    Since Σ w_i(z_i − x) = y − x, the residual is Σ (a_i/d_i − t·w_i)(z_i − x) + t(y − x) for any t,
+    and so at most Σ |a_i − t·w_i·d_i| + t‖y − x‖ long.
 
     Parameters
     ----------
@@ -51,14 +51,14 @@ def curvature_gap(
 ) -> float:
     """Bound the gap of x by the strong convexity of f in a ball about it.
 
-    For every s, ‖z_i − x − s‖ ≥ d_i − ⟨u_i, s⟩ + (‖s‖² − ⟨u_i, s⟩²)/(2(d_i + ‖s‖)). With
-    T = Σ a_i/d_i, λ the largest eigenvalue of Σ a_i/(T·d_i) u_i u_iᵀ and c = 1 − λ, it follows that
-    f(x + s) ≥ f(x) − r‖s‖ + c·T‖s‖²/(2(1 + ‖s‖/min d)), r the norm of the residual. On a sphere of
-    radius 2r(1 + ρ)/(c·T) that is f(x) or more; where that radius is at most ρ·min d, the minimiser
-    therefore lies within it, and f(x) − min f ≤ r²(1 + ρ)/(2c·T). An error of the distances enters
-    squared: inner products in float32 can certify a gap of 1e-9.
+    For every s, ‖z_i − x − s‖ ≥ d_i − ⟨u_i, s⟩ + (‖s‖² − ⟨u_i, s⟩²)/(2(d_i + ‖s‖)). Let
+    T = Σ a_i/d_i, λ the largest eigenvalue of Σ a_i/(T·d_i) u_i u_iᵀ, c = 1 − λ, and r the norm of
+    the residual. Then f(x + s) ≥ f(x) − r‖s‖ + c·T‖s‖²/(2(1 + ‖s‖/min d)). On a sphere of radius
+    2r(1 + ρ)/(c·T) that is at least f(x). Where the radius is at most ρ·min d, the minimiser is
+    therefore inside, and f(x) − min f ≤ r²(1 + ρ)/(2c·T). An error of the distances enters squared:
+    inner products in float32 can certify a gap of 1e-9.
 
-    λ is no larger than the largest row sum of a_j/(T·d_j)·|⟨u_i, u_j⟩|.
+    λ is at most the largest row sum of a_j/(T·d_j)·|⟨u_i, u_j⟩|.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def curvature_gap(
     Returns
     -------
     float
-        g with f(x) − min f ≤ g·min(min f, 1/T): where some points are very far off, 1/T is still
-        the distance of the near ones. Infinity where no bound is found, as where the minimiser is
-        one of the points, or where points lie on a line.
+        g with f(x) − min f ≤ g·min(min f, 1/T): even if some points are very far off, 1/T is the
+        distance of the near ones. Infinity where no bound is found, for example where the minimiser
+        is one of the points, or the points are collinear.
     """
     inverse_weights = mass / distances
     total = float(inverse_weights.sum())
@@ -106,10 +106,10 @@ def duality_gap(
 ) -> float:
     """Bound the gap of a point x near y by weak duality.
 
-    The unit vectors u_i from y, with any vectors of norm at most one in their place for the points
-    of an excluded set J (such as those that y sits on), have a mean r of norm `residual`. Then
-    (p_i − r)/(1 + ‖r‖) have mean zero and norm at most one, so that their products with z_i − y add
-    up to a lower bound on the optimum: (f(y)(1 − ‖r‖) − 2·f_J)/(1 + ‖r‖) or more.
+    Take the unit vectors u_i from y, but for the points of an excluded set J (such as those that
+    coincide with y) any vectors of norm at most one. Their mean r has norm `residual`. Then
+    (u_i − r)/(1 + ‖r‖) have mean zero and norm at most one, so that their products with z_i − y add
+    up to a lower bound on the optimum, which is at least (f(y)(1 − ‖r‖) − 2·f_J)/(1 + ‖r‖).
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def duality_gap(
     Returns
     -------
     float
-        g with f(x) ≤ (1 + g)·min f; infinity where the bound says nothing.
+        g with f(x) ≤ (1 + g)·min f; infinity where the lower bound is not positive.
     """
     if reached <= 0.0:
         return 0.0

@@ -23,15 +23,15 @@ _ADDED = 128  # rows that are added up in their own precision
 
 @dataclass(frozen=True, eq=False)
 class GeometricMedian:
-    """A point that nearly minimises the weighted sum of distances, and how near it is.
+    """A point that nearly minimises the weighted sum of distances, with its certified gap.
 
     Attributes
     ----------
     point : ndarray (d,), float64
         The approximate geometric median.
     objective : float
-        Weighted sum of the distances from `point` to the points; for points in float32 with about
-        five digits.
+        Weighted sum of the distances from `point` to the points; to about five digits for points
+        in float32.
     gap : float
         Certified relative gap: the true objective at `point` is at most ``(1 + gap) * optimum``.
     weights : ndarray (n,), float64
@@ -56,20 +56,19 @@ def geometric_median(
     """Compute a (1+γ)-approximate geometric median.
 
     It minimises ``sum(weights[i] * norm(z - points[i]))`` over z, to a certified relative gap of at
-    most γ. Where the minimiser is not unique (collinear points) it is one of them. Up to half of
-    the weight can be arbitrary without moving the median beyond (1 − α)/√(1 − 2α) times the radius
-    of the rest, α the share that is arbitrary.
+    most γ. Where the minimiser is not unique (collinear points) it is one of them. Arbitrary points
+    with a share α < 1/2 of the weight move the median by at most (1 − α)/√(1 − 2α) times the radius
+    of the others.
 
     Parameters
     ----------
     points : array-like (n, d) or sequence of n equal-length vectors
-        Real, finite, any float or integer dtype; n ≥ 1. An array (n, d) is read in place; float32
-        points are worked on in float32 where that certifies γ, all others in float64.
+        Real, finite, any float or integer dtype; n ≥ 1. An array (n, d) is not copied. Points in
+        float32 are processed in float32 where that certifies γ, all others in float64.
     weights : array-like (n,), optional
         Nonnegative masses of the points, not all zero; equal by default.
     gamma : float, default 1e-9
-        γ > 0, the gap that is asked for. Below about 1e-13 rounding decides, and the gap that is
-        returned says what was reached.
+        γ > 0, the required gap. Below about 1e-13 rounding decides; compare the returned gap.
 
     Returns
     -------
@@ -78,17 +77,17 @@ def geometric_median(
     Raises
     ------
     ValueError
-        Where a point is not finite, not real or of another length (the message names its row),
-        where a weight is negative or not finite, or where γ is not positive.
+        Where a point is not finite, not real or of another length (the message names its row), a
+        weight is negative or not finite, or γ is not positive.
 
     Notes
     -----
-    The median is a convex combination of the points, so all that is needed of them are their inner
-    products: one pass over the data forms them, Weiszfeld's fixed point on the n × n matrix finds
-    the weights, and one more pass forms the combination and measures the distances from it, which
-    certify it by the strong convexity of the objective. Where that is not to be had (the median is
-    one of the points, points lie on a line, cancellation spoils the inner products), the same is
-    done in float64 about one of the points, with Newton's method and a certificate by weak duality.
+    The median is a convex combination of the points, and depends on them through their inner
+    products alone. One pass over the data forms these, Weiszfeld's fixed point on the n × n matrix
+    finds the weights, and one more pass forms the combination and measures the distances from it,
+    which certify it by the strong convexity of the objective. Where that fails (the median is one
+    of the points, points are collinear, cancellation destroys the inner products), the same is done
+    in float64 about one of the points, with Newton's method and a certificate by weak duality.
 
     Examples
     --------
@@ -121,11 +120,11 @@ def median_of_rows(
     row_map: RowMap,
     products: NDArray[np.float64] | None,
 ) -> Median:
-    """Find the geometric median of k' rows that a map (k', k) makes of k, to a gap of γ.
+    """Find the geometric median of the k' mapped rows ``row_map @ rows``, to a gap of γ.
 
     Rows that `row_map` uses are finite; `mass` (k',) is positive and sums to one. `products` (k, k)
-    are the rows' inner products from `gram`; without them, as where d ≤ k, the careful way is
-    taken. The weights that are returned are those of the rows (k,).
+    are the rows' inner products from `gram`; without them (d ≤ k) `careful_median` does all the
+    work. The returned weights are those of the rows (k,).
     """
     if rows.dim == 0:
         weights = map_weights(row_map, mass)
@@ -149,10 +148,10 @@ def _fast_median(
     row_map: RowMap,
     products: NDArray[np.float64],
 ) -> Median | None:
-    """Find the median in one more pass over the data; None or a large gap where it will not do.
+    """Find the median in one more pass over the data; None or a large gap where that fails.
 
-    The distances that follow from the inner products certify it where rows are not much longer than
-    the distances; else these are measured.
+    Where rows are not much longer than the distances, the inner products give these accurately
+    enough to certify the median; otherwise they are measured.
     """
     found = weiszfeld(products, mass, gamma) if np.isfinite(products).all() else None
     if found is None:
@@ -163,7 +162,7 @@ def _fast_median(
     unit = float(np.finfo(rows.dtype).eps) / 2
     roundings = min(len(weights), _ADDED) + len(weights) // _ADDED + 2
     moved = roundings * unit * typical
-    # The weight of a row that is very far off may be rounded to a denormal number, or to zero.
+    # The weight of a row that is very far off may round to a denormal number, or to zero.
     moved += float(np.abs(weights - weights.astype(rows.dtype)) @ norms)
     products = offset_products(products, weights)
     errors = np.sqrt(relative_error(rows)) * (norms + typical)
@@ -178,9 +177,9 @@ def _fast_median(
 
     distances = np.sqrt(products.diagonal())
     measured_error = (_SUMMED / 2 + 3) * unit
-    if certified(distances, measured_error)[0] > gamma:  # no measuring would help
+    if certified(distances, measured_error)[0] > gamma:  # measured distances would not help
         return None
-    # |√(1 ± t) − 1| ≤ 0.6·t for t ≤ 1/2; where t is larger, nothing is certified.
+    # |√(1 ± t) − 1| ≤ 0.6·t for t ≤ 1/2; for larger t nothing is certified.
     error = 0.6 * float(np.square(errors / distances).max()) + moved / float(distances.min())
     gap, residual = certified(distances, error)
     measures = gap > gamma or norms.min() ** 2 <= smallest_square(rows)
@@ -198,9 +197,9 @@ def combine(
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     """Combine mapped rows, and measure their distances from the combination, in one pass.
 
-    Returns the weighted sum (d,) of the mapped rows, in the rows' precision, and distances (k',),
-    each right to ``_SUMMED/2 + 3`` roundings of that precision where nothing underflows. Where
-    nothing `measures` them, these have no meaning.
+    Returns the weighted sum (d,) of the mapped rows, in the rows' precision, and the distances
+    (k',), with an error of at most ``_SUMMED/2 + 3`` roundings of that precision where nothing
+    underflows. They have no meaning unless `measures` is true.
     """
     kernel = partial(_combined, weights.astype(rows.dtype), row_map, measures)
     point, squares = join_and_total(rows, kernel, rows.dtype)
@@ -252,7 +251,7 @@ def _as_rows(vectors: Vectors) -> Rows:
 
 
 def check_gamma(gamma: float) -> None:
-    """Raise ValueError where γ is not a positive finite number."""
+    """Raise ValueError unless γ is a positive finite number."""
     if not 0 < gamma < float("inf"):
         raise ValueError(f"gamma must be positive and finite, got {gamma}")
 

@@ -1,7 +1,7 @@
-"""Inner products of the rows: next to the rows themselves, all that a rule looks at.
+"""Inner products of the rows: a rule needs nothing else, besides the rows themselves.
 
-Every distance between rows, every norm, and every distance from a combination of rows follows from
-their k × k inner products.
+Their k × k inner products determine every norm, every distance between rows, and every distance
+from a combination of rows.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from .rows import BatchMeans, Kernel, Rows, StoredRows, Vector, form_rows, narrow
 from .threads import one_blas_thread
 
-_MULTIPLIED = 1 << 19  # numbers of a block that are multiplied together
+_MULTIPLIED = 1 << 19  # numbers in one product of matrices
 _SCALES = np.ldexp(1.0, [-600, 0, 600])  # one of them brings the squares of any row into range
 
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """What one pass over k rows tells of them.
+    """The measures that one pass over k rows takes.
 
     Attributes
     ----------
     products : ndarray (k, k), float64, or None
-        Their inner products, off by at most `relative_error`; None where d ≤ k, for then the rows
-        themselves are the smaller matrix. Not finite in row and column i where row i is not, or
-        where its square overflows.
+        Their inner products, with an error of at most `relative_error`; None where d ≤ k, since the
+        rows themselves are the smaller matrix then. Row and column i are not finite where row i is
+        not, or where its square overflows.
     norms : ndarray (k,), float64
     finite : ndarray (k,), bool
         Whether a row holds neither NaN nor infinity.
@@ -51,10 +51,10 @@ def form_and_measure(
 
 
 def gram(rows: Rows) -> Gram:
-    """Measure the rows in one pass over the data, and again those whose squares leave the range.
+    """Measure the rows in one pass, and rows whose squares overflow or underflow in another.
 
-    Products are added up in the rows' precision over a run of coordinates and in float64 over the
-    runs.
+    Products are added up in the rows' precision within a run of coordinates, and in float64 over
+    the runs.
     """
     with one_blas_thread(), np.errstate(all="ignore"):
         products = total(rows, _products) if rows.dim > len(rows) else None
@@ -73,7 +73,7 @@ def gram(rows: Rows) -> Gram:
 def total(
     rows: Rows, kernel: Kernel[NDArray[np.float64]], shape: tuple[int, ...] = ()
 ) -> NDArray[np.float64]:
-    """Add up what a kernel makes of every block, from zeros of a shape on."""
+    """Add up the results of a kernel on every block, starting from zeros of a shape."""
     return reduce(np.add, rows.map(kernel), np.zeros(shape))
 
 
@@ -82,7 +82,7 @@ def join_and_total(
     kernel: Kernel[tuple[NDArray[np.floating], NDArray[np.float64]]],
     dtype: np.dtype[np.floating],
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Join the coordinates that a kernel makes of every block, and add up its numbers."""
+    """Join the coordinates that a kernel returns for every block, and add up its numbers."""
     point, start, sums = np.empty(rows.dim, dtype), 0, np.zeros((), np.float64)
     for coordinates, numbers in rows.map(kernel):
         point[start : start + len(coordinates)] = coordinates
@@ -94,8 +94,8 @@ def join_and_total(
 def relative_error(rows: Rows) -> float:
     """Return e with |error of ⟨z_i, z_j⟩| ≤ e·‖z_i‖‖z_j‖ for the inner products of `gram`.
 
-    A sum of L products in a precision of unit u is off by at most L·u/(1 − L·u) times the product
-    of the norms, in whatever order it is added up (Higham 2002, "Accuracy and Stability of
+    The error of a sum of L products in a precision of unit u is at most L·u/(1 − L·u) times the
+    product of the norms, in any order of summation (Higham 2002, "Accuracy and Stability of
     Numerical Algorithms", section 3.1), where nothing underflows.
     """
     unit = float(np.finfo(rows.dtype).eps) / 2
@@ -105,12 +105,12 @@ def relative_error(rows: Rows) -> float:
 
 
 def _run(num_rows: int) -> int:
-    """Return over how many coordinates the rows' precision adds up; many rows make it costly."""
+    """Return the coordinates of a run: longer for many rows, where short runs are costly."""
     return 128 if num_rows <= 32 else 1024
 
 
 def smallest_square(rows: Rows) -> float:
-    """Return the sum of squares below which underflow may show in the rows' precision."""
+    """Return the sum of squares below which underflow may matter in the rows' precision."""
     limits = np.finfo(rows.dtype)
     return rows.dim * float(limits.tiny) / float(limits.eps)
 
@@ -152,7 +152,7 @@ def _products_of_runs(block: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _scaled_squares(which: NDArray[np.intp], block: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the sums of squares (3, n) of rows that are multiplied by each of `_SCALES`."""
+    """Return the sums of squares (3, n) of rows multiplied by each of `_SCALES`."""
     squares = np.zeros((len(_SCALES), len(which)))
     for part in narrow(block):
         values = part[which].astype(np.float64)

@@ -1,7 +1,6 @@
 """The paper's robust gradient aggregation A_k: batch means, norm trimming, geometric median.
 
-``form_rows -> gram -> select rows -> median_of_rows``: each a function of what the one before it
-returned.
+``form_rows -> gram -> select rows -> median_of_rows``: each takes the result of the one before.
 """
 
 from collections.abc import Sequence
@@ -29,26 +28,26 @@ _FLOAT64 = np.dtype(np.float64)
 
 @dataclass(frozen=True, eq=False)
 class GeometricMedianOfMeans:
-    """The aggregate of one round and how each batch fared.
+    """The aggregate of one round, with the norm and the weight of each batch.
 
     Attributes
     ----------
     point : ndarray (d,)
-        Geometric median of the batch means that were kept, in their precision.
+        Geometric median of the kept batch means, in their precision.
     gap : float
         Its certified relative gap (see `GeometricMedian`).
     iterations : int
         Steps of the solver.
     batch_norms : ndarray (k,), float64
-        Norms of the batch means; not finite for a mean that is not.
+        Norms of the batch means; not finite where the mean is not.
     batch_weights : ndarray (k,), float64
-        ``point`` is ``sum(batch_weights[l] * batch_mean[l])``; zero for a batch that was left out.
+        ``point`` is ``sum(batch_weights[l] * batch_mean[l])``; zero for a trimmed batch.
     trimmed : ndarray (k,), bool
-        Batches that were left out: not finite, or longer than the norm allowed.
+        Batches that were left out: their mean is not finite, or longer than τ.
     not_finite : ndarray (k,), bool
         Batches whose mean is not finite: they count as Byzantine.
     too_long : ndarray (k,), bool
-        Batches longer than the norm allowed; they are kept where too few would be left.
+        Batches whose mean is longer than τ; they are kept where too few would be left.
     """
 
     point: NDArray[np.floating]
@@ -62,7 +61,7 @@ class GeometricMedianOfMeans:
 
     @property
     def num_kept(self) -> int:
-        """Number of batches that the median was taken of."""
+        """Number of batches in the median."""
         return int((~self.trimmed).sum())
 
     @property
@@ -93,8 +92,8 @@ def geometric_median_of_means(
     gamma : float, default 1e-9
         γ > 0 of the (1+γ)-approximate geometric median.
     num_byzantine : int, optional
-        q. Nothing is trimmed where no more than 2q batches would be left; without it, where more
-        than (k − 1)//2 are too long.
+        q. Nothing is trimmed where 2q batches or fewer would be left; without q, where more than
+        (k − 1)//2 are too long.
 
     Returns
     -------
@@ -134,9 +133,9 @@ def median_of_means(
 ) -> GeometricMedianOfMeans:
     """Trim batch means by norm and take the geometric median of the others.
 
-    `measured` is what `gram` returned for the rows; the options are those of
+    `measured` is the result of `gram` for the rows; the options are those of
     `geometric_median_of_means`. Raises ValueError where one is out of range, NoRowsLeft where no
-    row is finite, or every one is longer than `trim_norm`.
+    row is finite, or every row is longer than `trim_norm`.
     """
     check_trim_norm(trim_norm)
     check_gamma(gamma)
@@ -164,7 +163,7 @@ def median_of_means(
 
 
 def mean(vectors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
-    """Average finite vectors in float64, one after the other; no sum on the way overflows.
+    """Average finite vectors in float64, one after the other, without overflow.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""What is done to the rows before their median is taken: a linear map of them.
+"""Linear maps of the rows before their median.
 
-A map is a matrix T (k', k): row i of ``T @ rows`` takes row i's place. The inner products of the
-mapped rows are ``T @ products @ T.T``, and weights w on them are weights ``T.T @ w`` on the rows: a
-map costs no pass over the data.
+A map is a matrix T (k', k), and the mapped rows are ``T @ rows``. Their inner products are
+``T @ products @ T.T``, and weights w on them are weights ``T.T @ w`` on the rows: a map costs no
+pass over the data.
 """
 
 from typing import Literal
@@ -16,19 +16,19 @@ _AUTO_TRIM_FACTOR = 2.0
 
 
 class NoRowsLeft(ValueError):
-    """No row is left to take a median of."""
+    """No row is left for the median."""
 
 
 RowMap = NDArray[np.float64] | None  # None leaves the rows as they are
 
 
 def select(kept: NDArray[np.bool_]) -> RowMap:
-    """Return the map that leaves out the rows that are not `kept`."""
+    """Return the map that selects the `kept` rows."""
     return None if kept.all() else np.eye(len(kept))[kept]
 
 
 def map_rows(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return ``row_map @ block``; where the map only selects rows, the rows themselves."""
+    """Return ``row_map @ block``, exactly where the map only selects rows."""
     if row_map is None:
         return block
     used = row_map.any(axis=0)  # the others may hold NaN
@@ -51,14 +51,15 @@ def map_products(row_map: RowMap, products: NDArray[np.float64]) -> NDArray[np.f
 
 
 def map_weights(row_map: RowMap, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``row_map.T @ weights``: the weights on the rows that are `weights` when mapped."""
+    """Return ``row_map.T @ weights``: the weights on the rows, given those on the mapped rows."""
     return weights if row_map is None else weights @ row_map
 
 
 def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:
-    """Mark the rows whose norm is above τ (the paper's Remark 2); NoRowsLeft where all are.
+    """Mark the rows whose norm is above τ (the paper's Remark 2).
 
-    "auto" is twice the median of the norms (k,); None marks nothing.
+    "auto" is twice the median of the norms (k,); None marks nothing. Raises NoRowsLeft where all
+    rows are too long.
     """
     if trim_norm is None:
         return np.zeros(len(norms), dtype=np.bool_)
@@ -76,10 +77,10 @@ def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool
 
 
 def may_be_trimmed(num_rows: int, num_trimmed: int, num_byzantine: int | None) -> bool:
-    """Tell whether so many rows may be left out for their norm.
+    """Return whether that many rows may be left out for their norm.
 
-    With q known, an honest majority has to remain. Otherwise no more may go than the (k − 1)//2
-    Byzantine rows against which the median of all rows holds: where more are too long, τ is below
+    With q known, an honest majority has to remain. Otherwise at most (k − 1)//2 rows may go, the
+    most Byzantine rows that the median of all rows withstands: where more are too long, τ is below
     the norm of honest rows.
     """
     if num_byzantine is None:
@@ -88,7 +89,7 @@ def may_be_trimmed(num_rows: int, num_trimmed: int, num_byzantine: int | None) -
 
 
 def check_trim_norm(trim_norm: TrimNorm) -> None:
-    """Raise ValueError where τ is neither a positive number nor "auto" nor None."""
+    """Raise ValueError unless τ is a positive number, "auto" or None."""
     if trim_norm is None or trim_norm == "auto":
         return
     if isinstance(trim_norm, str) or not trim_norm > 0:

@@ -1,8 +1,8 @@
-"""The points of a round: k batch means, stored once, and from then on read and never formed anew.
+"""The points of a round: k batch means, stored once and read from then on, never formed anew.
 
-Everything that looks at the points reads them through `Rows.map`: the Gram matrix, the
-certificate, the combination. What was judged is therefore what is applied, to the bit. What cancels
-within a batch is that batch's own affair; its row is one more corrupted row.
+The Gram matrix, the certificate and the combination all read the points through `Rows.map`: the
+rule judges the very numbers that it applies, to the bit. Vectors that cancel within a batch only
+corrupt the row of that batch.
 """
 
 from bisect import bisect_right
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from .threads import map_in_threads
 
-# A client's vector: one-dimensional arrays of real numbers, one after the other, left where they
-# are. All vectors of a round have pieces of the same sizes.
+# A client's vector: one-dimensional arrays of real numbers, the concatenation of which is never
+# formed. All vectors of a round have pieces of the same sizes.
 Vector = Sequence[NDArray[Any]]
 
 Part = TypeVar("Part")
 Kernel = Callable[[NDArray[np.floating]], Part]
 
-_SMALL = 1 << 21  # numbers that one thread reads in less time than it takes to wake another
-_NARROWEST = 1 << 14  # coordinates of a block: threads wait for one another between short ones
-_ADDED = 1 << 17  # coordinates of a block of vectors that are added up, at most
-_READ, _GATHERED = 1 << 18, 1 << 21  # numbers of a block of stored or of copied rows, about
+_SMALL = 1 << 21  # numbers that one thread reads faster than another thread starts
+_NARROWEST = 1 << 14  # coordinates of a block at least: threads wait between shorter ones
+_ADDED = 1 << 17  # coordinates of a block of added vectors, at most
+_READ, _GATHERED = 1 << 18, 1 << 21  # numbers of a block of stored and of copied rows, about
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Columns:
     ----------
     start, stop : int
     parts : tuple of (int, slice)
-        The pieces that they lie in, and where therein.
+        The pieces that hold them, with their slice of each.
     """
 
     start: int
@@ -46,7 +46,7 @@ class Columns:
     parts: tuple[tuple[int, slice], ...]
 
     def of(self, vector: Vector) -> NDArray[Any]:
-        """Return these coordinates of a vector: a view where they lie in one piece."""
+        """Return these coordinates of a vector, as a view if one piece holds them all."""
         if len(self.parts) == 1:
             piece, part = self.parts[0]
             return vector[piece][part]
@@ -78,17 +78,17 @@ def cut(sizes: Sequence[int], width: int) -> list[Columns]:
 def narrow(
     block: NDArray[np.floating], least: int = 256, most: int = 1 << 17
 ) -> Iterator[NDArray[np.floating]]:
-    """Cut a block of coordinates, so that what is made of a part of it takes little memory.
+    """Cut a block of coordinates into parts, so that intermediate results take little memory.
 
-    A part is `least` coordinates wide, or the largest multiple of it with no more than `most`
-    numbers.
+    The width of a part is the largest multiple of `least` with at most `most` numbers in the part,
+    but never below `least`.
     """
     width = max(most // (max(len(block), 1) * least), 1) * least
     return (block[:, i : i + width] for i in range(0, block.shape[1], width))
 
 
 class Rows(Protocol):
-    """k points in d dimensions that can be passed over."""
+    """k points in d dimensions, read block by block."""
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -102,10 +102,10 @@ class Rows(Protocol):
         """Return the number of points k."""
 
     def map(self, kernel: Kernel[Part]) -> Iterator[Part]:
-        """Yield what a kernel makes of every block of coordinates (k, width), in order.
+        """Yield the result of a kernel for every block of coordinates (k, width), in order.
 
-        Threads work on the blocks; these are the same for any number of threads. A block that can
-        be written to is a copy, for the kernel to use as it likes.
+        Threads work on the blocks, which are the same for any number of threads. A writable block
+        is a copy that the kernel may change.
         """
 
 
@@ -149,7 +149,7 @@ class BatchMeans(StoredRows):
     centre: Vector | None = None
 
     def _blocks(self) -> list[Columns]:
-        height = sum(map(len, self.batches)) // 4  # to add takes less time than to multiply
+        height = sum(map(len, self.batches)) // 4  # adding takes less time than multiplying
         sizes = [len(piece) for piece in self.batches[0][0]]
         return _cut(sizes, max(height, len(self)), _ADDED)
 
@@ -167,7 +167,7 @@ class BatchMeans(StoredRows):
 
 @dataclass(frozen=True, eq=False)
 class ReplyRows:
-    """Rows that are one reply each, read where it lies: its offset from a centre in `dtype`."""
+    """Rows that are one reply each, as offsets from a centre in `dtype`; replies are not copied."""
 
     vectors: Sequence[Vector]
     dtype: np.dtype[np.floating]
@@ -198,8 +198,8 @@ class ReplyRows:
 class BatchSums:
     """Running sums of k batches of vectors with pieces of these sizes.
 
-    They are held in `memory` (k, d), in its precision; what is in it does not matter. `centre` is
-    subtracted from every vector: sums of offsets from a point near them lose fewer digits.
+    They are held in `memory` (k, d), in its precision; its present contents do not matter. `centre`
+    is subtracted from every vector: sums of offsets from a near point lose fewer digits.
     """
 
     def __init__(
@@ -223,10 +223,10 @@ class BatchSums:
         deque(map_in_threads(add, self._blocks), maxlen=0)
 
     def rows(self) -> tuple[StoredRows, list[int]]:
-        """Return the means of the batches that hold a vector, and which these are.
+        """Return the means of the batches that hold a vector, and the indices of these batches.
 
-        They take the place of the sums: nothing can be added any more. A mean whose sum overflowed
-        is not finite.
+        The means overwrite the sums, so that no vector can be added afterwards. A mean whose sum
+        overflowed is not finite.
         """
         filled = [int(batch) for batch in np.flatnonzero(self._counts)]
 
@@ -248,8 +248,8 @@ def form_rows(
 ) -> BatchMeans | ReplyRows:
     """Average k batches of real vectors, none of them empty, in float32 or float64.
 
-    Where every batch is one vector, they stay where they lie; else their means are stored in
-    `memory` (k, d), by default in a new matrix. `centre` is subtracted from every vector.
+    Where every batch is one vector, nothing is copied; otherwise the means are stored in `memory`
+    (k, d), by default in a new matrix. `centre` is subtracted from every vector.
     """
     if all(len(batch) == 1 for batch in batches):
         return ReplyRows([batch[0] for batch in batches], dtype, centre)
@@ -276,7 +276,7 @@ def _part(vector: Vector | None, columns: Columns) -> NDArray[Any] | None:
 
 
 def _cut(sizes: Sequence[int], height: int, most: int) -> list[Columns]:
-    """Cut vectors, `height` of them, into eight blocks or more for any number of threads."""
+    """Cut `height` vectors into eight blocks or more, for any number of threads."""
     dim = sum(sizes)
     width = min(max(dim // 8, _NARROWEST), most) // 1024 * 1024
     return cut(sizes, width if height * dim > _SMALL else max(dim, 1))

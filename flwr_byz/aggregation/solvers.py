@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_WEISZFELD_STEPS = 300
-_BESIDE = 1e-6  # of the median squared distance: nearer to a point, Weiszfeld's steps stall
+_BESIDE = 1e-6  # of the median squared distance: Weiszfeld's steps stall nearer to a point
 _MAX_ITERATIONS = 1000
 _MAX_BISECTIONS = 60
-_MAX_STALLED = 50  # iterations without a residual that is shorter by a hundredth
+_MAX_STALLED = 50  # iterations that do not shorten the residual by a hundredth
 _MAX_NEWTON_DIM = 1000  # beyond it a Newton system costs more than the Weiszfeld steps it saves
 _SMALLEST_TOLERANCE = 1e-14  # below it float64 rounding decides
-RESOLUTION = 1e-14  # of the numbers behind a distance: nearer than this, float64 cannot tell
+RESOLUTION = 1e-14  # of the numbers behind a distance: float64 does not resolve less
 
 
 def weiszfeld(
@@ -21,9 +21,9 @@ def weiszfeld(
 ) -> tuple[NDArray[np.float64], int] | None:
     """Find the weights of the geometric median by Weiszfeld's fixed point on inner products.
 
-    `gram` is (n, n); `mass` and the weights (n,) are positive and sum to one. It stops where the
-    residual, the mean of the unit vectors towards the points, is no longer than γ. Returns the
-    weights and the iterations; None where it stalls: beside a point, or with nearly half of the
+    `gram` is (n, n); `mass` and the weights (n,) are positive and sum to one. It stops when the
+    residual, the mean of the unit vectors towards the points, is at most γ long. Returns the
+    weights and the iterations, or None where it stalls: near a point, or with nearly half of the
     mass far off in one direction.
     """
     tolerance = max(gamma, _SMALLEST_TOLERANCE)
@@ -60,7 +60,7 @@ class _Iterate:
 
     @cached_property
     def coincident(self) -> NDArray[np.bool_]:
-        """Points that the position sits on: any vector up to norm one is a subgradient there."""
+        """Points at the position, where every vector of norm at most one is a subgradient."""
         reach = np.linalg.norm(self.points, axis=1) + np.linalg.norm(self.position)
         return np.asarray(self.distances <= RESOLUTION * reach)
 
@@ -77,7 +77,7 @@ class _Iterate:
 
     @cached_property
     def residual(self) -> float:
-        """Norm of the smallest subgradient: 0 at the median, never more than 1."""
+        """Norm of the smallest subgradient: 0 at the median, at most 1."""
         held = float(self.mass[self.coincident].sum())
         return max(float(np.linalg.norm(self.descent)) - held, 0.0)
 
@@ -105,12 +105,12 @@ def newton(
 ) -> tuple[NDArray[np.float64], int]:
     """Find the geometric median of few-dimensional points as a convex combination of them.
 
-    Newton's method with a line search, until the residual is far below γ: the position is the exact
-    median then once a mass of that size is added somewhere, so that one point very far off, which
-    makes any relative gap small, cannot end the search early.
+    Newton's method with a line search, until the residual is far below γ. The position is then the
+    exact median after a mass of that size is added somewhere; so one point very far off, which
+    makes every relative gap small, cannot end the search early.
 
-    `points` are (n, r); `mass` (n,) is positive and sums to one. Returns weights (n,), nonnegative
-    and of sum one, with the median at ``weights @ points``, and the iterations.
+    `points` are (n, r); `mass` (n,) is positive and sums to one. Returns nonnegative weights (n,)
+    of sum one, with the median at ``weights @ points``, and the iterations.
     """
     tolerance = max(gamma / 8, _SMALLEST_TOLERANCE)
     best = current = _Iterate(points, mass, _coordinatewise_median(points, mass))
@@ -120,7 +120,7 @@ def newton(
         current = _next_iterate(current, tolerance)
         if current.residual < best.residual:
             best = current
-        # Rounding alone makes it a little shorter for very long beside a tight cluster.
+        # Near a tight cluster, rounding alone shortens the residual a little, again and again.
         stalled += 1
         if best.residual < 0.99 * passed:
             stalled, passed = 0, best.residual
@@ -135,7 +135,7 @@ def newton(
 
 
 def _next_iterate(current: _Iterate, tolerance: float) -> _Iterate:
-    """Return the nearest point where that is the median, else the best step there is."""
+    """Return the nearest point where it is the median, otherwise the best step."""
     vertex = current.at(current.points[int(np.argmin(current.distances))])
     if vertex.residual <= tolerance:
         return vertex
@@ -148,10 +148,10 @@ def _next_iterate(current: _Iterate, tolerance: float) -> _Iterate:
 
 
 def _descend(start: _Iterate) -> _Iterate:
-    """Take the step where it helps, else search along it for the lowest position.
+    """Take the step where it helps, otherwise search along it for the lowest position.
 
-    The sum of distances is convex, so its slope along a line changes sign once: bisection finds
-    where, in the flattest valley and however far off some points are.
+    The sum of distances is convex, so its slope along a line changes sign once. Bisection finds
+    that position, even in a flat valley or with points very far off.
     """
     step = start.step()
     end = start.at(start.position + step)
@@ -168,7 +168,7 @@ def _descend(start: _Iterate) -> _Iterate:
 def _coordinatewise_median(
     points: NDArray[np.float64], mass: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weighted median of each coordinate, the midpoint where an interval of them is."""
+    """Return the weighted median of each coordinate, the midpoint where it is an interval."""
     order = np.argsort(points, axis=0, kind="stable")
     ordered = np.take_along_axis(points, order, axis=0)
     share = np.cumsum(mass[order], axis=0)

@@ -1,4 +1,4 @@
-"""Work on all cores; NumPy lets go of the interpreter's lock inside of its loops."""
+"""Work on all cores; NumPy releases the interpreter's lock inside its loops."""
 
 import os
 from collections import deque
@@ -18,7 +18,7 @@ _blas_lock = RLock()
 
 
 def num_threads() -> int:
-    """Return the number of cores this process may use; FLWR_BYZ_NUM_THREADS sets another."""
+    """Return FLWR_BYZ_NUM_THREADS, by default the number of cores that this process may use."""
     setting = os.environ.get("FLWR_BYZ_NUM_THREADS")
     if setting:
         if not (setting.isdecimal() and int(setting) > 0):
@@ -31,8 +31,7 @@ def num_threads() -> int:
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Apply a function to every item; yield the results in the order of the items.
 
-    Threads work no more than a few items ahead of the results that were taken, so that these do not
-    pile up.
+    Threads work only a few items ahead of the results that were taken, which limits the memory.
     """
     threads = num_threads()
     if min(threads, len(items)) <= 1:
@@ -47,15 +46,15 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
         while ahead:
             yield ahead.popleft().result()
     finally:
-        wait(ahead)  # nothing goes on after an error
+        wait(ahead)  # no thread works on after an error
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Keep BLAS and LAPACK to the calling thread.
 
-    Our own threads do not wait for theirs then, and the bytes of a product do not depend on how
-    many they are. The number of threads is the process's; it is put back at the end.
+    The threads of this module then do not wait for theirs, and the bytes of a product do not depend
+    on their number. That number belongs to the process; it is restored at the end.
     """
     with _blas_lock, _controller().limit(limits=1, user_api="blas"):
         yield
@@ -71,5 +70,5 @@ def _executor(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "flwr-byz")
 
 
-if hasattr(os, "register_at_fork"):  # threads do not come along
+if hasattr(os, "register_at_fork"):  # a forked process has no threads
     os.register_at_fork(after_in_child=_executor.cache_clear)

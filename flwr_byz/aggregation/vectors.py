@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# n equal-length real vectors: one (n, d) array, or n arrays (d,) left where they are.
+# n real vectors of equal length: one array (n, d), or n arrays (d,).
 Vectors = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 
 
@@ -16,7 +16,7 @@ def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
     Raises
     ------
     ValueError
-        Naming the argument and, where one vector is at fault, its row.
+        Naming the argument and, where one vector is wrong, its row.
     """
     if not isinstance(values, Iterable):
         raise ValueError(f"{name} must be a sequence of vectors, got {type(values).__name__}")

@@ -1,11 +1,12 @@
-"""What a Byzantine client sends, and who is Byzantine when. NumPy only; nothing knows Flower.
+"""What a Byzantine client sends, and who is Byzantine when; NumPy alone, without Flower.
 
-Vectors are gradients, or updates: trained weights minus the weights that the client was sent.
+Vectors are gradients, or updates: trained weights minus the weights that the server sent.
 """
 
-from .aimed import Adaptive, BatchTakeover, FangKrum, FangTrimmedMean, ModelReplacement
+from ..renamed import renamed_in
 from .attack import Attack, Direction, Knowledge
 from .blind import Constant, GaussianNoise, LabelFlip, Malformed, NonFinite, Scale, SignFlip, Silent
+from .defense_aware import Adaptive, BatchTakeover, FangKrum, FangTrimmedMean, ModelReplacement
 from .omniscient import ALittleIsEnough, InnerProductManipulation, Mimic, MinMax, MinSum
 from .schedule import Fixed, FreshEachRound, Rotating, Schedule, one_per_batch, packed
 
@@ -38,3 +39,5 @@ __all__ = [
     "one_per_batch",
     "packed",
 ]
+
+renamed_in(__name__, aimed="defense_aware")

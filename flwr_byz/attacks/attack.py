@@ -1,43 +1,50 @@
-"""The contract of every attack."""
+"""The interface of every attack."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from math import inf
+from dataclasses import Field, dataclass, field, fields
+from math import inf, isfinite
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..renamed import renamed
+
 Vector = NDArray[np.float64]
+Arrays = Sequence[NDArray[Any]]
 Direction = Literal["mean", "spread", "sign"]
 
 
+@renamed(descends="uses_gradients")
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """What a Byzantine client knows when it makes its reply; None for what it does not know.
 
+    Clients are numbered 0 … m − 1 (the paper, section 1.2).
+
     Attributes
     ----------
     own : ndarray (d,), float64
-        What it would have sent were it honest.
+        The client's honest vector.
     num_clients, num_byzantine : int
         m and q.
     rng : numpy.random.Generator
     honest : ndarray (m − q, d), float64, optional
-        What the honest clients send, by ascending place (the paper, section 1.2).
+        The vectors of the honest clients, by ascending number.
     client, byzantine : int, sequence of int
-        Its place among the m clients, and those of all Byzantine clients, ascending.
+        This client, and all Byzantine clients in ascending order.
     model : ndarray (d,), float64, optional
-        θ, the model that it was sent.
+        θ, the model that the server sent.
     batches : sequence of sequences of int, optional
-        The places of the clients in each of the server's k batches.
+        The clients in each of the server's k batches.
     rule : callable, optional
-        The server's rule: what it makes of the vectors of all m clients, (m, d) to (d,).
+        The server's rule: maps the vectors of all m clients, (m, d), to the aggregate, (d,).
     relabelled : callable, optional
-        Returns what the client would have sent had its labels been corrupted.
-    descends : bool
-        Whether the server steps against the vectors, as it does for gradients, or along them.
+        Returns the client's honest vector on corrupted labels.
+    uses_gradients : bool
+        Whether vectors are gradients, which the server subtracts, or updates, which it adds.
     """
 
     own: Vector
@@ -51,49 +58,49 @@ class Knowledge:
     batches: Sequence[Sequence[int]] | None = None
     rule: Callable[[Vector], Vector] | None = None
     relabelled: Callable[[], Vector] | None = None
-    descends: bool = False
+    uses_gradients: bool = False
 
 
 def number(default: float | None, *, least: float = -inf, above: float = -inf) -> Any:
-    """Declare a parameter of an attack: finite, at least `least` and greater than `above`."""
+    """Declare a parameter of an attack: finite, at least `least` and greater than `above`.
+
+    It has to be an integer where the default is one.
+    """
     return field(default=default, metadata={"least": least, "above": above})
 
 
+@renamed(knows="requires", spoil="corrupt")
 class Attack(ABC):
-    """A frozen dataclass of parameters that turns knowledge into what the client sends.
+    """A frozen dataclass of parameters that turns knowledge into the vector to send.
 
-    Raises ValueError where a `number` is out of range, or a Literal none of its texts.
+    Raises ValueError where a `number` has another type or is out of range, or where a parameter
+    declared as Literal or bool has another value.
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset()
     """The optional fields of `Knowledge` that it needs."""
 
     common: ClassVar[bool] = False
-    """Whether colluders send one vector, which depends on what they all know alone."""
+    """Whether all colluders send one vector, made from their common knowledge alone."""
 
     def __post_init__(self) -> None:
         for parameter in fields(self):  # type: ignore[arg-type]
-            name, value = parameter.name, getattr(self, parameter.name)
-            choices = get_args(parameter.type) if get_origin(parameter.type) is Literal else ()
-            if choices and value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-            if "least" in parameter.metadata and value != parameter.default:
-                _check_number(name, value, **parameter.metadata)
+            _check_parameter(parameter, getattr(self, parameter.name))
 
     @abstractmethod
     def __call__(self, knowledge: Knowledge) -> Vector | None:
-        """Return the vector (d,) that is sent, or None where the client stays silent.
+        """Return the vector (d,) to send, or None to stay silent.
 
-        Raises ValueError where the attack needs what is not known.
+        Raises ValueError where `knowledge` lacks a field that the attack requires.
         """
 
-    def spoil(self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator) -> list[NDArray[Any]]:
-        """Return the arrays to send in place of these, which have the model's form."""
+    def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:
+        """Return the arrays to send, given the vector in arrays like the model's."""
         return list(arrays)
 
     def check_known(self, knowledge: Knowledge) -> None:
-        """Raise ValueError where something that the attack needs is not known."""
-        for name in sorted(self.knows):
+        """Raise ValueError where `knowledge` lacks a field that the attack requires."""
+        for name in sorted(self.requires):
             value = getattr(knowledge, name)
             if value is None or (name == "honest" and len(value) == 0):
                 state = "None" if value is None else "empty"
@@ -103,15 +110,26 @@ class Attack(ABC):
 
 _MEANING = {
     "batches": "the server's batches",
-    "honest": "what the honest clients send",
-    "model": "the model that was sent",
-    "relabelled": "what it would send on corrupted labels",
+    "honest": "the vectors of the honest clients",
+    "model": "the model that the server sent",
+    "relabelled": "its own vector on corrupted labels",
     "rule": "the server's rule",
 }
 
 
-def _check_number(name: str, value: float, least: float, above: float) -> None:
-    if not (np.isfinite(value) and value >= least and value > above):
-        bounds = {"at least": least, "greater than": above}
-        said = "".join(f" and {words} {bound:g}" for words, bound in bounds.items() if bound > -inf)
-        raise ValueError(f"{name} must be finite{said}, got {value}")
+def _check_parameter(parameter: Field[Any], value: Any) -> None:
+    name, default, limits = parameter.name, parameter.default, parameter.metadata
+    choices = get_args(parameter.type) if get_origin(parameter.type) is Literal else ()
+    choices = (True, False) if parameter.type is bool else choices
+    if choices and value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+    if "least" not in limits or (value is None and default is None):
+        return
+    kind = Integral if isinstance(default, int) else Real
+    is_number = isinstance(value, kind) and not isinstance(value, bool) and isfinite(value)
+    if not (is_number and value >= limits["least"] and value > limits["above"]):
+        bounds = {"at least": limits["least"], "greater than": limits["above"]}
+        bound = "".join(f", {words} {limit:g}" for words, limit in bounds.items() if limit > -inf)
+        noun = "an integer" if kind is Integral else "a finite number"
+        example = "" if default is None else f"; for example {name}={default}"
+        raise ValueError(f"{name} must be {noun}{bound}, got {value!r}{example}")

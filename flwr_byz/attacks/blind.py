@@ -1,24 +1,18 @@
-"""Attacks that know no other client."""
+"""Attacks that need no knowledge of other clients."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .attack import Attack, Knowledge, Vector, number
+from .attack import Arrays, Attack, Knowledge, Vector, number
 
 
 @dataclass(frozen=True)
 class SignFlip(Attack):
-    """Send the own vector against its direction: −s·g (folklore).
-
-    Parameters
-    ----------
-    scale : float, default 1.0
-        s ≥ 0.
-    """
+    """Send −s·g, the client's own vector g turned around (folklore); s = `scale` ≥ 0."""
 
     scale: float = number(1.0, least=0.0)
 
@@ -29,13 +23,7 @@ class SignFlip(Attack):
 
 @dataclass(frozen=True)
 class Scale(Attack):
-    """Send the own vector out of proportion: s·g (Blanchard et al. 2017).
-
-    Parameters
-    ----------
-    scale : float, default 100.0
-        s.
-    """
+    """Send s·g, the client's own vector g times s = `scale` (Blanchard et al. 2017)."""
 
     scale: float = number(100.0)
 
@@ -46,33 +34,28 @@ class Scale(Attack):
 
 @dataclass(frozen=True)
 class GaussianNoise(Attack):
-    """Send noise N(0, s²I), alone or around the own vector (Blanchard et al. 2017).
+    """Send noise N(0, s²I), alone or added to the client's own vector (Blanchard et al. 2017).
 
     Parameters
     ----------
     scale : float, default 200.0
         s ≥ 0, the standard deviation of each coordinate.
     around_own : bool, default False
-        Whether the noise is added to the own vector rather than sent alone.
+        Whether the noise is added to the client's own vector.
     """
 
     scale: float = number(200.0, least=0.0)
     around_own: bool = False
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the noise, or the own vector and the noise."""
+        """Return the noise, with the own vector or without."""
         noise = self.scale * knowledge.rng.normal(size=knowledge.own.shape)
         return knowledge.own + noise if self.around_own else noise
 
 
 @dataclass(frozen=True)
 class Constant(Attack):
-    """Send one number in every coordinate (a free rider sends zeros).
-
-    Parameters
-    ----------
-    value : float, default 0.0
-    """
+    """Send the same `value` in every coordinate (a free rider sends zeros)."""
 
     value: float = number(0.0)
 
@@ -83,19 +66,13 @@ class Constant(Attack):
 
 @dataclass(frozen=True)
 class NonFinite(Constant):
-    """Send NaN or an infinity in every coordinate (a crash fault).
-
-    Parameters
-    ----------
-    value : float, default NaN
-        NaN, inf or -inf.
-    """
+    """Send a `value` of NaN, inf or -inf in every coordinate (a crash fault)."""
 
     value: float = float("nan")
 
     def __post_init__(self) -> None:
-        if np.isfinite(self.value):
-            raise ValueError(f"value must be NaN, inf or -inf, got {self.value}")
+        if not isinstance(self.value, Real) or np.isfinite(self.value):
+            raise ValueError(f"value must be NaN, inf or -inf, got {self.value!r}")
 
 
 @dataclass(frozen=True)
@@ -108,9 +85,9 @@ class Silent(Attack):
 
 @dataclass(frozen=True)
 class LabelFlip(Attack):
-    """Send the honest vector of corrupted labels (data corruption; the paper, section 1.2)."""
+    """Send the honest vector on corrupted labels (data corruption; the paper, section 1.2)."""
 
-    knows: ClassVar[frozenset[str]] = frozenset({"relabelled"})
+    requires: ClassVar[frozenset[str]] = frozenset({"relabelled"})
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return the vector on corrupted labels."""
@@ -121,23 +98,24 @@ class LabelFlip(Attack):
 
 @dataclass(frozen=True)
 class Malformed(Attack):
-    """Send arrays that are not of the model's form (a crash fault).
+    """Send arrays that differ from the model's in shape, number or dtype (a crash fault).
 
     Parameters
     ----------
     kind : str, default "shape"
-        "shape": one row more; "count": one array more; "dtype": complex numbers; "overflow":
-        float64 numbers of 1e300; "empty": no numbers; "bytes": one array of random bytes.
+        "shape": an extra row in each; "count": an extra array; "dtype": complex numbers;
+        "overflow": float64 numbers of 1e300; "empty": no numbers; "bytes": one array of random
+        bytes.
     """
 
     kind: Literal["shape", "count", "dtype", "overflow", "empty", "bytes"] = "shape"
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the own vector: only its form is at fault."""
+        """Return the own vector, for `corrupt` to change its form."""
         return knowledge.own
 
-    def spoil(self, arrays: Sequence[NDArray[Any]], rng: np.random.Generator) -> list[NDArray[Any]]:
-        """Return arrays of another form."""
+    def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:
+        """Return arrays of the malformed kind."""
         if self.kind == "shape":
             return [np.concatenate([np.atleast_1d(a), np.atleast_1d(a)[:1]]) for a in arrays]
         if self.kind == "count":

@@ -1,4 +1,4 @@
-"""Attacks that know what every honest client sends; colluders send one vector."""
+"""Attacks that know the vector of every honest client; all colluders send the same one."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -7,41 +7,45 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..renamed import renamed_in
 from .attack import Attack, Direction, Knowledge, Vector, number
 
 
-class AllKnowing(Attack):
-    """An attack that needs the honest vectors, and by default sends one from every colluder."""
+class Omniscient(Attack):
+    """An attack that needs the honest vectors; by default all colluders send the same vector."""
 
-    knows: ClassVar[frozenset[str]] = frozenset({"honest"})
+    requires: ClassVar[frozenset[str]] = frozenset({"honest"})
     common: ClassVar[bool] = True
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the vector that is sent."""
+        """Return the vector to send."""
         self.check_known(knowledge)
         assert knowledge.honest is not None
         return self._vector(knowledge.honest, knowledge)
 
     @abstractmethod
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
-        """Return the vector that is sent, given the honest ones, (n, d)."""
+        """Return the vector to send, (d,), given the honest ones, (n, d)."""
+
+
+renamed_in(__name__, AllKnowing="Omniscient")
 
 
 def mean_of(honest: Vector) -> Vector:
-    """Return the mean of the honest vectors, (d,)."""
+    """Return μ, the mean of the honest vectors, (d,)."""
     return np.asarray(honest.mean(axis=0))
 
 
 def deviation_of(honest: Vector) -> Vector:
-    """Return the standard deviation (n − 1) of each coordinate, (d,); zero for a single vector."""
+    """Return σ, the standard deviation (n − 1) of each coordinate, (d,); 0 for a single vector."""
     return honest.std(axis=0, ddof=1) if len(honest) > 1 else np.zeros(honest.shape[1])
 
 
 def direction_against(honest: Vector, direction: Direction) -> Vector:
-    """Return p, of norm 1 or 0, such that μ − γp leads away from the honest mean μ, (d,).
+    """Return p, (d,), of norm 1 or 0; attacks send μ − γp, which leads away from the mean μ.
 
-    "mean" is along μ, "spread" along the standard deviation of each coordinate, "sign" along the
-    sign of μ (Shejwalkar and Houmansadr 2021, section IV-A).
+    "mean" is along μ, "spread" along σ, "sign" along the sign of μ (Shejwalkar and Houmansadr 2021,
+    section IV-A).
     """
     against = deviation_of(honest) if direction == "spread" else mean_of(honest)
     if direction == "sign":
@@ -56,13 +60,11 @@ def squared_distances(points: Vector) -> Vector:
 
 
 @dataclass(frozen=True)
-class InnerProductManipulation(AllKnowing):
-    """Send −ε times the mean μ of the honest vectors (Xie, Koyejo, Gupta 2019).
+class InnerProductManipulation(Omniscient):
+    """Send −εμ, the honest mean against its direction (Xie, Koyejo, Gupta 2019).
 
-    Parameters
-    ----------
-    epsilon : float, default 0.5
-        ε ≥ 0: small to stay among the honest vectors, large (10) to outweigh them in a mean.
+    ε = `epsilon` ≥ 0: small to stay among the honest vectors, large (10) to outweigh them in a
+    mean.
     """
 
     epsilon: float = number(0.5, least=0.0)
@@ -72,17 +74,14 @@ class InnerProductManipulation(AllKnowing):
 
 
 @dataclass(frozen=True)
-class ALittleIsEnough(AllKnowing):
+class ALittleIsEnough(Omniscient):
     """Send μ − z·σ, inside the spread of the honest vectors (Baruch, Baruch, Goldberg 2019).
-
-    μ and σ are mean and standard deviation (n − 1) of each coordinate of the honest vectors.
 
     Parameters
     ----------
     z : float, optional
-        By default the largest that hides among the honest majority:
-        Φ⁻¹((m − q − s)/(m − q)) with s = ⌊m/2⌋ + 1 − q. Needed where that has no value (one
-        honest client, or s ≤ 0: the colluders are a majority).
+        By default the largest that hides among the honest vectors: Φ⁻¹((m − q − s)/(m − q)) with
+        s = ⌊m/2⌋ + 1 − q. Give z for one honest client, or a majority of colluders (s ≤ 0).
     """
 
     z: float | None = number(None)
@@ -101,8 +100,8 @@ def _largest_hidden_z(knowledge: Knowledge) -> float:
 
 
 @dataclass(frozen=True)
-class _FurthestWithin(AllKnowing):
-    """Send μ − γp, γ the largest within a bound that is quadratic in γ."""
+class _FurthestWithin(Omniscient):
+    """Send μ − γp with the largest γ within a bound; p by `direction`, see `direction_against`."""
 
     direction: Direction = "spread"
 
@@ -112,21 +111,16 @@ class _FurthestWithin(AllKnowing):
 
     @abstractmethod
     def _furthest(self, honest: Vector, against: Vector) -> float:
-        """Return γ, for a p of norm 1; what it is for p = 0 does not matter."""
+        """Return γ for a p of norm 1, and any number for p = 0."""
 
 
 @dataclass(frozen=True)
 class MinMax(_FurthestWithin):
-    """Send μ − γp, γ the largest that stays within the honest diameter.
+    """Send μ − γp, p by `direction`, with the largest γ that stays within the honest diameter.
 
-    No honest vector is further from it than the two honest vectors furthest apart are from each
-    other (Shejwalkar and Houmansadr 2021, equation 3). The bound is a quadratic in γ for each
-    honest vector, so γ is found exactly where the source halves an interval.
-
-    Parameters
-    ----------
-    direction : {"mean", "spread", "sign"}, default "spread"
-        p; see `direction_against`.
+    Its distance to every honest vector is at most the largest distance between two honest vectors
+    (Shejwalkar and Houmansadr 2021, equation 3). Each such bound is quadratic in γ, so γ is exact;
+    the source finds it by bisection.
     """
 
     def _furthest(self, honest: Vector, against: Vector) -> float:
@@ -138,15 +132,10 @@ class MinMax(_FurthestWithin):
 
 @dataclass(frozen=True)
 class MinSum(_FurthestWithin):
-    """Send μ − γp, γ the largest that keeps the sum of squared distances an honest vector has.
+    """Send μ − γp, p by `direction`, with the largest γ that stays within honest sums of squares.
 
-    The squared distances from it to the honest vectors sum to no more than those of the honest
-    vector furthest out (Shejwalkar and Houmansadr 2021, equation 4).
-
-    Parameters
-    ----------
-    direction : {"mean", "spread", "sign"}, default "spread"
-        p; see `direction_against`.
+    Its squared distances to the honest vectors add up to at most the largest such sum of an honest
+    vector (Shejwalkar and Houmansadr 2021, equation 4).
     """
 
     def _furthest(self, honest: Vector, against: Vector) -> float:
@@ -156,15 +145,15 @@ class MinSum(_FurthestWithin):
 
 
 @dataclass(frozen=True)
-class Mimic(AllKnowing):
-    """Send what one honest client sends, over-representing it (Karimireddy, He, Jaggi 2022).
+class Mimic(Omniscient):
+    """Send a copy of one honest vector, which over-represents it (Karimireddy, He, Jaggi 2022).
 
-    It is the client furthest from the mean along the direction of the largest variance in this
-    round (the source follows that direction over the rounds).
+    It is the one furthest from the mean along the direction of the largest variance in this round;
+    the source tracks that direction over the rounds.
     """
 
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         left, _, _ = np.linalg.svd(honest - mean_of(honest), full_matrices=False)
-        # Within rounding, any of two that lie as far in both directions will do: take the first.
+        # Two vectors may be equally far up to rounding: take the first of them.
         along = np.abs(left[:, 0])
         return np.copy(honest[int(np.argmax(along >= along.max() * (1 - 1e-9)))])

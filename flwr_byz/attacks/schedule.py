@@ -1,31 +1,41 @@
-"""Who is Byzantine when: the set can be another one in each round (the paper, section 1.2).
+"""Who is Byzantine when: the set can change from round to round (the paper, section 1.2).
 
-A schedule maps the number of a round to the Byzantine clients, by their places among all m; it is
-the same in every process.
+A schedule maps the number of a round to the Byzantine clients, as numbers from 0 to m − 1; it
+returns the same set in every process.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..aggregation import split_into_batches
+from ..aggregation.batches import check_count
 
 Schedule = Callable[[int], frozenset[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Fixed:
-    """The same clients in every round."""
+    """The same clients in every round: ``Fixed({2, 7})``, or any other collection of integers."""
 
-    clients: Collection[int]
+    clients: frozenset[int]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "clients", frozenset(self.clients))
+    def __init__(self, clients: Iterable[int], *others: object) -> None:
+        numbers = tuple(clients) if isinstance(clients, Iterable) else (None,)
+        if others or not all(map(_is_integer, numbers)):
+            given = ", ".join(map(repr, (clients, *others)))
+            hint = "give a set: Fixed({2, 7})"
+            raise ValueError(f"clients must be a collection of integers, got {given}; {hint}")
+        object.__setattr__(self, "clients", frozenset(map(int, numbers)))
 
     def __call__(self, server_round: int) -> frozenset[int]:
         """Return the clients."""
-        return frozenset(self.clients)
+        return self.clients
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -62,21 +72,23 @@ class Rotating(_Changing):
 
 
 def one_per_batch(num_clients: int, num_byzantine: int, num_batches: int) -> Fixed:
-    """Reach as many of k ≥ q batches as can be: the first clients of q batches, evenly spaced."""
+    """Reach as many of k ≥ q batches as possible: the first clients of q evenly spaced batches."""
     _check(num_byzantine, num_clients=num_clients, num_batches=num_batches)
     batches = split_into_batches(range(num_clients), num_batches)
     return Fixed([batches[i * num_batches // num_byzantine][0] for i in range(num_byzantine)])
 
 
 def packed(num_clients: int, num_byzantine: int) -> Fixed:
-    """Reach as few batches as can be: the first q clients, who fill the first ⌈q/b⌉ batches."""
+    """Reach as few batches as possible: the first q clients fill the first ⌈q/b⌉ batches."""
     _check(num_byzantine, num_clients=num_clients)
     return Fixed(range(num_byzantine))
 
 
 def _check(num_byzantine: int, **limits: int) -> None:
     for name, limit in limits.items():
-        if not 0 <= num_byzantine <= limit:
+        check_count(name, limit, least=0)
+        check_count("num_byzantine", num_byzantine, least=0)
+        if num_byzantine > limit:
             raise ValueError(
                 f"num_byzantine must be between 0 and {name} = {limit}, got {num_byzantine}"
             )

@@ -41,7 +41,7 @@ def parse_attack(text: str) -> Attack:
     kind = getattr(attacks, name.id, None)
     if not (isinstance(kind, type) and issubclass(kind, Attack) and kind is not Attack):
         raise ValueError(f"{name.id!r} is no attack; there are {', '.join(_possible())}")
-    if missing := sorted(kind.knows - _KNOWN_TO_CLIENTS):
+    if missing := sorted(kind.requires - _KNOWN_TO_CLIENTS):
         raise ValueError(f"{name.id} needs {', '.join(missing)}, which no client of an app knows")
     try:
         parameters = {
@@ -83,5 +83,5 @@ def _possible() -> list[str]:
         if isinstance(kind, type)
         and issubclass(kind, Attack)
         and kind is not Attack
-        and kind.knows <= _KNOWN_TO_CLIENTS
+        and kind.requires <= _KNOWN_TO_CLIENTS
     ]

@@ -1,8 +1,9 @@
 """The paper's quantities as functions, and the planner that turns them into settings.
 
 Each function names its equation. Symbols are the paper's: m clients, q of them Byzantine, k
-batches, N samples in all, d parameters, η the step, γ the gap of the median, τ the norm that trims.
-Where a condition of the paper does not hold, `ConditionFails` says which, and by how much.
+batches, N samples in all, d parameters, η the step, γ the gap of the median, τ the norm above which
+batch means are trimmed. `ConditionFails` names a condition of the paper that does not hold, with
+its two sides.
 """
 
 from .calibration import calibrated_contraction, calibrated_error

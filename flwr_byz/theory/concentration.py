@@ -1,38 +1,21 @@
-"""How far the mean gradient of a batch strays from the true one (the paper's section 3.2).
+"""How far the mean gradient of a batch strays from the true gradient (the paper's section 3.2).
 
-n is the number of samples of a batch, N/k.
+n > 0 is the number of samples of a batch, N/k, d the dimension, and δ in (0, 1) a probability.
 """
 
 from math import log, sqrt
 
-from .conditions import require_above, require_at_most, require_positive
+from .conditions import require, require_positive, require_sample
 from .median import c_alpha
 
 
-def _check(n: float, d: int, delta: float) -> None:
-    require_positive(n=n, d=d)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be in (0, 1), got {delta}")
-
-
 def delta_1(n: float, d: int, delta: float, sigma: float) -> float:
-    """Return Δ1 = √2·σ·√((d log 6 + log(3/δ))/n): (22) with σ1, (25) with σ2.
+    """Return Δ1 = √2·σ·√((d log 6 + log(3/δ))/n): (22) with σ1, and Δ1′ (25) with σ2.
 
     A batch mean of gradients at θ* strays by more than 2Δ1 with probability at most δ/3 (Lemma 6),
-    where Δ1 ≤ σ1²/α1; see `check_delta`.
-
-    Parameters
-    ----------
-    n : float
-        Samples in a batch, N/k.
-    d : int
-        Dimension.
-    delta : float
-        0 < δ < 1.
-    sigma : float
-        σ1 of Assumption 2, or σ2 of Assumption 3 for Δ1′ (25).
+    where Δ1 ≤ σ1²/α1; see `check_delta`. σ1 and σ2 are those of Assumptions 2 and 3.
     """
-    _check(n, d, delta)
+    require_sample(n, d, delta)
     require_positive(sigma=sigma)
     return sqrt(2) * sigma * sqrt((d * log(6) + log(3 / delta)) / n)
 
@@ -56,45 +39,35 @@ def delta_2(
     Parameters
     ----------
     n, d, delta
-        As for `delta_1`.
-    sigma_1, sigma_2, alpha_2 : float
-        Of Assumptions 2 and 3.
-    M, M_prime : float
-        M of Assumption 1 and M′(n, δ) of Assumption 4.
+    sigma_1, sigma_2, alpha_2, M, M_prime : float
+        As in `Constants`.
     r : float
         The parameters stay within r√d of θ*. The proof takes ℓ* = 2σ2²r√n/(α2σ1), a number of
-        shells, to be an integer; where it is none, take the larger r that makes it one.
+        shells, to be an integer; otherwise take the next larger r that makes it one.
 
     Raises
     ------
     ConditionFails
-        Where 3(M∨M′)√(n/d) < σ2: the proof's covers would be coarser than what they cover.
+        Where 3(M∨M′)√(n/d) < σ2: the covers of the proof would be coarser than the sets they cover.
     """
-    _check(n, d, delta)
+    require_sample(n, d, delta)
     require_positive(sigma_1=sigma_1, sigma_2=sigma_2, alpha_2=alpha_2, M=M, M_prime=M_prime, r=r)
     largest = max(M, M_prime)
-    require_at_most("σ2 ≤ 3(M∨M′)√(n/d)", sigma_2, 3 * largest * sqrt(n / d))
+    limit = 3 * largest * sqrt(n / d)
+    require(sigma_2 <= limit, "σ2 ≤ 3(M∨M′)√(n/d)", sigma_2, limit)
     exponent = d * log(18 * largest / sigma_2) + d / 2 * log(n / d)
     exponent += log(6 * sigma_2**2 * r * sqrt(n) / (alpha_2 * sigma_1 * delta))
-    require_above("r large enough that (26) has a root", exponent, 0.0)
+    require(exponent > 0, "r large enough that (26) has a root", exponent, 0.0)
     return sigma_2 * sqrt(2 / n) * sqrt(exponent)
 
 
 def check_delta(name: str, value: float, sigma: float, alpha: float) -> None:
     """Raise ConditionFails unless Δ ≤ σ²/α, the condition of Lemmas 6 and 7 and Proposition 1.
 
-    Parameters
-    ----------
-    name : str
-        "1" or "2".
-    value : float
-        Δ1 or Δ2.
-    sigma, alpha : float
-        Its sub-exponential parameters.
+    `name` is "1" or "2", `value` Δ1 or Δ2, and σ and α are its sub-exponential parameters.
     """
-    require_at_most(
-        f"Δ{name} ≤ σ{name}²/α{name}", value, sigma**2 / alpha, "more samples in a batch help"
-    )
+    condition, limit = f"Δ{name} ≤ σ{name}²/α{name}", sigma**2 / alpha
+    require(value <= limit, condition, value, limit, "more samples in a batch help")
 
 
 def xi_1(alpha: float, delta_1: float) -> float:

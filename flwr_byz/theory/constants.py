@@ -6,12 +6,12 @@ from math import log, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .conditions import require_at_most, require_nonnegative, require_positive
+from .conditions import require_curvature, require_nonnegative, require_positive, require_sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
-    """What a problem must be known to satisfy for the theorems to speak.
+    """The constants of Assumptions 1 to 4, which the theorems need.
 
     Attributes
     ----------
@@ -23,14 +23,9 @@ class Constants:
         Those of ⟨h(X, θ) − E h(X, θ), v⟩/‖θ − θ*‖, h(X, θ) = ∇f(X, θ) − ∇f(X, θ*) (Assumption 3).
     M_prime : float
         M′: the mean gradient of a batch is M′-Lipschitz with probability 1 − δ/3 (Assumption 4).
-        It may only fall with the size of a batch, so the one of a small batch serves larger ones.
+        It does not grow with the size of a batch: that of a small batch serves larger ones.
 
-    Raises
-    ------
-    ValueError
-        Where a number is not positive and finite.
-    ConditionFails
-        Where L > M.
+    Raises ValueError where a number is not positive and finite, ConditionFails where L > M.
     """
 
     L: float
@@ -43,29 +38,19 @@ class Constants:
 
     def __post_init__(self) -> None:
         require_positive(**vars(self))
-        require_at_most("L ≤ M", self.L, self.M)
+        require_curvature(self.L, self.M)
 
 
 def linear_regression(n: float, d: int, delta: float) -> Constants:
     """Return the constants of linear regression with w ~ N(0, I), ζ ~ N(0, 1), Lemma 8.
 
-    L = M = 1, σ1 = α1 = √2, σ2 = √8, α2 = 8, and M′ = (1 + √(d/n) + √(2 log(4/δ)/n))². This M′ is
-    that of the lemma's proof. Its statement prints d + 2√(d log(4/δ)) + 2 log(4/δ), which does not
-    depend on n: a valid bound, too (‖w‖² of one sample exceeds it with probability δ/4, and the
-    mean of n with less), but about d times as large where n is.
-
-    Parameters
-    ----------
-    n : float
-        Samples in a batch.
-    d : int
-        Dimension.
-    delta : float
-        0 < δ < 1.
+    L = M = 1, σ1 = α1 = √2, σ2 = √8, α2 = 8, and M′ = (1 + √(d/n) + √(2 log(4/δ)/n))², for n > 0
+    samples in a batch, d dimensions and 0 < δ < 1. This M′ is that of the lemma's proof. Its
+    statement prints d + 2√(d log(4/δ)) + 2 log(4/δ), which does not depend on n: a valid bound, too
+    (‖w‖² of one sample exceeds it with probability δ/4, and the mean of n with less), but about d
+    times as large where n is.
     """
-    require_positive(n=n, d=d)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be in (0, 1), got {delta}")
+    require_sample(n, d, delta)
     return Constants(
         L=1.0,
         M=1.0,
@@ -79,7 +64,7 @@ def linear_regression(n: float, d: int, delta: float) -> Constants:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """How gradients curve and how they scatter: enough for the calibrated error, for no theorem.
+    """Curvature and scatter of gradients: enough for calibrated errors, too little for a theorem.
 
     Attributes
     ----------
@@ -88,14 +73,10 @@ class Statistics:
     sigma : float
         Standard deviation of a coordinate of one sample's gradient at θ*.
     growth : float
-        How it grows: its variance at θ is about sigma² + growth²·‖θ − θ*‖².
+        Its growth: the variance at θ is about sigma² + growth²·‖θ − θ*‖².
 
-    Raises
-    ------
-    ValueError
-        Where L, M or `sigma` is not positive and finite, or `growth` not finite and at least 0.
-    ConditionFails
-        Where L > M.
+    Raises ValueError where L, M or `sigma` is not positive and finite, or `growth` not finite and
+    at least 0, ConditionFails where L > M.
     """
 
     L: float = 1.0
@@ -106,11 +87,11 @@ class Statistics:
     def __post_init__(self) -> None:
         require_positive(L=self.L, M=self.M, sigma=self.sigma)
         require_nonnegative(growth=self.growth)
-        require_at_most("L ≤ M", self.L, self.M)
+        require_curvature(self.L, self.M)
 
 
 LINEAR_REGRESSION = Statistics()
-"""Those of linear regression with w ~ N(0, I), ζ ~ N(0, 1): all are 1."""
+"""The statistics of linear regression with w ~ N(0, I), ζ ~ N(0, 1): all are 1."""
 
 
 def estimate_statistics(
@@ -118,29 +99,29 @@ def estimate_statistics(
 ) -> Statistics:
     """Estimate L, M and the scatter of gradients from gradients at a few parameter vectors.
 
-    The curvature is the least and the greatest that shows between any two of the vectors, so it is
-    that of the directions between them: true L is at most, true M at least that. Take vectors along
-    the path of a training that was not attacked. All gradients must be honest.
+    L and M are the least and the greatest curvature between any two of the vectors; over all
+    directions, L can be smaller and M larger. Take vectors along the path of a clean training. All
+    gradients must be honest.
 
     Parameters
     ----------
     parameters : array-like (p, d)
-        p ≥ 2 parameter vectors, no two of them equal.
+        p ≥ 2 different parameter vectors.
     gradients : array-like (p, n, d)
-        At each of them the gradients of the same n ≥ 2 samples or clients.
+        The gradients of the same n ≥ 2 samples or clients at each of them.
     samples_per_gradient : int, default 1
-        Samples that each gradient is the mean of: N/m for clients' gradients.
+        Samples that each gradient averages: N/m for clients' gradients.
 
     Returns
     -------
     Statistics
-        `sigma` is taken where the mean gradient is shortest, as the place nearest to θ*, so it is a
-        little too large; `growth` is the largest scatter of gradient differences per distance.
+        `sigma` is measured where the mean gradient is shortest, nearest to θ*, so it is a little
+        too large; `growth` is the largest scatter of gradient differences per distance.
 
     Raises
     ------
     ValueError
-        Where shapes do not fit, a number is not finite, vectors are equal, or where the gradients
+        Where shapes do not fit, a number is not finite, two vectors are equal, or the gradients
         show no strong convexity: ⟨∇F(θ) − ∇F(θ′), θ − θ′⟩ ≤ 0 for some pair.
     """
     theta = np.asarray(parameters, dtype=np.float64)

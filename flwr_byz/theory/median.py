@@ -1,4 +1,8 @@
-"""How far Byzantine points can move a geometric median (the paper's Lemma 1)."""
+"""How far Byzantine points can move a geometric median (the paper's Lemma 1).
+
+α, 0 ≤ α < 1/2, is the fraction of points that are arbitrary; all functions raise ValueError outside
+of that range.
+"""
 
 from math import sqrt
 
@@ -8,40 +12,18 @@ from .conditions import require_nonnegative
 def c_alpha(alpha: float) -> float:
     """Return C_α = 2(1 − α)/(1 − 2α), equation (7).
 
-    Where at least a fraction 1 − α of points lies within r of a place, their geometric median lies
-    within C_α·r of it, wherever the others are (Lemma 1).
-
-    Parameters
-    ----------
-    alpha : float
-        Fraction of arbitrary points, 0 ≤ α < 1/2.
-
-    Raises
-    ------
-    ValueError
-        Where α is out of range.
+    Where a fraction 1 − α of points or more lies within r of some point x, their geometric median
+    lies within C_α·r of x, whatever the other points are (Lemma 1).
     """
     _check_alpha(alpha)
     return 2 * (1 - alpha) / (1 - 2 * alpha)
 
 
 def sharp_c_alpha(alpha: float) -> float:
-    """Return (1 − α)/√(1 − 2α), which does in a Hilbert space what C_α does in the paper.
+    """Return (1 − α)/√(1 − 2α), the smallest factor that can replace C_α in a Hilbert space.
 
-    Where at least a fraction 1 − α of points lies within r of a place, their geometric median lies
-    within (1 − α)/√(1 − 2α) times r of it: S. Minsker, "Geometric median and robust estimation in
-    Banach spaces", Bernoulli 21 (2015), Lemma 2.1. No smaller factor holds for all points. It is
-    at most half of the paper's `c_alpha`.
-
-    Parameters
-    ----------
-    alpha : float
-        Fraction of arbitrary points, 0 ≤ α < 1/2.
-
-    Raises
-    ------
-    ValueError
-        Where α is out of range.
+    It is at most half of the paper's `c_alpha`: S. Minsker, "Geometric median and robust estimation
+    in Banach spaces", Bernoulli 21 (2015), Lemma 2.1.
     """
     _check_alpha(alpha)
     return (1 - alpha) / sqrt(1 - 2 * alpha)
@@ -55,27 +37,21 @@ def _check_alpha(alpha: float) -> None:
 def median_radius(
     alpha: float, radius: float, *, gamma: float = 0.0, largest: float = 0.0
 ) -> float:
-    """Return how far from a place a (1+γ)-approximate geometric median can be, Lemma 1.
+    """Return C_α·r + γ·max‖z_i‖/(1 − 2α), how far a (1+γ)-approximate geometric median can be.
 
-    It is C_α·r + γ·max‖z_i‖/(1 − 2α), distances taken from the place. (In its proof, appendix A,
+    All distances and norms are taken from one point x, as in Lemma 1. (In its proof, appendix A,
     the minimum that γ multiplies lacks its sum over i; the lemma has it.)
 
     Parameters
     ----------
     alpha : float
-        Fraction of arbitrary points, 0 ≤ α < 1/2.
     radius : float
-        r ≥ 0, within which all others lie.
+        r ≥ 0, the largest distance of the other points from x.
     gamma : float, default 0.0
         γ ≥ 0.
     largest : float, default 0.0
         max‖z_i‖ ≥ 0 over all points, the arbitrary ones included; needed where γ > 0. Trimming
         by norm bounds it (Remark 2).
-
-    Raises
-    ------
-    ValueError
-        Where an argument is out of range.
     """
     require_nonnegative(radius=radius, gamma=gamma, largest=largest)
     if gamma > 0 and largest < radius:

@@ -1,4 +1,4 @@
-"""From m, q, N/m and d to the settings of a training, and what to expect of it."""
+"""Plan a training: from m, q, N/m and d to its settings and its expected error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..aggregation import num_batches
 from .calibration import calibrated_contraction, calibrated_error
-from .conditions import ConditionFails, require_at_most, require_count, require_positive
+from .conditions import ConditionFails, require, require_count, require_positive
 from .constants import LINEAR_REGRESSION, Constants, Statistics, linear_regression
 from .descent import step_size
 from .median import c_alpha
@@ -19,7 +19,9 @@ from .theorems import Guarantee, theorem_4
 
 _CURVE_POINTS = 40
 _MOST_SAMPLES = 10**15
-_LEAST_LOG_DELTA = -500.0  # e to it, and its inverse, are float64 numbers
+_LEAST_LOG_DELTA = -500.0  # exp of it, and its inverse, are float64 numbers
+
+ConstantsOf = Callable[[float, int, float], Constants]  # of N/k, d and δ
 
 
 def plan(
@@ -33,7 +35,7 @@ def plan(
     statistics: Statistics | None = None,
     constants: Constants | None = None,
 ) -> Plan:
-    """Choose k, τ, γ, η and the number of rounds, and say what error they come to.
+    """Choose k, τ, γ, η and the number of rounds, and predict the error.
 
     Parameters
     ----------
@@ -48,11 +50,11 @@ def plan(
     distance : float, optional
         ‖θ0 − θ*‖ > 0, or a bound on it; √d by default (θ0 = 0, coordinates of θ* of size 1).
     statistics : Statistics, optional
-        How the problem's gradients curve and scatter, for what is expected: those of linear
-        regression by default, or what `constants` bound them by. See `estimate_statistics`.
+        Curvature and scatter of the problem's gradients, for the expected errors: by default the
+        bounds that `constants` give, or else linear regression. See `estimate_statistics`.
     constants : Constants, optional
-        Those of Assumptions 1 to 4, for what is proved. Without them and without `statistics` they
-        are those of linear regression (Lemma 8); without them alone, nothing is proved.
+        The constants of Assumptions 1 to 4, for the guarantee. By default those of linear
+        regression (Lemma 8), or with `statistics` no guarantee at all.
 
     Returns
     -------
@@ -65,9 +67,9 @@ def plan(
 
     Notes
     -----
-    What is proved takes the smallest batch, the approximate median with trimming (Remark 2) and
-    r = distance/√d into account; the iterates stay within r√d of θ* since the floor has to lie
-    below `distance`.
+    The guarantee is Theorem 4 for the smallest batch, the approximate median with trimming (Remark
+    2) and r = distance/√d; the iterates stay within r√d of θ* since the floor has to be below
+    `distance`.
     """
     require_count("num_clients", num_clients, least=1)
     require_count("num_byzantine", num_byzantine, least=0)
@@ -82,16 +84,17 @@ def plan(
         samples_per_client=samples_per_client,
         dim=dim,
         distance=distance,
-        statistics=statistics or _implied(constants),
+        statistics=statistics or _statistics_of(constants),
         constants_of=_constants_of(constants, statistics),
     )
-    expected = setting.expected_error(k)
-    contraction = setting.expected_contraction(k)
+    chosen, num_samples = setting.trade_off(k), setting.num_samples
+    error = chosen.expected_error
+    contraction = calibrated_contraction(dim, num_samples, k, num_byzantine, setting.statistics)
     rounds = None
-    if isfinite(expected) and contraction < 1:
-        rounds = max(rounds_to_floor(contraction, distance, expected / 10), 1)
+    if isfinite(error) and contraction < 1:
+        rounds = max(rounds_to_floor(contraction, distance, error / 10), 1)
     guarantee, fails = setting.guarantee(k)
-    alpha, delta = setting.alpha_and_delta(k)
+    shares = setting.shares(k)
     return Plan(
         num_clients=num_clients,
         num_byzantine=num_byzantine,
@@ -101,44 +104,34 @@ def plan(
         distance=distance,
         num_batches=k,
         trim_norm=setting.trim_norm(k),
-        gamma=1 / setting.num_samples,
+        gamma=1 / num_samples,
         step_size=step_size(setting.statistics.L, setting.statistics.M),
         rounds=rounds,
-        expected_error=expected,
-        error_in_peace=setting.error_in_peace(k),
+        expected_error=error,
+        clean_error=chosen.clean_error,
         expected_contraction=contraction,
-        error_rate=error_rate(dim, k, setting.num_samples),
-        minimax_rate=minimax_rate(dim, setting.num_samples),
-        alpha=alpha,
-        delta=delta,
-        success_probability=success_probability(k, num_byzantine, alpha=alpha, delta=delta),
-        exact_success_probability=exact_success_probability(
-            k, num_byzantine, alpha=alpha, delta=delta
-        ),
+        error_rate=chosen.error_rate,
+        minimax_rate=minimax_rate(dim, num_samples),
+        **shares,
+        success_probability=success_probability(k, num_byzantine, **shares),
+        exact_success_probability=exact_success_probability(k, num_byzantine, **shares),
         guarantee=guarantee,
         guarantee_fails=fails,
         samples_for_guarantee=setting.samples_for_guarantee(k),
         numbers_sent=None if rounds is None else int(communication(num_clients, dim, rounds)),
-        trade_off=tuple(
-            setting.trade_off(batches) for batches in _curve(2 * num_byzantine + 1, k, num_clients)
-        ),
+        trade_off=tuple(map(setting.trade_off, _curve(2 * num_byzantine + 1, k, num_clients))),
     )
 
 
-ConstantsOf = Callable[[float, int, float], Constants]  # of N/k, d and δ
-
-
-def _implied(constants: Constants | None) -> Statistics:
-    """Return what the constants bound statistics by: a variance is at most σ²."""
-    if constants is None:
+def _statistics_of(constants: Constants | None) -> Statistics:
+    """Return the largest statistics within the constants: a variance is at most σ²."""
+    if (c := constants) is None:
         return LINEAR_REGRESSION
-    return Statistics(
-        L=constants.L, M=constants.M, sigma=constants.sigma_1, growth=constants.sigma_2
-    )
+    return Statistics(L=c.L, M=c.M, sigma=c.sigma_1, growth=c.sigma_2)
 
 
 def _constants_of(constants: Constants | None, statistics: Statistics | None) -> ConstantsOf | None:
-    """Return the constants of the problem, which is linear regression where nothing is given."""
+    """Return the constants of the problem: linear regression where neither is given."""
     if constants is not None:
         return lambda n, d, delta: constants
     return linear_regression if statistics is None else None
@@ -146,7 +139,7 @@ def _constants_of(constants: Constants | None, statistics: Statistics | None) ->
 
 @dataclass(frozen=True, kw_only=True)
 class _Setting:
-    """Everything but k."""
+    """Everything but k, which the methods take."""
 
     num_clients: int
     num_byzantine: int
@@ -160,35 +153,28 @@ class _Setting:
     def num_samples(self) -> int:
         return self.num_clients * self.samples_per_client
 
-    def expected_error(self, k: int) -> float:
-        return calibrated_error(self.dim, self.num_samples, k, self.num_byzantine, self.statistics)
-
-    def error_in_peace(self, k: int) -> float:
-        return calibrated_error(self.dim, self.num_samples, k, 0, self.statistics)
-
-    def expected_contraction(self, k: int) -> float:
-        return calibrated_contraction(
-            self.dim, self.num_samples, k, self.num_byzantine, self.statistics
-        )
-
     def trim_norm(self, k: int) -> float:
         # E‖mean‖² is at most ‖∇F‖² + d·variance/(N/k), and ‖∇F‖ at most M‖θ − θ*‖.
         gradient = self.statistics.M * self.distance
         deviation = hypot(self.statistics.sigma, self.statistics.growth * self.distance)
         return 2 * hypot(gradient, deviation * error_rate(self.dim, k, self.num_samples))
 
-    def alpha_and_delta(self, k: int) -> tuple[float, float]:
+    def shares(self, k: int) -> dict[str, float]:
+        """Return the α and δ of Lemma 5."""
         share = self.num_byzantine / k
         alpha = (share + 0.5) / 2
-        return alpha, (alpha - share) * exp(max(-self.dim, _LEAST_LOG_DELTA))
+        return {
+            "alpha": alpha,
+            "delta": (alpha - share) * exp(max(-self.dim, _LEAST_LOG_DELTA)),
+        }
 
     def guarantee(self, k: int) -> tuple[Guarantee, None] | tuple[None, str]:
-        """Return what Theorem 4 promises, or the condition that fails."""
+        """Return the guarantee of Theorem 4, or the condition that fails."""
         if self.constants_of is None:
             return None, "the constants of Assumptions 1 to 4 are not given"
-        alpha, delta = self.alpha_and_delta(k)
+        shares = self.shares(k)
         batch_samples = self.num_clients // k * self.samples_per_client
-        constants = self.constants_of(batch_samples, self.dim, delta)
+        constants = self.constants_of(batch_samples, self.dim, shares["delta"])
         trim_norm = self.trim_norm(k)
         try:
             guarantee = theorem_4(
@@ -196,17 +182,17 @@ class _Setting:
                 num_byzantine=self.num_byzantine,
                 batch_samples=batch_samples,
                 dim=self.dim,
-                alpha=alpha,
-                delta=delta,
+                **shares,
                 constants=constants,
                 r=self.distance / sqrt(self.dim),
                 gamma=1 / self.num_samples,
                 trim_norm=trim_norm,
             )
-            require_at_most("ηξ1/ρ ≤ ‖θ0 − θ*‖", guarantee.floor, self.distance)
-            strayed = (guarantee.xi_1 + guarantee.xi_2 * self.distance) / c_alpha(alpha)
+            floor = guarantee.floor
+            require(floor <= self.distance, "ηξ1/ρ ≤ ‖θ0 − θ*‖", floor, self.distance)
+            strayed = (guarantee.xi_1 + guarantee.xi_2 * self.distance) / c_alpha(shares["alpha"])
             longest = constants.M * self.distance + strayed
-            require_at_most("norms of good batches ≤ τ", longest, trim_norm)
+            require(longest <= trim_norm, "norms of good batches ≤ τ", longest, trim_norm)
         except ConditionFails as condition:
             return None, str(condition)
         return guarantee, None
@@ -229,18 +215,19 @@ class _Setting:
         return enough
 
     def trade_off(self, k: int) -> TradeOff:
+        d, samples, q = self.dim, self.num_samples, self.num_byzantine
         guarantee, _ = self.guarantee(k)
         return TradeOff(
             num_batches=k,
-            error_rate=error_rate(self.dim, k, self.num_samples),
-            expected_error=self.expected_error(k),
-            error_in_peace=self.error_in_peace(k),
+            error_rate=error_rate(d, k, samples),
+            expected_error=calibrated_error(d, samples, k, q, self.statistics),
+            clean_error=calibrated_error(d, samples, k, 0, self.statistics),
             floor=None if guarantee is None else guarantee.floor,
         )
 
 
 def _curve(least: int, chosen: int, most: int) -> list[int]:
-    """Return up to 41 numbers of batches from the least to the most, the chosen one among them."""
+    """Return up to 41 numbers of batches from the least to the most, with the chosen one."""
     if most - least < _CURVE_POINTS:
         return list(range(least, most + 1))
     spaced = np.geomspace(least, most, _CURVE_POINTS).round().astype(int)

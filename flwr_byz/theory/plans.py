@@ -1,14 +1,15 @@
-"""What a plan says: the settings of a training, and what to expect of it."""
+"""A plan: the settings of a training, and its expected error."""
 
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Literal, TypedDict
 
+from ..renamed import renamed
 from .theorems import Guarantee
 
 
 class StrategyOptions(TypedDict):
-    """What `Plan.strategy_options` returns: options that both strategies have."""
+    """The options of both strategies that `Plan.strategy_options` returns."""
 
     num_byzantine: int
     num_batches: int
@@ -18,9 +19,10 @@ class StrategyOptions(TypedDict):
     gamma: float
 
 
+@renamed(error_in_peace="clean_error")
 @dataclass(frozen=True, kw_only=True)
 class TradeOff:
-    """What to expect of one number of batches.
+    """The expected errors for one number of batches.
 
     Attributes
     ----------
@@ -30,28 +32,29 @@ class TradeOff:
         √(dk/N), the order in which the paper's bound grows.
     expected_error : float
         Calibrated, under the strongest attack; infinity where samples are too few.
-    error_in_peace : float
-        Calibrated, in a clean run.
+    clean_error : float
+        Calibrated, without an attack.
     floor : float or None
-        The bound of Theorem 4 on the error that stays; None where a condition fails.
+        The bound of Theorem 4 on the error that remains; None where a condition fails.
     """
 
     num_batches: int
     error_rate: float
     expected_error: float
-    error_in_peace: float
+    clean_error: float
     floor: float | None
 
 
+@renamed(error_in_peace="clean_error")
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Settings for a training, what is proved of them, and what is to be expected.
+    """Settings for a training, with its expected error and its guarantee.
 
-    What is expected is calibrated by Monte Carlo on linear regression with Gaussian features and
-    noise and equally distributed clients (see `flwr_byz.theory.calibration`): tight there, and no
-    proof. It knows nothing of other losses than through `Statistics`, nothing of clients whose data
-    differ, of local epochs, nor of samples with heavy tails. What is proved is Theorem 4: safe, and
-    mostly vacuous, since its constants ask for millions of samples.
+    Expected errors are calibrated by Monte Carlo on linear regression with Gaussian features and
+    noise and equally distributed clients (see `flwr_byz.theory.calibration`): tight there, but not
+    proved. Other losses enter through `Statistics` alone; clients whose data differ, local epochs
+    and heavy tails do not. The guarantee is Theorem 4: safe, and mostly vacuous, since its
+    constants ask for millions of samples.
 
     Attributes
     ----------
@@ -68,28 +71,28 @@ class Plan:
     step_size : float
         η = L/(2M²).
     rounds : int or None
-        After which what is left of ‖θ0 − θ*‖ is a tenth of `expected_error`, at
-        `expected_contraction` a round; None where one is infinite or the other 1 or more.
-    expected_error, error_in_peace : float
+        Rounds at `expected_contraction` that shrink ‖θ0 − θ*‖ to a tenth of `expected_error`; None
+        where the contraction is 1 or more, or the error infinite.
+    expected_error, clean_error : float
         Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and
-        without one. Infinity where samples are too few to draw the model to θ*.
+        without one. Infinity where samples are too few for convergence.
     expected_contraction : float
         Calibrated factor of a round, far from θ* and under attack.
     error_rate, minimax_rate : float
         √(dk/N) and √(d/N).
     alpha, delta : float
-        α, halfway between q/k and 1/2 (Remark 1), and δ = (α − q/k)·e^(−d), those of the guarantee.
+        The guarantee's α, halfway between q/k and 1/2 (Remark 1), and δ = (α − q/k)·e^(−d).
     success_probability, exact_success_probability : float
-        That of the event on which the guarantee holds, by (19) and by (20).
+        Lower bounds on the probability that the guarantee holds: (19) and (20).
     guarantee : Guarantee or None
-        What Theorem 4 promises; None where it does not apply.
+        That of Theorem 4; None where it does not apply.
     guarantee_fails : str or None
-        The condition that fails there.
+        The condition of Theorem 4 that fails.
     samples_for_guarantee : int or None
-        The samples per client from which on Theorem 4 applies; None beyond 10^15, or where the
-        problem's constants are not known.
+        The fewest samples per client with which Theorem 4 applies; None beyond 10^15, or where the
+        problem's constants are unknown.
     numbers_sent : int or None
-        md numbers a round, in all rounds.
+        Numbers that clients send in all rounds, md in each.
     trade_off : tuple of TradeOff
         Over k, from 2q + 1 to m.
     """
@@ -106,7 +109,7 @@ class Plan:
     step_size: float
     rounds: int | None
     expected_error: float
-    error_in_peace: float
+    clean_error: float
     expected_contraction: float
     error_rate: float
     minimax_rate: float
@@ -126,11 +129,11 @@ class Plan:
         return self.num_clients * self.samples_per_client
 
     def strategy_options(self) -> StrategyOptions:
-        """Return the options for either strategy: ``GeometricMedianOfMeans(**these)``.
+        """Return options for either strategy, as ``GeometricMedianOfMeans(**options)``.
 
-        They are the paper's Algorithm 2, so clients reply gradients. For clients that reply trained
-        weights take `num_byzantine`, `num_batches` and `gamma` alone, with ``trim_norm="auto"``: τ
-        and η are those of gradients.
+        They are those of the paper's Algorithm 2, in which clients reply gradients. For clients
+        that reply trained weights use only `num_byzantine`, `num_batches` and `gamma`, and
+        ``trim_norm="auto"``: τ and η are for gradients.
         """
         return {
             "num_byzantine": self.num_byzantine,
@@ -142,13 +145,13 @@ class Plan:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as what JSON can hold: null where a number is infinite."""
+        """Return all fields in a form that JSON can hold, with null for infinite numbers."""
         fields: dict[str, Any] = _finite(asdict(self))
         return fields
 
 
 def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite by None, in nested lists and dicts, too."""
+    """Replace numbers that are not finite by None, also in nested lists and dicts."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -4,21 +4,13 @@ from collections.abc import Iterable
 from fractions import Fraction
 from math import exp, expm1, floor, fsum, inf, lgamma, log, log1p
 
-from .conditions import require_above, require_at_most, require_batches, require_below
+from .conditions import require, require_honest_majority
 
 
 def binary_divergence(a: float, b: float) -> float:
     """Return D(a‖b) = a log(a/b) + (1 − a) log((1 − a)/(1 − b)), in nats (Theorem 1).
 
-    Parameters
-    ----------
-    a, b : float
-        In [0, 1]. 0 log 0 is 0; where b is 0 or 1 and a is not, D is infinite.
-
-    Raises
-    ------
-    ValueError
-        Where an argument is out of range.
+    a and b are in [0, 1]. 0 log 0 is 0; where b is 0 or 1 and a is not, D is infinite.
     """
     for name, value in (("a", a), ("b", b)):
         if not 0 <= value <= 1:
@@ -34,29 +26,28 @@ def binary_divergence(a: float, b: float) -> float:
 
 def check_lemma_5(num_batches: int, num_byzantine: int, alpha: float, delta: float) -> None:
     """Raise ConditionFails unless q/k < α < 1/2 and 0 < δ ≤ α − q/k, the conditions of Lemma 5."""
-    require_batches(num_batches, num_byzantine)
+    require_honest_majority(num_batches, num_byzantine)
     share = num_byzantine / num_batches
-    require_above("α > q/k", alpha, share)
-    require_below("α < 1/2", alpha, 0.5)
-    require_above("δ > 0", delta, 0.0)
-    require_at_most("δ ≤ α − q/k", delta, alpha - share)
+    require(alpha > share, "α > q/k", alpha, share)
+    require(alpha < 0.5, "α < 1/2", alpha, 0.5)
+    require(delta > 0, "δ > 0", delta, 0.0)
+    require(delta <= alpha - share, "δ ≤ α − q/k", delta, alpha - share)
 
 
 def success_probability(
     num_batches: int, num_byzantine: int, *, alpha: float, delta: float
 ) -> float:
-    """Return 1 − exp(−k·D(α − q/k‖δ)), equation (19).
+    """Return 1 − exp(−k·D(α − q/k‖δ)), equation (19): Chernoff's bound on (20).
 
-    A lower bound on the probability that at least k(1 − α) + q batches are good, so that the bounds
-    hold in every round whoever is Byzantine (Lemma 5); `exact_success_probability` is what
-    Chernoff's inequality bounds here.
+    With at least this probability k(1 − α) + q batches or more are good, so that the bounds hold in
+    every round for any set of Byzantine clients (Lemma 5).
 
     Parameters
     ----------
     num_batches, num_byzantine : int
         k and q.
     alpha : float
-        q/k < α < 1/2: the fraction of batches that may be bad in all, Byzantine ones included.
+        q/k < α < 1/2: the fraction of batches that may be bad, Byzantine ones included.
     delta : float
         0 < δ ≤ α − q/k: the probability with which a batch is bad by chance.
 
@@ -75,28 +66,20 @@ def exact_success_probability(
 ) -> float:
     """Return P{T ≥ k(1 − α) + q} for T ~ Binomial(k, 1 − δ), the right side of (20).
 
-    Parameters
-    ----------
-    num_batches, num_byzantine, alpha, delta
-        As for `success_probability`.
-
-    Raises
-    ------
-    ConditionFails
-        Where a condition of Lemma 5 fails.
+    Parameters and errors are those of `success_probability`.
     """
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
     k = num_batches
-    # At most kα − q bad ones, in exact arithmetic on the decimal the caller wrote.
+    # At most kα − q are bad, in exact arithmetic on the decimal that the caller wrote.
     most_bad = floor(Fraction(repr(float(alpha))) * k) - num_byzantine
-    # The tail that falls from its first term on is summed.
+    # Sum the tail that falls from its first term on.
     if most_bad < k * delta:
         return min(_tail(k, delta, range(most_bad, -1, -1)), 1.0)
     return max(1.0 - _tail(k, delta, range(most_bad + 1, k + 1)), 0.0)
 
 
 def _tail(k: int, delta: float, counts: Iterable[int]) -> float:
-    """Return the probability of any of these numbers of successes in k, the likeliest first."""
+    """Return the probability of these numbers of successes in k, given the likeliest first."""
     terms: list[float] = []
     for j in counts:
         ways = lgamma(k + 1) - lgamma(j + 1) - lgamma(k - j + 1)

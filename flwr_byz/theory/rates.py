@@ -1,4 +1,8 @@
-"""The paper's orders of magnitude, without their constants (abstract, Theorem 1, Remarks 1, 2)."""
+"""The paper's orders of magnitude, without their constants (abstract, Theorem 1, Remarks 1, 2).
+
+d is the dimension, m the number of clients, q of them Byzantine, k the number of batches, and N the
+number of samples of all clients together. All functions raise ValueError out of their range.
+"""
 
 from math import log, sqrt
 
@@ -6,13 +10,7 @@ from .conditions import require_nonnegative, require_positive
 
 
 def error_rate(dim: int, num_batches: int, num_samples: float) -> float:
-    """Return √(dk/N), the order of the estimation error (Theorem 5).
-
-    Parameters
-    ----------
-    dim, num_batches, num_samples
-        d, k and N = number of samples of all clients together.
-    """
+    """Return √(dk/N), the order of the estimation error (Theorem 5)."""
     require_positive(dim=dim, num_batches=num_batches, num_samples=num_samples)
     return sqrt(dim * num_batches / num_samples)
 
@@ -24,12 +22,14 @@ def paper_rate(dim: int, num_byzantine: int, num_samples: float) -> float:
 
 
 def minimax_rate(dim: int, num_samples: float) -> float:
-    """Return √(d/N): no method does better, even where nobody is Byzantine (footnote 4)."""
+    """Return √(d/N): no method does better, even without Byzantine clients (footnote 4)."""
     return error_rate(dim, 1, num_samples)
 
 
 def rounds_to_floor(contraction: float, distance: float, floor: float) -> int:
     """Return the smallest t with contraction^t · distance ≤ floor: O(log N) rounds (Theorem 1).
+
+    After t rounds the bound on the error is at most twice the floor.
 
     Parameters
     ----------
@@ -38,12 +38,7 @@ def rounds_to_floor(contraction: float, distance: float, floor: float) -> int:
     distance : float
         ‖θ0 − θ*‖ ≥ 0.
     floor : float
-        The error that stays, > 0. After t rounds the bound is at most twice the floor.
-
-    Raises
-    ------
-    ValueError
-        Where an argument is out of range.
+        The error that remains, > 0.
     """
     require_nonnegative(distance=distance)
     require_positive(floor=floor)
@@ -53,7 +48,7 @@ def rounds_to_floor(contraction: float, distance: float, floor: float) -> int:
         return 0
     if contraction == 0:
         return 1
-    # Logarithms round, so they only say where to begin.
+    # Logarithms round, so they only give a starting value.
     rounds = max(int(log(distance / floor) / -log(contraction)) - 1, 1)
     while contraction**rounds * distance > floor:
         rounds += 1
@@ -61,7 +56,7 @@ def rounds_to_floor(contraction: float, distance: float, floor: float) -> int:
 
 
 def communication(num_clients: int, dim: int, rounds: float) -> float:
-    """Return md·t numbers, what clients send in t rounds; with t = O(log N) it is O(md log N)."""
+    """Return md·t, how many numbers clients send in t rounds; O(md log N) for t = O(log N)."""
     require_positive(num_clients=num_clients, dim=dim)
     require_nonnegative(rounds=rounds)
     return num_clients * dim * rounds
@@ -76,8 +71,8 @@ def client_computation(dim: int, num_clients: int, num_samples: float) -> float:
 def server_computation(dim: int, num_clients: int, num_batches: int, num_samples: float) -> float:
     """Return md + kd log³N, the order of the server's steps in a round, with γ = 1/N.
 
-    The abstract writes it with k; section 1.4 and Remark 2 with q, which is the same for
-    k = 2(1+ε)q. The method of [CLM+16] needs O(kd log³(1/γ)) for the median.
+    The abstract has k in it; section 1.4 and Remark 2 have q, which is the same for k = 2(1+ε)q.
+    The method of [CLM+16] needs O(kd log³(1/γ)) for the median.
     """
     require_positive(
         dim=dim, num_clients=num_clients, num_batches=num_batches, num_samples=num_samples

@@ -1,10 +1,10 @@
 """The main theorems (the paper's section 3.3), with every constant explicit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 
 from .concentration import check_delta, delta_1, delta_2, xi_1, xi_2
-from .conditions import require_above, require_at_most, require_nonnegative, require_positive
+from .conditions import require, require_nonnegative, require_positive
 from .constants import Constants
 from .descent import contraction, error_floor, population_contraction, rho, step_size
 from .median import c_alpha
@@ -13,7 +13,7 @@ from .probability import check_lemma_5, exact_success_probability, success_proba
 
 @dataclass(frozen=True, kw_only=True)
 class Guarantee:
-    """What a theorem promises: ‖θt − θ*‖ ≤ contraction^t·‖θ0 − θ*‖ + floor in every round t ≥ 1.
+    """The bound of a theorem: ‖θt − θ*‖ ≤ contraction^t·‖θ0 − θ*‖ + floor in every round t ≥ 1.
 
     Attributes
     ----------
@@ -22,13 +22,11 @@ class Guarantee:
     contraction : float
         Factor of a round.
     floor : float
-        The error that may stay.
-    success_probability : float
-        It holds with at least this probability (19).
-    exact_success_probability : float
-        The same without Chernoff's inequality (20).
+        The error that may remain.
+    success_probability, exact_success_probability : float
+        Lower bounds on the probability that it holds: (19), by Chernoff's inequality, and (20).
     delta_1, delta_2, xi_1, xi_2 : float
-        What they come from (22), (26), Theorem 3.
+        Of (22), (26) and Theorem 3.
     """
 
     step_size: float
@@ -60,7 +58,7 @@ def theorem_4(
     gamma: float = 0.0,
     trim_norm: float = 0.0,
 ) -> Guarantee:
-    """Return what Theorem 4 promises, or raise what keeps it from promising.
+    """Return the guarantee of Theorem 4.
 
     The factor is 1 − ρ, the floor ηξ1/ρ, with ξ1 = 4C_α·Δ1(N/k) and ξ2 = 8C_α·Δ2(N/k).
 
@@ -76,37 +74,33 @@ def theorem_4(
         q/k < α < 1/2, 0 < δ ≤ α − q/k, δ < 1.
     constants : Constants
     r : float, default 1.0
-        All parameters that are met stay within r√d of θ*. It is rounded up to where the proof's
-        number of shells is an integer.
+        All iterates stay within r√d of θ*. It is rounded up until the proof's number of shells is
+        an integer.
     gamma, trim_norm : float, default 0.0
         γ ≥ 0 of the approximate median, and τ, the norm above which batch means are trimmed
         (Remark 2). By Lemma 1 the aggregate strays by up to γ·(τ + M‖θ − θ*‖)/(1 − 2α) more, which
-        is added to ξ1 and ξ2. It is for the caller to see that no good batch is trimmed.
+        is added to ξ1 and ξ2. The caller has to make sure that no good batch is trimmed.
 
     Raises
     ------
     ConditionFails
         Naming the condition: q/k < α < 1/2, δ ≤ α − q/k, Δ1 ≤ σ1²/α1, Δ2 ≤ σ2²/α2, ρ > 0.
     """
-    check_lemma_5(num_batches, num_byzantine, alpha, delta)
-    require_positive(r=r)
     require_nonnegative(gamma=gamma, trim_norm=trim_norm)
     if gamma > 0 and trim_norm == 0:
         raise ValueError("gamma > 0 needs a trim_norm: nothing bounds γ·max‖z‖ otherwise")
+    check_lemma_5(num_batches, num_byzantine, alpha, delta)
     small, large = _deltas(batch_samples, dim, delta, constants, r)
     L, M = constants.L, constants.M
     strayed_1 = xi_1(alpha, small) + gamma * trim_norm / (1 - 2 * alpha)
     strayed_2 = xi_2(alpha, large) + gamma * M / (1 - 2 * alpha)
+    shares = {"alpha": alpha, "delta": delta}
     return Guarantee(
         step_size=step_size(L, M),
         contraction=1 - rho(L, M, strayed_2),
         floor=error_floor(L, M, xi_1=strayed_1, xi_2=strayed_2),
-        success_probability=success_probability(
-            num_batches, num_byzantine, alpha=alpha, delta=delta
-        ),
-        exact_success_probability=exact_success_probability(
-            num_batches, num_byzantine, alpha=alpha, delta=delta
-        ),
+        success_probability=success_probability(num_batches, num_byzantine, **shares),
+        exact_success_probability=exact_success_probability(num_batches, num_byzantine, **shares),
         delta_1=small,
         delta_2=large,
         xi_1=strayed_1,
@@ -125,55 +119,42 @@ def theorem_5(
     constants: Constants,
     r: float = 1.0,
 ) -> Guarantee:
-    """Return what Theorem 5 (formally; Theorem 1 informally) promises, with its c2 explicit.
+    """Return the guarantee of Theorem 5 (informally, Theorem 1), with its c2 explicit.
 
     The factor is 1/2 + 1/2·√(1 − L²/(4M²)) and the floor, from its proof,
     L/(2M²)·8C_α·Δ1(N/k)/(1 − √(1 − L²/(4M²))). The condition N/k ≥ c1·C_α²·d·log(N/k) stands for
     Δ1 ≤ σ1²/α1, Δ2 ≤ σ2²/α2 and (33), which are checked. The theorem prints c2√(dk/N) with c2
-    "universal"; as the proof, Theorem 1 and Corollary 1 have it, c2 is proportional to C_α.
+    "universal"; by the proof, Theorem 1 and Corollary 1, c2 is proportional to C_α.
 
-    Parameters
-    ----------
-    num_batches, num_byzantine, batch_samples, dim, alpha, delta, constants, r
-        As for `theorem_4`.
-
-    Raises
-    ------
-    ConditionFails
-        Naming the condition.
+    Parameters and errors are those of `theorem_4`; in place of ρ > 0 it checks (33), which is
+    stronger.
     """
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
-    require_positive(r=r)
     small, large = _deltas(batch_samples, dim, delta, constants, r)
     L, M = constants.L, constants.M
     left = 1 - population_contraction(L, M)
-    require_at_most(
-        "(33): Δ2 ≤ M²/(8C_α·L)·(1 − √(1 − L²/(4M²)))",
-        large,
-        M**2 / (8 * c_alpha(alpha) * L) * left,
-        "more samples in a batch help",
+    limit = M**2 / (8 * c_alpha(alpha) * L) * left
+    condition = "(33): Δ2 ≤ M²/(8C_α·L)·(1 − √(1 − L²/(4M²)))"
+    require(large <= limit, condition, large, limit, "more samples in a batch help")
+    fourth = theorem_4(
+        num_batches=num_batches,
+        num_byzantine=num_byzantine,
+        batch_samples=batch_samples,
+        dim=dim,
+        alpha=alpha,
+        delta=delta,
+        constants=constants,
+        r=r,
     )
-    return Guarantee(
-        step_size=step_size(L, M),
-        contraction=contraction(L, M),
-        floor=step_size(L, M) * 8 * c_alpha(alpha) * small / left,
-        success_probability=success_probability(
-            num_batches, num_byzantine, alpha=alpha, delta=delta
-        ),
-        exact_success_probability=exact_success_probability(
-            num_batches, num_byzantine, alpha=alpha, delta=delta
-        ),
-        delta_1=small,
-        delta_2=large,
-        xi_1=xi_1(alpha, small),
-        xi_2=xi_2(alpha, large),
-    )
+    floor = step_size(L, M) * 8 * c_alpha(alpha) * small / left
+    return replace(fourth, contraction=contraction(L, M), floor=floor)
 
 
 def _deltas(n: float, d: int, delta: float, constants: Constants, r: float) -> tuple[float, float]:
     """Return Δ1 and Δ2, checked."""
+    require_positive(r=r)
+    require(n > 0, "N/k > 0", n, 0.0)
     c = constants
-    require_above("N/k > 0", n, 0.0)
     small = delta_1(n, d, delta, c.sigma_1)
     check_delta("1", small, c.sigma_1, c.alpha_1)
     shells = 2 * c.sigma_2**2 * r * sqrt(n) / (c.alpha_2 * c.sigma_1)

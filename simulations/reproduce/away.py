@@ -24,7 +24,7 @@ class AwayFromTruth(Attack):
         θ*.
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset({"model"})
+    requires: ClassVar[frozenset[str]] = frozenset({"model"})
     common: ClassVar[bool] = True
     optimum: tuple[float, ...]
 
@@ -48,7 +48,7 @@ class AwayAmongShort(AwayFromTruth):
     That is, just shorter than the first honest reply that it then leaves out.
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset({"model", "honest"})
+    requires: ClassVar[frozenset[str]] = frozenset({"model", "honest"})
 
     def length(self, knowledge: Knowledge) -> float:
         """Return a little less than the norm of the honest reply that is the (m − 2q + 1)th."""

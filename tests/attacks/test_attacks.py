@@ -88,7 +88,7 @@ def test_an_attack_sends_a_new_float64_vector_and_repeats_with_its_seed(attack, 
 
 
 @pytest.mark.parametrize(
-    "attack", [a for a in VECTORS if not {"batches", "rule"} & set(a.knows)], ids=repr
+    "attack", [a for a in VECTORS if not {"batches", "rule"} & set(a.requires)], ids=repr
 )
 def test_the_order_of_honest_clients_does_not_matter_to_who_knows_no_batches(attack):
     known = knowledge()
@@ -99,14 +99,14 @@ def test_the_order_of_honest_clients_does_not_matter_to_who_knows_no_batches(att
 @pytest.mark.parametrize("attack", ALL, ids=repr)
 def test_an_attack_knows_what_it_says_and_nothing_else(attack):
     optional = ("model", "honest", "batches", "rule", "relabelled")
-    assert attack.knows <= set(optional)
+    assert attack.requires <= set(optional)
     reference = attack(knowledge())
-    ignorant = attack(knowledge(**{name: None for name in optional if name not in attack.knows}))
+    ignorant = attack(knowledge(**{name: None for name in optional if name not in attack.requires}))
     if reference is None:
         assert ignorant is None
     else:
         assert np.array_equal(ignorant, reference, equal_nan=True)
-    for name in attack.knows:
+    for name in attack.requires:
         with pytest.raises(ValueError, match=f"{type(attack).__name__} needs to know .*{name}"):
             attack(knowledge(**{name: None}))
 
@@ -155,7 +155,7 @@ def test_hand_computed_values():
     assert attacks.Silent()(known) is None
     replacement = attacks.ModelReplacement([3.0, 0.0], server_learning_rate=0.5)
     assert replacement(known).tolist() == [20.0, -10.0]
-    descending = dataclasses.replace(known, descends=True)
+    descending = dataclasses.replace(known, uses_gradients=True)
     assert replacement(descending).tolist() == [-20.0, 10.0]
 
 
@@ -314,10 +314,10 @@ def test_the_adaptive_attack_tries_the_rule_no_more_often_than_its_budget():
 @pytest.mark.parametrize("kind", ["shape", "count", "dtype", "overflow", "empty", "bytes"])
 def test_malformed_arrays_are_not_the_model_s(kind):
     arrays = [np.ones((3, 2), "f4"), np.array(2.0, "f4")]
-    spoilt = attacks.Malformed(kind).spoil(arrays, fresh())
-    fits = len(spoilt) == 2 and all(
+    corrupted = attacks.Malformed(kind).corrupt(arrays, fresh())
+    fits = len(corrupted) == 2 and all(
         s.shape == a.shape and s.dtype.kind == "f" and (np.abs(s) < 1e38).all()
-        for s, a in zip(spoilt, arrays, strict=True)
+        for s, a in zip(corrupted, arrays, strict=True)
     )
     assert not fits
 
@@ -326,7 +326,7 @@ def test_other_attacks_leave_the_form_alone():
     arrays = [np.ones((3, 2), "f4")]
     for attack in ALL:
         if not isinstance(attack, attacks.Malformed):
-            assert attack.spoil(arrays, fresh())[0] is arrays[0]
+            assert attack.corrupt(arrays, fresh())[0] is arrays[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -364,7 +364,73 @@ def test_a_parameter_out_of_range_is_refused(make):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: attacks.SignFlip("10"),
+            "scale must be a finite number, at least 0, got '10'; for example scale=1.0",
+        ),
+        (lambda: attacks.Scale(True), "scale must be a finite number, got True; .* scale=100.0"),
+        (lambda: attacks.Constant(None), "value must be a finite number, got None"),
+        (
+            lambda: attacks.Constant([1.0, 2.0]),
+            r"value must be a finite number, got \[1\.0, 2\.0\]",
+        ),
+        (lambda: attacks.NonFinite("inf"), "value must be NaN, inf or -inf, got 'inf'"),
+        (
+            lambda: attacks.GaussianNoise(around_own="no"),
+            r"around_own .* \(True, False\), got 'no'",
+        ),
+        (lambda: attacks.ALittleIsEnough("1.5"), "z must be a finite number, got '1.5'"),
+        (lambda: attacks.FangTrimmedMean("2"), "factor must be .*, greater than 1, got '2'"),
+        (lambda: attacks.Adaptive(20.5), "budget must be an integer, at least 6, got 20.5"),
+        (lambda: attacks.Malformed(3), r"kind must be one of \('shape', .*\), got 3"),
+        (lambda: attacks.ModelReplacement("zero"), "target .* number or vector, got 'zero'"),
+        (lambda: attacks.ModelReplacement([True]), r"target .* got \[True\]"),
+        (lambda: attacks.FreshEachRound("20", 4), "num_clients must be an integer .* got '20'"),
+        (lambda: attacks.Rotating(20, 4.0), "num_byzantine must be an integer .* got 4.0"),
+    ],
+)
+def test_a_parameter_that_is_no_number_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("value", [3, np.float32(3), np.int64(3)])
+def test_numbers_of_any_kind_are_numbers(value):
+    assert attacks.Scale(value)(known_three()).tolist() == [3.0, -6.0]
+
+
 # --- who is Byzantine when --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "clients", [{2, 7}, [2, 7], (7, 2, 7), {2: "a", 7: "b"}, iter((2, 7)), np.array([2, 7])]
+)
+def test_fixed_takes_any_collection_of_integers(clients):
+    fixed = attacks.Fixed(clients)
+    assert fixed == attacks.Fixed({2, 7})
+    assert hash(fixed) == hash(attacks.Fixed({2, 7}))
+    assert fixed(1) == fixed(9) == {2, 7}
+    assert all(type(client) is int for client in fixed.clients)
+
+
+@pytest.mark.parametrize(
+    ("clients", "given_as"),
+    [
+        ((2, 7), "2, 7"),
+        ((2,), "2"),
+        (("2,7",), "'2,7'"),
+        (([2.0, 7.0],), r"\[2\.0, 7\.0\]"),
+        (({"2", 7},), "{.*}"),
+        (([True, False],), r"\[True, False\]"),
+        (([[2], [7]],), r"\[\[2\], \[7\]\]"),
+    ],
+)
+def test_fixed_without_a_collection_of_integers_says_what_to_give(clients, given_as):
+    with pytest.raises(ValueError, match=f"^clients .* got {given_as}; give a set: Fixed"):
+        attacks.Fixed(*clients)
 
 
 @settings(max_examples=50, deadline=None)
@@ -395,11 +461,11 @@ def test_fresh_sets_differ_between_rounds_and_seeds():
     assert len(sets) == 30
 
 
-def test_placements_spoil_as_many_or_as_few_batches_as_can_be():
+def test_placements_corrupt_as_many_or_as_few_batches_as_can_be():
     batches = split_into_batches(range(20), 10)
 
-    def spoilt(clients):
+    def corrupted(clients):
         return sum(bool(clients & set(batch)) for batch in batches)
 
-    assert spoilt(attacks.one_per_batch(20, 4, 10)(1)) == 4
-    assert spoilt(attacks.packed(20, 4)(1)) == 2
+    assert corrupted(attacks.one_per_batch(20, 4, 10)(1)) == 4
+    assert corrupted(attacks.packed(20, 4)(1)) == 2

@@ -26,7 +26,7 @@ def test_keywords_are_literals():
         ("Schedule", "'Schedule'"),
         ("SignFlip(10)", "reads like"),
         ("SignFlip(scale=", "reads like"),
-        ("SignFlip(scale=10).spoil", "reads like"),
+        ("SignFlip(scale=10).corrupt", "reads like"),
         ("attacks.SignFlip()", "reads like"),
         ("", "reads like"),
         ("SignFlip(strength=3)", "strength"),

@@ -59,7 +59,7 @@ def test_every_attack_that_a_mod_can_know_enough_for_runs_as_a_mod(experiment, t
     possible = {
         name: make()
         for name, make in ATTACKS.items()
-        if make().knows <= {"honest", "model"} and name != "a-little-is-enough"
+        if make().requires <= {"honest", "model"} and name != "a-little-is-enough"
     }
     assert len(possible) >= 14
     apps = {
@@ -101,7 +101,7 @@ def test_every_attack_that_a_mod_can_know_enough_for_runs_as_a_mod(experiment, t
     for name, (before, after) in measured.items():
         assert (after > before) == (setup.measure == "accuracy"), name
     shared = {path.name for path in tmp_path.iterdir()}
-    assert shared == {name for name, attack in possible.items() if "honest" in attack.knows}
+    assert shared == {name for name, attack in possible.items() if "honest" in attack.requires}
 
 
 @pytest.mark.slow

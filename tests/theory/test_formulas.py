@@ -118,7 +118,7 @@ def test_rho(L, M, xi_2, expected):
     assert theory.rho(L, M, xi_2) == pytest.approx(expected)
 
 
-def test_rho_of_zero_and_below_promises_nothing_and_says_by_how_much():
+def test_rho_of_zero_and_below_is_refused_with_its_distance_from_zero():
     limit = theory.largest_xi_2(1, 1)
     assert limit == pytest.approx(0.2679491924311228)  # 2 − √3
     with pytest.raises(ConditionFails, match=r"ρ > 0.*-0\.03.*must be below 0\.2679") as failed:

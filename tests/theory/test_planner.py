@@ -12,7 +12,8 @@ from flwr_byz.aggregation import num_batches
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
 from flwr_byz.theory import calibration
-from flwr_byz.theory.monte_carlo import descend, root_mean_square
+from simulations.calibrate import measure_factor, num_runs
+from simulations.monte_carlo import descend, root_mean_square
 
 from .. import malformed
 from ..server import as_content, classic_round, message_round
@@ -36,11 +37,11 @@ def test_the_settings_are_the_papers():
         found.num_batches = 1
 
 
-def test_a_plan_for_nobody_byzantine_is_the_mean():
+def test_a_plan_without_byzantine_clients_is_the_mean():
     found = theory.plan(num_clients=40, num_byzantine=0, samples_per_client=50, dim=20)
     assert found.num_batches == 1
     # x = √(d/N) = 0.1 and the mean needs no correction: e = x/√(1 − x²)
-    assert found.expected_error == found.error_in_peace == pytest.approx(0.1 / sqrt(0.99))
+    assert found.expected_error == found.clean_error == pytest.approx(0.1 / sqrt(0.99))
 
 
 @given(st.integers(1, 300), st.floats(0.05, 3), st.data())
@@ -55,7 +56,7 @@ def test_k_is_that_of_the_aggregation_and_the_chosen_one_is_on_the_curve(m, epsi
     assert on_curve == sorted(set(on_curve))
     assert on_curve[0] == 2 * q + 1
     assert on_curve[-1] == m
-    assert found.expected_error >= found.error_in_peace > 0
+    assert found.expected_error >= found.clean_error > 0
     assert 0 <= found.success_probability <= found.exact_success_probability <= 1
 
 
@@ -105,9 +106,7 @@ def test_the_attack_factor_is_interpolated_in_the_logarithm_of_d_and_in_q_over_k
 
 @pytest.mark.parametrize(("dim", "share"), [(32, 0.25), (16, 0.45)])
 def test_a_cell_of_the_table_comes_out_again(dim, share):
-    factor, standard_error = calibration.measure_factor(
-        dim, share, range(calibration.num_runs(dim, share))
-    )
+    factor, standard_error = measure_factor(dim, share, range(num_runs(dim, share)))
     q = round(40 * share)
     stored = calibration.attack_factor(dim, 40, q) if q else calibration.median_factor(dim, 40)
     assert stored == pytest.approx(factor, abs=2e-4)
@@ -140,7 +139,7 @@ def test_the_attack_factor_is_one_in_many_dimensions_and_more_in_few():
         (9, 4, 9, 2000, 5),
     ],
 )
-def test_the_calibrated_error_is_what_descents_come_to(m, q, k, samples, dim):
+def test_the_calibrated_error_is_that_of_real_descents(m, q, k, samples, dim):
     """Where it was not calibrated: other m, k, batch sizes, and samples where terms of x² count."""
     final = [
         descend(
@@ -162,7 +161,7 @@ def test_the_calibrated_error_is_what_descents_come_to(m, q, k, samples, dim):
 
 
 @pytest.mark.parametrize("reach", [0.9, 0.2])
-def test_the_plans_own_settings_come_to_the_expected_error(reach):
+def test_the_plans_own_settings_reach_the_expected_error(reach):
     """With its τ, γ and rounds, from its start; Byzantine means stand at 0.9τ or nearer."""
     found = theory.plan(**EXAMPLE)
     final = [
@@ -229,8 +228,8 @@ def test_a_trim_norm_that_could_reach_honest_batches_proves_nothing():
 
 def test_an_attack_never_helps():
     """One of ten thousand batches in one dimension, where a median loses most beside a mean."""
-    attacked, in_peace = (theory.calibrated_error(1, 10**6, 10**4, q) for q in (1, 0))
-    assert attacked == in_peace
+    attacked, clean = (theory.calibrated_error(1, 10**6, 10**4, q) for q in (1, 0))
+    assert attacked == clean
 
 
 def test_what_is_proved_takes_the_smallest_batch():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from flwr_byz import theory
 from flwr_byz.aggregation import geometric_median
 from flwr_byz.theory import ConditionFails
-from flwr_byz.theory.monte_carlo import descend
+from simulations.monte_carlo import descend
 
 DELTA = exp(-3)
 

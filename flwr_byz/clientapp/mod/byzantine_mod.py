@@ -111,16 +111,24 @@ class ByzantineMod:
         q = self.num_byzantine or num_colluders
         rng = np.random.default_rng([self.seed, client, number])
         honest = None
-        if self.colluders is not None and "honest" in attack.knows:
+        if self.colluders is not None and "honest" in attack.requires:
             folder = Path(self.colluders, f"run-{context.run_id}", f"round-{number}")
             honest = self._share(own, folder, client, num_colluders)
         knowledge = Knowledge(
-            own, m, q, rng, honest, client, byzantine, model, descends=self.reply == "gradients"
+            own,
+            m,
+            q,
+            rng,
+            honest,
+            client,
+            byzantine,
+            model,
+            uses_gradients=self.reply == "gradients",
         )
         vector = attack(knowledge)
         if vector is None:
             raise ConnectionAbortedError("this client stays silent")
-        arrays = attack.spoil(unflatten(vector + origin, arrays), rng)
+        arrays = attack.corrupt(unflatten(vector + origin, arrays), rng)
         names = list(record)
         names += [f"{names[-1]}-{i}" for i in range(len(names), len(arrays))]
         record.clear()
@@ -129,7 +137,7 @@ class ByzantineMod:
 
     def _check_possible(self, attack: Attack) -> None:
         possible = {"model"} | ({"honest"} if self.colluders is not None else set())
-        if missing := sorted(attack.knows - possible):
+        if missing := sorted(attack.requires - possible):
             hint = "; give colluders for a sample of them" if missing == ["honest"] else ""
             needs = f"{type(attack).__name__} needs {', '.join(missing)} (see Knowledge)"
             raise ValueError(f"{needs}, which no mod can know{hint}")

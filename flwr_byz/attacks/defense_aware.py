@@ -1,4 +1,4 @@
-"""Attacks that are aimed at one rule, or at whatever rule the server has."""
+"""Attacks made against one rule, or against whichever rule the server uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .attack import Attack, Direction, Knowledge, Vector, number
-from .omniscient import AllKnowing, deviation_of, direction_against, mean_of, squared_distances
+from .omniscient import Omniscient, deviation_of, direction_against, mean_of, squared_distances
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,37 +25,34 @@ class ModelReplacement(Attack):
         η > 0 of the server.
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset({"model"})
+    requires: ClassVar[frozenset[str]] = frozenset({"model"})
     common: ClassVar[bool] = True
     target: ArrayLike = 0.0
     server_learning_rate: float = number(1.0, above=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not np.isfinite(np.asarray(self.target, np.float64)).all():
-            raise ValueError("target must be finite")
+        target = np.asarray(self.target)
+        if target.dtype.kind not in "iuf" or not np.isfinite(target).all():
+            raise ValueError(f"target must be a finite number or vector, got {self.target!r}")
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return (m/η)(θ_target − θ), or its opposite where the server descends."""
+        """Return (m/η)(θ_target − θ), or its opposite for gradients."""
         self.check_known(knowledge)
         assert knowledge.model is not None
         step: Vector = np.asarray(self.target, np.float64) - knowledge.model
         factor = knowledge.num_clients / self.server_learning_rate
-        return -factor * step if knowledge.descends else factor * step
+        return -factor * step if knowledge.uses_gradients else factor * step
 
 
 @dataclass(frozen=True)
-class FangTrimmedMean(AllKnowing):
-    """Send numbers just beyond the honest extremes, against the mean's sign (Fang et al. 2020).
+class FangTrimmedMean(Omniscient):
+    """Send numbers just beyond the honest extremes, on the side against the mean's sign.
 
-    Where the mean of a coordinate is positive, a number between its honest minimum and that minimum
-    moved down by the factor b; else between its maximum and that moved up. Each colluder draws its
-    own. Made against the trimmed mean and the coordinatewise median (section 4.3).
-
-    Parameters
-    ----------
-    factor : float, default 2.0
-        b > 1.
+    Where the honest mean of a coordinate is positive, the number is drawn between the honest
+    minimum and that minimum moved down by a `factor` b > 1; otherwise between the maximum and
+    the maximum moved up. Each colluder draws its own. Made against the trimmed mean and the
+    coordinatewise median (Fang, Cao, Jia and Gong 2020, section 4.3).
     """
 
     common: ClassVar[bool] = False
@@ -64,17 +61,17 @@ class FangTrimmedMean(AllKnowing):
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         is_positive = mean_of(honest) > 0
         extreme: Vector = np.where(is_positive, honest.min(axis=0), honest.max(axis=0))
-        divides = (extreme > 0) == is_positive  # to multiply would move it inwards
+        divides = (extreme > 0) == is_positive  # a product would move it inwards
         moved = np.where(divides, extreme / self.factor, extreme * self.factor)
         return extreme + knowledge.rng.random(len(extreme)) * (moved - extreme)
 
 
 @dataclass(frozen=True)
-class FangKrum(AllKnowing):
-    """Send −λ·sign(μ), λ the largest of a halving sequence that Krum still picks.
+class FangKrum(Omniscient):
+    """Send −λ·sign(μ) with the largest λ of a halving sequence that Krum still picks.
 
-    From the bound of Fang, Cao, Jia and Gong 2020 (section 4.2) on, λ is halved until the vector
-    of the colluders has the smallest Krum score; below 1e-5 the search ends, picked or not.
+    λ starts at the bound of Fang, Cao, Jia and Gong 2020 (section 4.2) and is halved until the
+    colluders' vector has the smallest Krum score, or λ is below 1e-5.
     """
 
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
@@ -95,19 +92,19 @@ class FangKrum(AllKnowing):
 
 
 def _krum_scores(vectors: Vector, num_closest: int) -> Vector:
-    """Return the sums of the squared distances from each vector to those closest to it, (n,)."""
+    """Return the sum of the squared distances from each vector to its closest ones, (n,)."""
     distances = np.sort(squared_distances(vectors), axis=1)
     return np.asarray(distances[:, 1 : num_closest + 1].sum(axis=1))
 
 
 @dataclass(frozen=True)
-class BatchTakeover(AllKnowing):
-    """Make the mean of every batch that holds a colluder one vector t, aimed at medians of means.
+class BatchTakeover(Omniscient):
+    """Move the mean of every batch that holds a colluder to one vector t, against medians of means.
 
-    The colluders of a batch of size b send b·t less its honest vectors, divided among them. All
-    batches taken over stand at t = μ − r·s·p, with p of norm 1 and s the typical distance of an
-    honest batch mean from μ: near enough to be no outlier, and all on one side. The paper's
-    adversary knows the grouping, too (section 1.2).
+    The colluders of a batch of size b share b·t minus the sum of its honest vectors. All these
+    batch means stand at t = μ − r·s·p, with p of norm 1 and s the typical distance of an honest
+    batch mean from μ: too near to be outliers, and all on one side. The adversary of the paper
+    knows the batches, too (section 1.2).
 
     Parameters
     ----------
@@ -117,7 +114,7 @@ class BatchTakeover(AllKnowing):
         p; see `direction_against`.
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset({"honest", "batches"})
+    requires: ClassVar[frozenset[str]] = frozenset({"honest", "batches"})
     common: ClassVar[bool] = False
     radius: float = number(2.0, least=0.0)
     direction: Direction = "mean"
@@ -145,21 +142,16 @@ def _honest_clients(knowledge: Knowledge) -> NDArray[np.intp]:
 
 
 @dataclass(frozen=True)
-class Adaptive(AllKnowing):
-    """Send μ − s·p with the direction and the scale that do the most harm to the server's own rule.
+class Adaptive(Omniscient):
+    """Send μ − s·p with the direction p and the scale s that do most harm to the server's own rule.
 
-    Harm is ‖rule(all vectors) − μ‖. The scales of each direction are first a geometric sequence
-    between a hundredth and a thousand times the typical distance of an honest vector from μ, then
-    closer and closer to the best (cf. Shejwalkar and Houmansadr 2021, and the optimised attacks of
-    El-Mhamdi, Guerraoui, Rouault 2018).
-
-    Parameters
-    ----------
-    budget : int, default 48
-        How often the rule may be tried, at least 6.
+    Harm is ‖rule(all vectors) − μ‖, and the rule is evaluated at most `budget` ≥ 6 times. In each
+    direction the search tries a geometric sequence of scales, from a hundredth to a thousand times
+    the typical distance of an honest vector from μ, then scales closer and closer to the best (cf.
+    Shejwalkar and Houmansadr 2021, and El-Mhamdi, Guerraoui, Rouault 2018).
     """
 
-    knows: ClassVar[frozenset[str]] = frozenset({"honest", "rule"})
+    requires: ClassVar[frozenset[str]] = frozenset({"honest", "rule"})
     budget: int = number(48, least=6)
 
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
@@ -183,7 +175,7 @@ class Adaptive(AllKnowing):
 def _most_harmful(
     harm: Callable[[Vector], float], mean: Vector, step: Vector, budget: int
 ) -> tuple[float, Vector]:
-    """Search the logarithm of the scale coarsely, then by halves around the best."""
+    """Search the logarithm of the scale: first coarsely, then in halved steps around the best."""
     logs = np.linspace(-2.0, 3.0, max(budget // 2, 2)).tolist()
     tried = {log: harm(mean - 10.0**log * step) for log in logs}
     width = logs[1] - logs[0]

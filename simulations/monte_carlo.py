@@ -5,8 +5,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from ..aggregation import geometric_median_of_means, split_into_batches
-from ..aggregation.pre_aggregation import TrimNorm
+from flwr_byz.aggregation import geometric_median_of_means, split_into_batches
+from flwr_byz.aggregation.pre_aggregation import TrimNorm
 
 _ETA = 0.5  # L/(2M²) with L = M = 1
 
