@@ -56,7 +56,15 @@ def test_the_sdist_holds_what_its_tests_need(built):
     with tarfile.open(sdist) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {"pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile"} <= names
-    for folder in "flwr_byz tests clients simulations trial benchmarks examples".split():
+    for folder in [
+        "flwr_byz",
+        "tests",
+        "clients",
+        "simulations",
+        "trial",
+        "benchmarks",
+        "examples",
+    ]:
         sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
         assert sources <= names
 
@@ -117,8 +125,8 @@ def test_links_of_the_readme_are_absolute_and_name_files_that_are_there():
             assert named.is_dir() if "/tree/" in link else named.is_file(), link
 
 
-def test_links_of_the_docs_name_files_that_are_there():
-    for page in (ROOT / "docs").glob("*.md"):
+def test_relative_links_name_files_that_are_there():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         text = page.read_text(encoding="utf-8")
-        for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
             assert (page.parent / link).exists(), (page.name, link)
