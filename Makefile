@@ -1,7 +1,9 @@
 # make demo      runs both experiments and leaves pictures in results/
 # make test      runs every test
 # make test-newest runs the tests that depend on Flower with its newest version, in .venv-newest
+# make coverage  runs every test, slower, and lists the lines of flwr_byz that none of them reaches
 # make lint      style, format and types
+# make package   builds sdist and wheel in dist/ and tests them, in .venv-package, without constraints
 # make attacks   plays every attack against every rule, tables and pictures in results/
 # make reproduce runs the paper's experiments, figures and a report in results/reproduce/
 # make matrix    plays every rule under every attack on data more and less alike, with a report;
@@ -19,7 +21,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
-.PHONY: demo test test-newest lint attacks reproduce matrix matrix-quick trial bench clean
+.PHONY: demo test test-newest coverage lint package attacks reproduce matrix matrix-quick trial bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
@@ -34,10 +36,26 @@ test-newest:
 	.venv-newest/bin/python -m pytest tests/test_strategies.py tests/test_malformed_replies.py \
 		tests/test_hostile_grid.py tests/test_transport.py tests/test_streaming.py
 
+coverage: $(VENV)/dev
+	$(BIN)/python -m pytest --cov
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tests of the unpacked sdist that need no Ray, run against the installed wheel.
+package:
+	rm -rf dist .venv-package
+	$(PYTHON) -m venv .venv-package
+	.venv-package/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip hatchling
+	.venv-package/bin/python -m hatchling build
+	mkdir .venv-package/sdist
+	tar -xf dist/*.tar.gz -C .venv-package/sdist --strip-components 1
+	rm -r .venv-package/sdist/flwr_byz
+	cd .venv-package/sdist && ../bin/python -m pip install --quiet ../../dist/*.whl --group test \
+		&& ../bin/python -m pytest tests/aggregation tests/attacks tests/theory \
+		tests/test_strategies.py tests/test_malformed_replies.py tests/test_transport.py
 
 attacks: $(VENV)/demo
 	$(BIN)/python -m simulations.attack_table
@@ -57,17 +75,18 @@ trial: $(VENV)/trial
 bench: $(VENV)/benchmarks
 	$(BIN)/python -m benchmarks
 
-install = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	--constraint constraints.txt --editable
+pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+install = $(pip) --editable ".[plots,simulation]" --group
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(install) ".[simulation,plots]"
+	$(pip) "pip>=25.1"  # the first with --group
+	$(install) demo
 	touch $@
 
-$(VENV)/%: $(VENV)/demo  # an extra
-	$(install) ".[$*]"
+$(VENV)/%: $(VENV)/demo  # a dependency group
+	$(install) $*
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-newest results
+	rm -rf $(VENV) .venv-newest .venv-package dist results

@@ -12,4 +12,16 @@ Source: Chen, Su, Xu, "Distributed Statistical Machine Learning in Adversarial S
 Byzantine Gradient Descent" (2017), called "the paper" in this package.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name):
+        """Read ``__version__`` where it is asked for: pyproject.toml holds it."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import version
+
+        return version("flwr-byz")

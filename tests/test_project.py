@@ -1,16 +1,22 @@
 """The package as it is installed: what it holds, what it needs, what it says."""
 
+import ast
 import re
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import ray
 
+import flwr_byz
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PAGES = {"README.md": README} | {
     page.name: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")
 }
@@ -21,13 +27,63 @@ EXAMPLES = [
 ]
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+def test_the_version_is_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert flwr_byz.__version__ == PROJECT["version"]
+    assert re.search(r"^version: (.*)$", citation, re.M)[1] == PROJECT["version"]
+    assert re.search(r"^## \[(\d.*)\]", changelog, re.M)[1] == PROJECT["version"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built):
+    (wheel,) = built.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"flwr_byz", "flwr_byz-0.1.0.dist-info"}
+    metadata = f"flwr_byz-{PROJECT['version']}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"flwr_byz", metadata}
     assert {"flwr_byz/py.typed", "flwr_byz/theory/calibration.jsonl"} <= set(names)
+
+
+def test_the_sdist_holds_what_its_tests_need(built):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert {"pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile"} <= names
+    for folder in [
+        "flwr_byz",
+        "tests",
+        "clients",
+        "simulations",
+        "trial",
+        "benchmarks",
+        "examples",
+    ]:
+        sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
+        assert sources <= names
+
+
+def imported(source):
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_the_package_declares_what_it_imports_and_nothing_else():
+    modules = {name for source in (ROOT / "flwr_byz").rglob("*.py") for name in imported(source)}
+    extras = [need for needs in PROJECT["optional-dependencies"].values() for need in needs]
+    declared = {re.match(r"[\w-]+(\[\w+\])?", need)[0] for need in PROJECT["dependencies"] + extras}
+    names = {"protobuf": "google", "flwr[simulation]": "ray"}
+    needs = {names.get(need, need) for need in declared if not need.startswith("flwr-byz")}
+    assert modules - sys.stdlib_module_names - {"flwr_byz"} == needs
 
 
 @pytest.mark.parametrize(
@@ -58,6 +114,19 @@ def test_an_example_of_the_docs_runs(example):
         ray.shutdown()
 
 
-def test_the_files_that_the_readme_names_are_there():
-    for name in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
-        assert (ROOT / name).exists(), name
+def test_links_of_the_readme_are_absolute_and_name_files_that_are_there():
+    home = PROJECT["urls"]["Source"]
+    raw = home.replace("github.com", "raw.githubusercontent.com")
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert all(link.startswith("https://") for link in links), links
+    for link in links:
+        if path := re.match(rf"{home}/(?:blob|tree)/main/(.*)|{raw}/main/(.*)", link):
+            named = ROOT / (path[1] or path[2])
+            assert named.is_dir() if "/tree/" in link else named.is_file(), link
+
+
+def test_relative_links_name_files_that_are_there():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert (page.parent / link).exists(), (page.name, link)
