@@ -8,6 +8,7 @@ if its server raised or ``ended.txt`` if it did not.
 import logging
 import os
 import sys
+import threading
 import time
 import tomllib
 import traceback
@@ -53,7 +54,10 @@ class RunningApp(ClientApp):
 
 
 def run(folder, grid, context):
+    """Run an app's server in this thread."""
+    thread = threading.get_ident()
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler.addFilter(lambda record: record.thread == thread)
     logging.getLogger("flwr").addHandler(handler)
     try:
         component(folder, "serverapp")(grid, of_app(folder, context))

@@ -35,22 +35,41 @@ def runs(tmp_path_factory):
     parent, folders = tmp_path_factory.mktemp("apps"), {}
     for name, swapped, attacked in product(NAMES, (False, True), (False, True)):
         folder = parent / f"{name}{'-swapped' * swapped}{'-attacked' * attacked}"
-        folders[name, swapped, attacked] = folder
-        shutil.copytree(APPS / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        folders[name, swapped, attacked] = copy(name, folder)
         if swapped:
             swap(folder)
         if attacked:
             attack(folder)
-    command = [sys.executable, "-m", "tests.simulated_apps", str(NUM_NODES), *folders.values()]
+    run("tests.simulated_apps", NUM_NODES, *folders.values())
+    return folders
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory):
+    """Start every app with its strategy swapped where two nodes are connected: the folders."""
+    parent = tmp_path_factory.mktemp("waiting")
+    folders = {name: copy(name, parent / name) for name in NAMES}
+    for folder in folders.values():
+        swap(folder)
+    run("tests.waiting_apps", *folders.values())
+    return folders
+
+
+def copy(name, folder):
+    return shutil.copytree(APPS / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def run(module, *arguments):
+    """Run a module in a process of its own; its output lies beside the folders of the apps."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     with (
-        open(parent / "output.txt", "wb") as output,
+        open(arguments[-1].parent / "output.txt", "wb") as output,
         subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process,
     ):
         try:
             process.wait(timeout=600)
         finally:
             process.kill()
-    return folders
 
 
 def swap(folder):
@@ -113,3 +132,12 @@ def test_an_app_with_its_strategy_swapped_trains_as_well_as_before_and_under_att
 def num_rounds(folder):
     with open(folder / "pyproject.toml", "rb") as file:
         return tomllib.load(file)["tool"]["flwr"]["app"]["config"]["num-server-rounds"]
+
+
+@pytest.mark.slow
+@pytest.mark.skip(reason="the strategies do not log it yet")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_app_with_too_few_nodes_logs_how_many_it_waits_for(waiting, name):
+    log = (waiting[name] / "log.txt").read_text(encoding="utf-8")
+    assert "num_byzantine=2 needs 2q + 1 = 5 nodes, 2 are connected" in log
+    assert "--federation-config num-supernodes=10" in log
