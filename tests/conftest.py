@@ -26,20 +26,22 @@ settings.register_profile(
 settings.load_profile("flwr_byz")
 
 
-class OneDeploymentAtATime(LoadScopeScheduling):
-    """Gives deployments that must meet deadlines to one worker; else as workers are free.
+class SomeFilesTogether(LoadScopeScheduling):
+    """Gives all tests of some files to one worker; the others as workers are free.
 
-    xdist begins with what has most tests: those deployments, which take longer than anything else.
-    (Its own groups come to nothing in pytest 9.2, where a test's id cannot be changed.)
+    Deployments must meet deadlines, apps share one simulation. xdist begins with what has most
+    tests: those deployments, which take longer than anything else. (Its own groups come to nothing
+    in pytest 9.2, where a test's id cannot be changed.)
     """
 
     def _split_scope(self, nodeid):
-        return "deployments" if nodeid.startswith("tests/trial/test_trial.py") else nodeid
+        file = nodeid.partition("::")[0]
+        return file if file in ("tests/trial/test_trial.py", "tests/test_apps.py") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    return OneDeploymentAtATime(config, log)
+    return SomeFilesTogether(config, log)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,0 +1,26 @@
+"""The app's strategy."""
+
+import numpy as np
+from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy.result import Result
+
+
+class KeepsTheBest(FedAvg):
+    """FedAvg with a loop of its own, which saves the best model so far."""
+
+    def start(self, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_fn):
+        result, best = Result(arrays=initial_arrays), float("inf")
+        for server_round in range(1, num_rounds + 1):
+            messages = self.configure_train(server_round, result.arrays, train_config, grid)
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            arrays, metrics = self.aggregate_train(server_round, replies)
+            if arrays is not None:
+                result.arrays = arrays
+            if metrics is not None:
+                result.train_metrics_clientapp[server_round] = metrics
+            evaluated = evaluate_fn(server_round, result.arrays)
+            result.evaluate_metrics_serverapp[server_round] = evaluated
+            if evaluated["loss"] < best:
+                best = evaluated["loss"]
+                np.savez("best_model.npz", *result.arrays.to_numpy_ndarrays())
+        return result
