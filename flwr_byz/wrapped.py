@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .checks import check_kind, wrong_kind
+
 _TREES = ("FedXgbBagging", "FedXgbCyclic", "FedXgbNnAvg")
 _RULES = ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan", "QFedAvg")
 
@@ -11,26 +13,32 @@ def check_strategy(strategy: object, base: type) -> None:
 
     `base` is the class that all strategies of the API have.
     """
-    api = "Message" if base.__module__.startswith("flwr.serverapp") else "classic"
-    name = strategy.__name__ if isinstance(strategy, type) else type(strategy).__name__
-    if name in _TREES:
-        raise TypeError(f"{name}: only arrays of fixed shape can be checked, no trees")
-    if isinstance(strategy, type):
-        raise TypeError(f"give a strategy, not its class: {name}(...)")
-    if not isinstance(strategy, base):
-        raise TypeError(f"strategy must be of Flower's {api} API ({base.__module__}), got {name}")
+    kind = strategy if isinstance(strategy, type) else type(strategy)
+    _check_no_trees(kind)
+    if kind is strategy:
+        raise TypeError(f"strategy must be an object, got a class: give {kind.__name__}(...)")
+    package = base.__module__.rpartition(".")[0]
+    check_kind("strategy", strategy, base, f"one of {package}, such as FedAvg()")
 
 
 def check_optimizer(strategy: object, base: type) -> None:
     """Raise TypeError where a strategy is no class whose rule is FedAvg's mean (`base`)."""
     if not isinstance(strategy, type):
-        text = f"give the class of the strategy and its options, got {type(strategy).__name__}(...)"
-        raise TypeError(f"{text}: robust(FedAdam, num_byzantine=2, eta=0.1)")
-    if not issubclass(strategy, base) or strategy.__name__ in (*_RULES, *_TREES):
+        needed = "a class, as in robust(FedAdam, num_byzantine=2, eta=0.1)"
+        raise wrong_kind("strategy", needed, strategy)
+    _check_no_trees(strategy)
+    name, package = strategy.__name__, base.__module__.rpartition(".")[0]
+    if not issubclass(strategy, base) or name in _RULES:
         raise TypeError(
-            f"robust() takes FedAvg and what steps along its mean (FedAdam, FedAdagrad, FedYogi, "
-            f"FedAvgM, FedProx) from {base.__module__}, got {strategy.__name__}"
+            f"strategy must be FedAdam, FedAdagrad, FedYogi, FedAvgM, FedProx or FedAvg of "
+            f"{package}, got {name}, which takes no mean: Hardened({name}(...)) checks its replies"
         )
+
+
+def _check_no_trees(kind: type) -> None:
+    if kind.__name__ in _TREES:
+        needed = "strategy must aggregate arrays of fixed shape, as FedAvg does"
+        raise TypeError(f"{needed}, got {kind.__name__}, which aggregates trees")
 
 
 def check_rule(kind: type, own: type, method: str) -> None:

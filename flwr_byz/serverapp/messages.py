@@ -13,6 +13,7 @@ from ..payload import (
     MalformedReply,
     Model,
     check_num_examples,
+    listed,
     read_arrays,
     to_arrays,
 )
@@ -126,7 +127,11 @@ def _model(content: RecordDict, key: str, layout: Layout | None) -> Model | None
         return None
     records = _records(content, ArrayRecord)
     if set(records) != {key}:
-        raise MalformedReply(f"expected one ArrayRecord, named {key!r}, got {list(records)}")
+        found = listed(sorted(records))
+        raise MalformedReply(
+            f"its ArrayRecords are {found}, not {key!r} alone: let clients reply under {key!r}, or "
+            "give the strategy arrayrecord_key"
+        )
     return read_arrays(records[key], layout)
 
 
@@ -142,7 +147,11 @@ def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
         raise MalformedReply(content.reason)
     records = _records(content, MetricRecord)
     if len(records) != 1:
-        raise MalformedReply(f"expected one MetricRecord, got {len(records)}")
+        found = listed(sorted(records))
+        text = (
+            f"its MetricRecords are {found}: let clients reply with one, which has {weight_key!r}"
+        )
+        raise MalformedReply(text)
     (record,) = records.values()
     check_num_examples(record.get(weight_key), weight_key)
     return record
