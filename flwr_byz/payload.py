@@ -205,11 +205,11 @@ def check_num_examples(value: object, what: str) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Name the first two, and count the others."""
+    """Name the first two by how they end, and count the others."""
     if not names:
         return "none"
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(f"{name[:60]!r}" for name in names[:2]) + more
+    return ", ".join(f"{name[-50:]!r}" for name in names[:2]) + more
 
 
 def _array(spec: ArraySpec, value: NDArray[Any]) -> Array:

@@ -12,6 +12,7 @@ from ..payload import (
     Layout,
     MalformedReply,
     Model,
+    OtherLayout,
     check_num_examples,
     listed,
     read_arrays,
@@ -128,7 +129,7 @@ def _model(content: RecordDict, key: str, layout: Layout | None) -> Model | None
     records = _records(content, ArrayRecord)
     if set(records) != {key}:
         found = listed(sorted(records))
-        raise MalformedReply(
+        raise OtherLayout(
             f"its ArrayRecords are {found}, not {key!r} alone: let clients reply under {key!r}, or "
             "give the strategy arrayrecord_key"
         )
