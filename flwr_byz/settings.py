@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Literal, get_args
 
 from .aggregation import num_batches
 from .aggregation.batches import check_count, check_honest_majority
@@ -11,6 +11,14 @@ from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
 from .aggregation.threads import num_threads
 from .theory import c_alpha, sharp_c_alpha
 
+ReplyKind = Literal["weights", "gradients"]
+
+
+def check_reply_kind(reply: str) -> None:
+    """Raise ValueError unless clients can reply with it."""
+    if reply not in get_args(ReplyKind):
+        raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -18,7 +26,7 @@ class Settings:
 
     num_byzantine: int | None = None
     num_batches: int | None = None
-    reply: Literal["weights", "gradients"] = "weights"
+    reply: ReplyKind = "weights"
     server_learning_rate: float = 1.0
     trim_norm: TrimNorm = None
     gamma: float = 1e-9
@@ -34,8 +42,7 @@ class Settings:
         check_count("bucketing_seed", self.bucketing_seed, least=0)
         if self.num_batches is not None:
             check_honest_majority(self.num_byzantine, self.num_batches)
-        if self.reply not in ("weights", "gradients"):
-            raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
+        check_reply_kind(self.reply)
         if not 0 < self.server_learning_rate < inf:
             raise ValueError(
                 f"server_learning_rate must be positive and finite, got {self.server_learning_rate}"

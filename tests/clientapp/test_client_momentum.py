@@ -343,7 +343,7 @@ def test_float64_replies_of_a_float32_model_stay_float64():
     ids=["shape", "name"],
 )
 def test_weights_that_are_none_of_the_model_s_are_refused(made):
-    with pytest.raises(ValueError, match="is none of the model that was sent"):
+    with pytest.raises(ValueError, match="is not in the model that was sent"):
         reply_of(RecordDict({"arrays": made}), ClientMomentum())
 
 

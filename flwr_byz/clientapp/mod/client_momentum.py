@@ -10,6 +10,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from ...settings import ReplyKind, check_reply_kind
 from . import messages
 
 Arrays = dict[str, NDArray[Any]]
@@ -67,7 +68,7 @@ class ClientMomentum:
     authors add batches drawn anew in each round, the strategies' `bucketing_seed`.
 
     The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
-    client is not asked. It starts afresh in a new run, so also where a server goes on from a
+    client is not asked. It starts afresh in a new run, so also where a server resumes from a
     checkpoint; where the names or shapes of the arrays have changed; and where the number of the
     round has not grown, since another training has begun.
 
@@ -91,11 +92,11 @@ class ClientMomentum:
 
     beta: float = 0.9
     _: KW_ONLY
-    reply: messages.ReplyKind = "weights"
+    reply: ReplyKind = "weights"
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
-        messages.check_reply_kind(self.reply)
+        check_reply_kind(self.reply)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Let the app reply, and put its momentum in the place of its update."""
@@ -149,7 +150,7 @@ def _updates(replied: Arrays, sent: Arrays | None) -> Arrays:
         origin = sent.get(name)
         if origin is None or origin.shape != array.shape:
             given = f"array {name!r} of the reply, of shape {array.shape},"
-            raise ValueError(f"{given} is none of the model that was sent: {_shapes(sent)}")
+            raise ValueError(f"{given} is not in the model that was sent: {_shapes(sent)}")
         if origin.dtype.kind == "f":
             dtype = np.result_type(np.float32, array.dtype, origin.dtype)
             with np.errstate(over="ignore", invalid="ignore"):
