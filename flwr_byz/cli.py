@@ -73,9 +73,9 @@ def redteam_command(
     ] = None,
     seed: Annotated[int, Option(help="Of who is Byzantine, and of what is drawn.")] = 0,
     results: Annotated[
-        Path, Option(help="A folder; plays that are there are not played again.")
+        Path, Option(help="A folder; runs whose results it holds are not repeated.")
     ] = Path("results/redteam"),
-    timeout: Annotated[float, Option(help="Seconds after which a play counts as hung.")] = 600.0,
+    timeout: Annotated[float, Option(help="Seconds after which a run counts as hung.")] = 600.0,
 ) -> None:
     """Attack a Flower app as it is, with its own strategy and with GeometricMedianOfMeans.
 

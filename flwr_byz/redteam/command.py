@@ -1,4 +1,4 @@
-"""``flwr-byz redteam``: play an app under attacks, with its own strategy and with ours."""
+"""``flwr-byz redteam``: run an app under attacks, with its own strategy and with the robust one."""
 
 import os
 import shutil
@@ -6,42 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
-from . import outcome as outcomes
+from . import runs
 from .attack_text import parse_attack, rehearse
 from .flower_app import FlowerApp
-from .order import Order
-from .outcome import PEACE, Outcome, Play, outcome_of
-from .process import play_apart
+from .process import run_apart
 from .report import draw, notes, table, write_page
+from .runs import NO_ATTACK, STRATEGIES, Job, Run, RunResult
 from .verdict import Row, Standard, choose_measure, verdict
-
-Strategies: tuple[Literal["own"], Literal["ours"]] = ("own", "ours")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What is tried.
-
-    Attributes
-    ----------
-    app : FlowerApp
-    attacks : sequence of str
-        As `parse_attack` reads them.
-    num_nodes, num_byzantine : int, optional
-        By default as many nodes as the app's federation has, and a fifth of them, at least one.
-    num_rounds : int, optional
-        By default as many as the app asks for.
-    run_config : str
-        Overrides, as ``flwr run`` takes them.
-    seed : int
-        Of who is Byzantine, of attacks, and of the random numbers that the app draws.
-    """
+    """What is tried, with the defaults of the command where an option is None."""
 
     app: FlowerApp
     attacks: Sequence[str]
@@ -51,13 +31,10 @@ class Trial:
     run_config: str = ""
     seed: int = 0
 
-    def plays(self) -> list[Play]:
-        """Return the plays, the app's own strategy where nobody attacks first.
+    def runs(self) -> list[Run]:
+        """Return the runs, the clean one with the app's own strategy first.
 
-        Raises
-        ------
-        ValueError
-            Where an option is out of range, or an attack is none or impossible.
+        Raises ValueError where an option is out of range, or an attack unknown or impossible.
         """
         m = self.app.num_nodes if self.num_nodes is None else self.num_nodes
         q = max(1, m // 5) if self.num_byzantine is None else self.num_byzantine
@@ -75,142 +52,95 @@ class Trial:
                 rehearse(parse_attack(attack), m, q)
             except ValueError as error:
                 raise ValueError(f"--attack {attack!r}: {error}") from None
-        digest = self.app.digest()
+        app = str(self.app.folder), self.app.digest(), self.run_config
         return [
-            Play(
-                app=str(self.app.folder),
-                digest=digest,
-                run_config=self.run_config,
-                num_nodes=m,
-                num_byzantine=q,
-                num_rounds=self.num_rounds,
-                seed=self.seed,
-                attack=attack,
-                strategy=strategy,
-            )
-            for attack in (PEACE, *dict.fromkeys(self.attacks))
-            for strategy in Strategies
+            Run(*app, m, q, self.num_rounds, self.seed, attack, strategy)
+            for attack in (NO_ATTACK, *dict.fromkeys(self.attacks))
+            for strategy in STRATEGIES
         ]
 
 
 def red_team(
     trial: Trial,
-    results: Path,
+    folder: Path,
     timeout: float,
     metric: str | None,
     higher_is_better: bool | None,
     console: Console,
 ) -> None:
-    """Play what is not in the results yet; print the table and the verdict, and write the files.
+    """Do the runs that the folder of results lacks; print and write the table and the verdict.
 
-    Raises
-    ------
-    ValueError
-        Where an option is wrong, or the app fails with its own strategy where nobody attacks.
+    Raises ValueError where an option is wrong, or the app is refused or fails in its clean run.
     """
     _check_installed()
-    plays = trial.plays()
+    planned = trial.runs()
     run_config = trial.app.run_config(trial.run_config)
     if timeout <= 0:
         raise ValueError(f"timeout must be positive, got {timeout}")
-    results = results.resolve()
-    file = results / "plays.jsonl"
-    done = {play: each for play, each in outcomes.load(file, timeout).items() if play in plays}
-    reference = results / f"models-{plays[0].title}.npz"
+    try:
+        from . import simulate  # noqa: F401
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    folder = folder.resolve()
+    file = folder / "runs.jsonl"
+    done = {run: result for run, result in runs.load(file, timeout).items() if run in planned}
+    reference = folder / f"models-{planned[0].title}.npz"
     if not reference.exists():
-        done.pop(plays[0], None)
-    with _progress(console) as progress:
-        bar = progress.add_task("", total=len(plays))
-        for number, play in enumerate(plays):
-            progress.update(bar, completed=number, description=f"{play.attack}, {play.strategy}")
-            if play not in done:
-                folder = results / "plays" / play.title
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
-                order = Order(
-                    play=play,
-                    app=trial.app,
-                    run_config=run_config,
-                    byzantine=byzantine_of(play),
-                    num_actors=_num_actors(trial.app),
-                    folder=folder,
-                    reference=reference,
-                )
+        done.pop(planned[0], None)
+    per_client = max(trial.app.client_resources.get("num_cpus", 1), 1e-9)
+    num_actors = max(1, int((os.cpu_count() or 2) / per_client))
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(planned))
+        for number, run in enumerate(planned):
+            progress.update(bar, completed=number, description=f"{run.attack}, {run.strategy}")
+            if run not in done:
+                job_folder = folder / "runs" / run.title
+                job = Job(run, trial.app, run_config, num_actors, job_folder, reference)
+                shutil.rmtree(job_folder, ignore_errors=True)
+                job_folder.mkdir(parents=True)
 
-                def advance(rounds: int, of: int, number: int = number) -> None:
-                    progress.update(bar, completed=number + (rounds / (of + 1) if of else 0))
+                def advance(share: float, number: int = number) -> None:
+                    progress.update(bar, completed=number + share)
 
-                events = play_apart(order, timeout, advance)
-                outcomes.append(file, play, events)
-                made = outcome_of(play, events)
-                assert made is not None
-                done[play] = made
+                events = run_apart(job, timeout, advance)
+                runs.append(file, run, events)
+                result = runs.result_of(run, events)
+                assert result is not None
+                done[run] = result
             if number == 0:
-                _check_peace(done[play], results)
-                measure = choose_measure(done[play], metric, higher_is_better)
-        progress.update(bar, completed=len(plays), description="done")
-    _report(plays, done, Standard.of(done[plays[0]], measure), results, console)
-
-
-def byzantine_of(play: Play) -> frozenset[int]:
-    """Return who is Byzantine: the same clients in all plays of a seed."""
-    drawn = np.random.default_rng(play.seed).choice(
-        play.num_nodes, play.num_byzantine, replace=False
-    )
-    return frozenset(int(client) for client in drawn)
+                _check_clean(done[run], folder)
+                measure = choose_measure(done[run], metric, higher_is_better)
+        progress.update(bar, completed=len(planned), description="done")
+    _report([done[run] for run in planned], Standard.of(done[planned[0]], measure), folder, console)
 
 
 def _report(
-    plays: Sequence[Play],
-    done: dict[Play, Outcome],
-    standard: Standard,
-    results: Path,
-    console: Console,
+    results: Sequence[RunResult], standard: Standard, folder: Path, console: Console
 ) -> None:
-    by_name = {(play.attack, play.strategy): done[play] for play in plays}
-    rows = [
-        Row(attack, by_name[attack, "own"], by_name[attack, "ours"])
-        for attack in dict.fromkeys(play.attack for play in plays)
-    ]
-    first = plays[0]
-    title = (
-        f"{Path(first.app).name} with {first.num_byzantine} Byzantine among {first.num_nodes} "
-        "clients"
-    )
-    said = verdict(rows, standard)
-    picture, svg = draw(rows, standard, title, results / "redteam")
-    page = results / "redteam.html"
-    write_page(page, title, said, rows, standard, svg)
+    pairs = zip(results[::2], results[1::2], strict=True)
+    rows = [Row(own.run.attack, own, robust) for own, robust in pairs]
+    first = results[0].run
+    clients = f"{first.num_byzantine} Byzantine among {first.num_nodes} clients"
+    title = f"{Path(first.app).name} with {clients}"
+    conclusion = verdict(rows, standard)
+    picture, svg = draw(rows, standard, title, folder / "redteam")
+    page = folder / "redteam.html"
+    write_page(page, title, conclusion, rows, standard, svg)
     console.print(f"\n[bold]{title}")
     console.print(table(rows, standard))
     for note in notes(rows):
         console.print(f"- {note}", markup=False, highlight=False)
-    console.print(f"\n{said}\n", style="bold", markup=False, highlight=False)
-    console.print(f"{page}\n{picture}\n{results / 'plays.jsonl'}", markup=False, highlight=False)
+    console.print(f"\n{conclusion}\n", style="bold", markup=False, highlight=False)
+    console.print(f"{page}\n{picture}\n{folder / 'runs.jsonl'}", markup=False, highlight=False)
 
 
-def _check_peace(peace: Outcome, results: Path) -> None:
-    if peace.end == "finished" and peace.finite:
-        return
-    log = results / "plays" / peace.play.title / "log.txt"
-    why = peace.reason or "its model is not finite"
-    raise ValueError(f"the app fails where nobody attacks: {why}; its log is {log}")
-
-
-def _num_actors(app: FlowerApp) -> int:
-    """Return how many clients Ray lets run at a time."""
-    return max(1, int((os.cpu_count() or 2) / max(app.client_resources.get("num_cpus", 1), 1e-9)))
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+def _check_clean(clean: RunResult, folder: Path) -> None:
+    if clean.end == "refused":
+        raise ValueError(clean.reason)
+    if clean.end != "finished" or not clean.finite:
+        why = clean.reason or "its model is not finite"
+        log = folder / "runs" / clean.run.title / "log.txt"
+        raise ValueError(f"the app fails without any attack: {why}; its log is {log}")
 
 
 def _check_installed() -> None:

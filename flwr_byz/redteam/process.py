@@ -1,14 +1,12 @@
-"""Plays in processes of their own: an attack that kills the server ends its play, nothing else."""
+"""Runs in processes of their own: an attack that kills the server ends its run, nothing else."""
 
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
-from typing import Any
 
 from .. import json_lines
 from ..environment import environment
-from .order import Order
-from .outcome import Event
+from .runs import Event, Job
 
 _POLL_INTERVAL = 0.2
 
@@ -20,41 +18,32 @@ _ENVIRONMENT = {
 }
 
 
-def play_apart(order: Order, timeout: float, advance: Callable[[int, int], None]) -> list[Event]:
-    """Carry out a play in a new process; return all that it told, its end last.
+def run_apart(job: Job, timeout: float, advance: Callable[[float], None]) -> list[Event]:
+    """Do a run in a new process, in a folder that is empty; return its events, the end last.
 
-    Parameters
-    ----------
-    order : Order
-        Its folder is there and empty.
-    timeout : float
-        Seconds, after which the play counts as hung and its process is killed.
-    advance : callable
-        Called with the rounds done and their number.
+    After `timeout` seconds the run counts as hung and its process is killed. `advance` is called
+    with the share of it that is done.
     """
-    from .play import carry_out
+    from .simulate import simulate_in_this_process
 
     since = time.monotonic()
     with environment(_ENVIRONMENT):
-        process = get_context("spawn").Process(target=carry_out, args=(order,))
+        process = get_context("spawn").Process(target=simulate_in_this_process, args=(job,))
         process.start()
     try:
         while process.is_alive() and time.monotonic() - since < timeout:
             process.join(_POLL_INTERVAL)
-            advance(*_rounds(list(json_lines.read(order.events))))
+            events: list[Event] = list(json_lines.read(job.events))
+            rounds = sum(event["event"] == "round" for event in events)
+            advance(rounds / (1 + max([rounds, *(each.get("num_rounds", 0) for each in events)])))
         hung = process.is_alive()
     finally:
         process.kill()  # also where this is interrupted; Ray's processes end with theirs
         process.join()
-    events: list[Event] = list(json_lines.read(order.events))
+    events = list(json_lines.read(job.events))
     if not events or events[-1]["event"] != "end":
         reason = f"no end after {timeout:g} s" if hung else f"the process died ({process.exitcode})"
         seconds = round(time.monotonic() - since, 3)
         end = {"end": "hung" if hung else "crashed", "reason": reason, "seconds": seconds}
         events.append({"event": "end", "finite": True, "moved": None, **end})
     return events
-
-
-def _rounds(events: list[dict[str, Any]]) -> tuple[int, int]:
-    number = [event["num_rounds"] for event in events if event["event"] == "begun"]
-    return sum(event["event"] == "round" for event in events), number[-1] if number else 0

@@ -22,13 +22,14 @@ def test_keywords_are_literals():
     ("text", "named"),
     [
         ("SignFlop", "SignFlip"),
+        ("gaussian_noise", "did you mean 'GaussianNoise'"),
         ("Attack", "'Attack'"),
         ("Schedule", "'Schedule'"),
-        ("SignFlip(10)", "reads like"),
-        ("SignFlip(scale=", "reads like"),
-        ("SignFlip(scale=10).spoil", "reads like"),
-        ("attacks.SignFlip()", "reads like"),
-        ("", "reads like"),
+        ("SignFlip(10)", "write an attack as"),
+        ("SignFlip(scale=", "write an attack as"),
+        ("SignFlip(scale=10).spoil", "write an attack as"),
+        ("attacks.SignFlip()", "write an attack as"),
+        ("", "write an attack as"),
         ("SignFlip(strength=3)", "strength"),
         ("SignFlip(scale=-1)", "at least 0"),
         ("SignFlip(scale='ten')", "SignFlip"),
@@ -55,6 +56,6 @@ def test_the_default_attacks_are_possible_among_few_clients():
         rehearse(parse_attack(attack), num_clients=3, num_byzantine=1)
 
 
-def test_an_attack_that_cannot_work_among_so_many_is_found_before_anything_is_played():
+def test_an_attack_that_cannot_work_among_so_many_is_found_before_any_run():
     with pytest.raises(ValueError, match="give z"):
         rehearse(parse_attack("ALittleIsEnough"), num_clients=3, num_byzantine=2)
