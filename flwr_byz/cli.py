@@ -82,11 +82,11 @@ def redteam_command(
     Says which attacks break either, and what the swap costs in a clean run.
     """
     try:
-        from .redteam import attack_text, command, flower_app
+        from .redteam import command, flower_app
 
         trial = command.Trial(
             app=flower_app.FlowerApp.read(folder),
-            attacks=attack or attack_text.DEFAULT_ATTACKS,
+            attacks=attack or command.DEFAULT_ATTACKS,
             num_nodes=nodes,
             num_byzantine=num_byzantine,
             num_rounds=rounds,

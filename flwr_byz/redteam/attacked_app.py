@@ -9,9 +9,9 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from ..attacks.names import parse_attack
 from ..clientapp.mod import ByzantineMod
 from ..clientapp.mod.messages import asks_to_train, server_round
-from .attack_text import parse_attack
 from .flower_app import FlowerApp
 from .runs import NO_ATTACK, Job
 
@@ -53,21 +53,19 @@ class AttackedApp(ClientApp):
 
 
 def _attack(job: Job, app: ClientApp, message: Message, context: Context) -> Message:
-    errors_of_the_app: list[Exception] = []
+    is_inside_app = False
 
     def honest(message: Message, context: Context) -> Message:
-        try:
-            return app(message, context)
-        except Exception as error:
-            errors_of_the_app.append(error)
-            raise
+        nonlocal is_inside_app
+        is_inside_app = True
+        reply = app(message, context)
+        is_inside_app = False
+        return reply
 
     try:
         return _mod(job, server_round(message))(message, context, honest)
-    except ConnectionAbortedError:  # so it stays silent
-        raise
     except Exception as error:
-        if error not in errors_of_the_app:
+        if not (is_inside_app or isinstance(error, ConnectionAbortedError)):  # it stays silent
             path = job.folder / f"attack-failed-{context.node_config['partition-id']}.txt"
             path.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         raise

@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from ..aggregation.batches import check_count
+from ..attacks import Knowledge
+from ..attacks.names import parse_attack
 from . import runs
-from .attack_text import parse_attack, rehearse
 from .flower_app import FlowerApp
 from .process import run_apart
 from .report import draw, notes, table, write_page
 from .runs import NO_ATTACK, STRATEGIES, Job, Run, RunResult
 from .verdict import Row, Standard, choose_measure, verdict
+
+DEFAULT_ATTACKS = (
+    "SignFlip(scale=10)",
+    "GaussianNoise",
+    "ALittleIsEnough(z=1.5)",
+    "InnerProductManipulation(epsilon=10)",
+    "NonFinite",
+    "Malformed",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +51,13 @@ class Trial:
         m = self.app.num_nodes if self.num_nodes is None else self.num_nodes
         q = max(1, m // 5) if self.num_byzantine is None else self.num_byzantine
         if q < 1 or 2 * q >= m:
-            raise ValueError(
-                f"the Byzantine clients must be one at least and fewer than half of the nodes, "
-                f"got {q} of {m}"
-            )
-        if self.num_rounds is not None and self.num_rounds < 1:
-            raise ValueError(f"rounds must be at least 1, got {self.num_rounds}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+            allowed = "at least one and fewer than half of the nodes"
+            raise ValueError(f"the Byzantine clients must be {allowed}, got {q} of {m}")
+        check_count("rounds", self.num_rounds, least=1)
+        check_count("seed", self.seed, least=0)
         for attack in self.attacks:
             try:
-                rehearse(parse_attack(attack), m, q)
+                rehearse(attack, m, q)
             except ValueError as error:
                 raise ValueError(f"--attack {attack!r}: {error}") from None
         app = str(self.app.folder), self.app.digest(), self.run_config
@@ -72,15 +80,11 @@ def red_team(
 
     Raises ValueError where an option is wrong, or the app is refused or fails in its clean run.
     """
-    _check_installed()
     planned = trial.runs()
     run_config = trial.app.run_config(trial.run_config)
     if timeout <= 0:
         raise ValueError(f"timeout must be positive, got {timeout}")
-    try:
-        from . import simulate  # noqa: F401
-    except ImportError as error:
-        raise ValueError(str(error)) from None
+    _check_installed()
     folder = folder.resolve()
     file = folder / "runs.jsonl"
     done = {run: result for run, result in runs.load(file, timeout).items() if run in planned}
@@ -104,9 +108,7 @@ def red_team(
 
                 events = run_apart(job, timeout, advance)
                 runs.append(file, run, events)
-                result = runs.result_of(run, events)
-                assert result is not None
-                done[run] = result
+                done[run] = runs.result_of(run, events)
             if number == 0:
                 _check_clean(done[run], folder)
                 measure = choose_measure(done[run], metric, higher_is_better)
@@ -143,7 +145,24 @@ def _check_clean(clean: RunResult, folder: Path) -> None:
         raise ValueError(f"the app fails without any attack: {why}; its log is {log}")
 
 
+def rehearse(text: str, num_clients: int, num_byzantine: int) -> None:
+    """Attack with made-up vectors; raise ValueError where that is impossible, as for a client."""
+    attack, rng = parse_attack(text), np.random.default_rng(0)
+    if missing := ", ".join(sorted(attack.knows - {"model", "honest"})):
+        raise ValueError(
+            f"{type(attack).__name__} needs {missing}, which no client of an app knows"
+        )
+    own, honest, model = rng.normal(size=3), rng.normal(size=(num_byzantine, 3)), np.zeros(3)
+    colluders = range(num_byzantine)
+    attack(Knowledge(own, num_clients, num_byzantine, rng, honest, 0, colluders, model))
+
+
 def _check_installed() -> None:
+    """Raise ValueError where a trial cannot run here."""
     missing = [name for name in ("ray", "matplotlib") if find_spec(name) is None]
     if missing:
         raise ValueError(f"a trial needs {' and '.join(missing)}: pip install 'flwr-byz[redteam]'")
+    try:
+        from . import simulate  # noqa: F401
+    except ImportError as error:
+        raise ValueError(str(error)) from None

@@ -43,9 +43,8 @@ def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> lis
     figure = Figure(figsize=(8.5, 1.9 + 0.48 * len(rows)), layout="constrained")
     axes = figure.subplots()
     low, high = _limits(rows, standard)
-    moved = "distance of the final model (1: as far as training moved it)"
-    axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), xlabel=standard.measure or moved)
-    edge = low if standard.higher_is_better else high
+    axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), xlabel=standard.measure)
+    edge = low if standard.measure.higher_is_better else high
     middle = (edge + standard.threshold) / 2
     axes.axvspan(edge, standard.threshold, color="#999999", alpha=0.18, linewidth=0)
     axes.text(middle, -0.42, "broken", color="#555555", ha="center", va="top", fontsize=9)
@@ -56,7 +55,7 @@ def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> lis
                 _mark(axes, number + offset, result, standard, colour, marker)
     axes.set_yticks(range(len(rows)), [row.attack for row in rows])
     axes.tick_params(axis="y", length=0)
-    if standard.measure is not None and standard.measure.is_share:
+    if standard.measure.is_share:
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title(title, fontsize=11)
@@ -75,27 +74,24 @@ def _mark(
     axes: Any, height: float, result: RunResult, standard: Standard, colour: str, marker: str
 ) -> None:
     """Mark a result: in words, at the bad side, where it is no number within the axes."""
-    failure, value = standard.failure(result), standard.final(result)
+    failure, value = standard.failure(result), standard.measure.final(result)
     low, high = axes.get_xlim()
-    if value is not None and failure not in NO_NUMBER and low <= value <= high:
+    if failure in NO_NUMBER or value is None or not low <= value <= high:
+        side, inwards = ("left", 1) if standard.measure.higher_is_better else ("right", -1)
+        edge = (low if side == "left" else high) + inwards * 0.022 * (high - low)
+        axes.plot(edge, height, "x", color=colour, markersize=8, markeredgewidth=2, clip_on=False)
+        words = "no value" if value is None else standard.measure.text(value)
+        words = failure if failure in NO_NUMBER else words
+        near = {"xytext": (9 * inwards, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(words, (edge, height), color=colour, ha=side, fontsize=9, **near)
+    else:
         axes.plot(value, height, marker, color=colour, markersize=8, clip_on=False)
-        return
-    words = failure if failure in NO_NUMBER else "no value"
-    if value is not None and failure not in NO_NUMBER:
-        words = standard.text(value)
-    side, inwards = ("left", 1) if standard.higher_is_better else ("right", -1)
-    edge = (low if side == "left" else high) + inwards * 0.022 * (high - low)
-    axes.plot(edge, height, "x", color=colour, markersize=8, markeredgewidth=2, clip_on=False)
-    near = {"xytext": (9 * inwards, 0), "textcoords": "offset points", "va": "center"}
-    axes.annotate(words, (edge, height), color=colour, ha=side, fontsize=9, **near)
 
 
 def _limits(rows: Sequence[Row], standard: Standard) -> tuple[float, float]:
     """Return the ends of the axis: they leave out what is much worse than the initial model."""
-    if standard.measure is None:
-        return 0.0, 2.0
     start, clean = standard.start, standard.clean
-    values = [standard.final(result) for row in rows for result in row.results]
+    values = [standard.measure.final(result) for row in rows for result in row.results]
     near = [v for v in values if v is not None and abs(v - clean) <= 1.6 * abs(clean - start)]
     low, high = min([start, clean, *near]), max([start, clean, *near])
     margin = 0.05 * (high - low)
@@ -112,30 +108,6 @@ def _cells(row: Row, standard: Standard) -> Iterator[tuple[str, bool]]:
         yield standard.describe(result), bool(standard.failure(result))
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto }}
-table {{ border-collapse: collapse }}
-td, th {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd }}
-td + td, th + th {{ text-align: right }} .broken {{ color: #b02000; font-weight: 600 }}
-svg {{ max-width: 100%; height: auto }}
-</style>
-<h1>{title}</h1>
-<p><strong>{conclusion}</strong></p>
-{svg}
-<table><tr><th>attack</th>{names}</tr>
-{lines}</table>
-<p>{definition} "Moved" is the distance of a final model from that of your own strategy's clean
-run, in units of the distance which training covered there. Byzantine clients attack in training
-only; they evaluate honestly.</p>
-<ul>
-{remarks}</ul>
-<p>Every number of every round: runs.jsonl. The output of each run: runs/*/log.txt.</p>
-</html>
-"""
-
-
 def write_page(
     path: Path, title: str, conclusion: str, rows: Sequence[Row], standard: Standard, picture: Path
 ) -> None:
@@ -147,7 +119,8 @@ def write_page(
         for text, broken in _cells(row, standard):
             lines += f"<td{' class=broken' if broken else ''}>{html.escape(text)}</td>"
         lines += "</tr>\n"
-    page = _PAGE.format(
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    page = template.format(
         title=html.escape(title),
         conclusion=html.escape(conclusion),
         svg=svg[svg.index("<svg") :],

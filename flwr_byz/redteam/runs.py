@@ -97,8 +97,8 @@ class RunResult:
     seconds: float = 0.0
 
 
-def result_of(run: Run, events: Iterable[Event]) -> RunResult | None:
-    """Return the result that the events of a run make; None where its end is missing."""
+def result_of(run: Run, events: Iterable[Event]) -> RunResult:
+    """Return the result that the events of a run make, whose last one is its end."""
     given: dict[str, Any] = {}
     metrics: dict[str, dict[str, dict[int, float]]] = {}
     for event in events:
@@ -112,7 +112,7 @@ def result_of(run: Run, events: Iterable[Event]) -> RunResult | None:
         elif event["event"] == "end":
             given |= {name: value for name, value in event.items() if name != "event"}
             given["moved"] = None if event["moved"] is None else float(event["moved"])
-    return RunResult(run, metrics=metrics, **given) if "end" in given else None
+    return RunResult(run, metrics=metrics, **given)
 
 
 def append(path: Path, run: Run, events: Iterable[Event]) -> None:
@@ -131,5 +131,6 @@ def load(path: Path, timeout: float) -> dict[Run, RunResult]:
         if entry.get("event") == "begun":
             events[run] = []  # a repeated run replaces the earlier one
         events.setdefault(run, []).append(entry)
-    results = [result for run in events if (result := result_of(run, events[run]))]
+    whole = {run: of_run for run, of_run in events.items() if of_run[-1].get("event") == "end"}
+    results = [result_of(run, of_run) for run, of_run in whole.items()]
     return {each.run: each for each in results if each.end != "hung" or each.seconds >= timeout}

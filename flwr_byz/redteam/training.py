@@ -33,15 +33,9 @@ class WatchedTraining:
     recorded as the app's own strategy aggregates them, whichever strategy trains: two strategies
     are compared by one measure.
 
-    Attributes
-    ----------
-    partitions : mapping of int to int
-        Partition ids by node ids; to be set before anything is trained.
-    has_begun, asked_byzantine : bool
-        Whether there was a round, and whether a Byzantine client was asked in one.
-    initial, final : ndarray or None
-        The float arrays of the first model that was sent and of the last one, end to end; None
-        without a model, or where it makes no such vector.
+    `partitions`, partition ids by node ids, are to be set before anything is trained. `initial` and
+    `final` are the float arrays of the first model that was sent and of the last one, end to end;
+    None without a model, or where it makes no such vector.
     """
 
     def __init__(self, job: Job, record: Callable[[Mapping[str, Any]], None]) -> None:

@@ -14,14 +14,15 @@ _SOURCES = {
     "server": "evaluated at the server",
     "evaluate": "evaluated by the clients",
     "train": "from the clients' training",
+    "moved": "1 is what training covers there",
 }
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric of the app's: the number that is judged."""
+    """The number that is judged: a metric of the app's, or how far the final model moved away."""
 
-    source: str  # of the events: server, evaluate or train
+    source: str  # a key of the above
     name: str
     higher_is_better: bool
 
@@ -36,6 +37,8 @@ class Measure:
 
     def values(self, result: RunResult) -> Mapping[int, float]:
         """Return its values by round."""
+        if self == MOVED:
+            return {} if result.moved is None else {1: result.moved}
         return result.metrics.get(self.source, {}).get(self.name, {})
 
     def final(self, result: RunResult) -> float | None:
@@ -46,6 +49,9 @@ class Measure:
     def text(self, value: float) -> str:
         """Write a value down."""
         return f"{100 * value:.1f} %" if self.is_share else f"{value:.4g}"
+
+
+MOVED = Measure("moved", "distance from the clean run's final model", higher_is_better=False)
 
 
 def choose_measure(
@@ -82,84 +88,57 @@ def _direction(name: str) -> bool | None:
 
 @dataclass(frozen=True)
 class Standard:
-    """What counts as broken, set by the clean run of the app's own strategy.
+    """What counts as broken: the measure's initial and final value in the app's own clean run."""
 
-    `start` and `clean` are the measure's values of the initial and the final model. Without a
-    measure that training improves, the final model's distance counts.
-    """
-
-    measure: Measure | None
-    start: float = 0.0
-    clean: float = 0.0
+    measure: Measure
+    start: float
+    clean: float
 
     @classmethod
     def of(cls, clean: RunResult, measure: Measure | None) -> "Standard":
-        """Take it from the clean run of the app's own strategy."""
+        """Take it from the clean run; without a measure that training improves, it is MOVED."""
         if measure is not None:
             values = measure.values(clean)
             start, final = values[min(values)], measure.final(clean)
-            sign = 1 if measure.higher_is_better else -1
-            if final is not None and sign * (final - start) > 0:
+            if final is not None and (final > start if measure.higher_is_better else final < start):
                 return cls(measure, start, final)
-        return cls(None)
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The good direction of the number that is judged."""
-        return self.measure is not None and self.measure.higher_is_better
+        return cls(MOVED, 1.0, 0.0)
 
     @property
     def threshold(self) -> float:
         """The value at which half of what training gained is lost."""
-        return 0.5 if self.measure is None else (self.start + self.clean) / 2
+        return (self.start + self.clean) / 2
 
     @property
     def definition(self) -> str:
         """What counts as broken, as a sentence."""
-        if self.measure is None:
-            lost = (
-                "its final model is further from that of your own strategy's clean run than half "
-                "of the distance which training covered there"
-            )
-        else:
-            start, clean, limit = map(self.text, (self.start, self.clean, self.threshold))
-            lost = (
-                "it loses more than half of what training gains in a clean run: "
-                f"{self.measure.name} from {start} to {clean}, so beyond {limit}"
-            )
-        return f"Broken: the training crashes, hangs, ends at no finite number, or {lost}."
-
-    def final(self, result: RunResult) -> float | None:
-        """Return the number that is judged."""
-        return result.moved if self.measure is None else self.measure.final(result)
-
-    def text(self, value: float) -> str:
-        """Write such a number down."""
-        return f"moved {value:,.3g}" if self.measure is None else self.measure.text(value)
+        start, clean, limit = map(self.measure.text, (self.start, self.clean, self.threshold))
+        return (
+            "Broken: the training crashes, hangs, ends at no finite number, or it loses more than "
+            "half of what training gains in your own strategy's clean run: "
+            f"{self.measure.name} from {start} to {clean}, so beyond {limit}."
+        )
 
     def failure(self, result: RunResult) -> str:
         """Return in a word or two how a run is broken; empty where it is not."""
         if result.end in ("crashed", "hung", "not attacked"):
             return "" if result.end == "not attacked" else result.end
-        value = self.final(result)
+        value = self.measure.final(result)
         if not result.finite or (value is not None and not math.isfinite(value)):
             return "not finite"
         if value is None or value == self.threshold:
             return ""
-        broken = self.higher_is_better == (value < self.threshold)
-        return ("lost" if self.measure else "moved away") if broken else ""
+        return "lost" if self.measure.higher_is_better == (value < self.threshold) else ""
 
     def describe(self, result: RunResult) -> str:
         """Return the result of a run in a few words."""
         if result.end == "not attacked":
             return "attack not carried out"
-        failure, value = self.failure(result), self.final(result)
-        if failure in NO_NUMBER:
-            return f"broken: {failure}"
-        text = "–" if value is None else self.text(value)
-        if self.measure is not None and result.moved is not None:
+        failure, value = self.failure(result), self.measure.final(result)
+        text = "–" if value is None else self.measure.text(value)
+        if self.measure != MOVED and result.moved is not None:
             text += f" (moved {result.moved:,.3g})"
-        return f"broken: {text}" if failure else text
+        return f"broken: {failure if failure in NO_NUMBER else text}" if failure else text
 
 
 @dataclass(frozen=True)
@@ -197,16 +176,11 @@ def _listed(attacks: Sequence[str], of: str = "") -> str:
 
 
 def _cost(robust: RunResult, standard: Standard) -> str:
-    measure, value = standard.measure, standard.final(robust)
+    measure, value = standard.measure, standard.measure.final(robust)
     if failure := standard.failure(robust):
         return f"Without attack, {ROBUST} is broken itself: {failure}."
     if value is None:
-        return "The cost of the swap without attack is unknown."
-    if measure is None:
-        return (
-            f"Without attack, the final models of the two strategies differ by {value:,.2g} of the "
-            "distance that training covers."
-        )
+        return f"The cost of the swap without attack is unknown: no {measure.name}."
     cost = standard.clean - value if measure.higher_is_better else value - standard.clean
     amount = f"{abs(100 * cost):.1f} points" if measure.is_share else f"{abs(cost):.2g}"
     verb = "gains" if cost < 0 and not amount.startswith("0.0 ") else "costs"

@@ -13,7 +13,7 @@ import pytest
 
 from flwr_byz import json_lines
 from flwr_byz.redteam import runs
-from flwr_byz.redteam.command import Trial
+from flwr_byz.redteam.command import DEFAULT_ATTACKS, Trial, rehearse
 from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.process import run_apart
 from flwr_byz.redteam.runs import NO_ATTACK, Job, result_of
@@ -39,7 +39,8 @@ def run(*arguments, before="", cwd=None):
     [
         (["/nowhere/at all"], "/nowhere/at all"),
         ([ROOT / "docs"], "no pyproject.toml"),
-        (["--attack", "SignFlop"], "SignFlop"),
+        (["--attack", "SignFlop"], "'SignFlop'; did you mean 'SignFlip'?"),
+        (["--attack", "BatchTakeover"], "needs batches"),
         (["--byzantine", "5"], "5 of 10"),
         (["--byzantine", "0"], "0 of 10"),
         (["--nodes", "2"], "1 of 2"),
@@ -95,6 +96,16 @@ def done_before(trial, results):
             begun = {"event": "begun", "strategy": "FedAvg", "notes": [], "num_rounds": 1}
             events = [begun, values | {"round": 1}, finished | {"moved": 0.1}]
             runs.append(results / "runs.jsonl", each, events)
+
+
+def test_the_default_attacks_are_possible_among_few_clients():
+    for attack in DEFAULT_ATTACKS:
+        rehearse(attack, num_clients=3, num_byzantine=1)
+
+
+def test_an_attack_that_cannot_work_among_so_many_is_found_before_any_run():
+    with pytest.raises(ValueError, match="give z"):
+        rehearse("ALittleIsEnough", num_clients=3, num_byzantine=2)
 
 
 @pytest.mark.slow

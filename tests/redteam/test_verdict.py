@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from flwr_byz.redteam.runs import NO_ATTACK, Run, RunResult
-from flwr_byz.redteam.verdict import Measure, Row, Standard, choose_measure, verdict
+from flwr_byz.redteam.verdict import MOVED, Measure, Row, Standard, choose_measure, verdict
 
 RUN = Run("app", "digest", "", 10, 2, None, 0, NO_ATTACK, "own")
 ACCURACY = Measure("server", "accuracy", True)
@@ -86,8 +86,8 @@ def test_an_attack_that_was_not_carried_out_breaks_nothing():
 @pytest.mark.parametrize("clean", [result(0.5, 0.5), result(0.5, 0.4)])
 def test_where_training_gains_nothing_it_counts_how_far_the_model_moved_away(clean):
     standard = Standard.of(clean, ACCURACY)
-    assert standard.measure is None
-    assert standard.failure(result(0.5, 0.5, moved=0.51)) == "moved away"
+    assert standard.measure == MOVED
+    assert standard.failure(result(0.5, 0.5, moved=0.51)) == "lost"
     assert standard.failure(result(0.5, 0.0, moved=0.49)) == ""
     assert standard.failure(result(0.5, 0.5, moved=math.inf)) == "not finite"
 
@@ -128,4 +128,4 @@ def test_the_verdict_hides_no_loss_of_robust_and_no_attack_that_failed():
 def test_without_a_metric_the_price_is_how_far_robust_ends_from_theirs():
     clean = RunResult(RUN, "finished", strategy="FedAvg", moved=0.0)
     said = verdict([Row(NO_ATTACK, clean, replace(clean, moved=0.02))], Standard.of(clean, None))
-    assert "differ by 0.02 of the distance" in said
+    assert "costs 0.02 of distance" in said
