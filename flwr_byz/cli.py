@@ -92,8 +92,11 @@ def redteam_command(
             num_rounds=rounds,
             run_config=run_config,
             seed=seed,
+            timeout=timeout,
+            metric=metric,
+            higher_is_better=higher_is_better,
         )
-        command.red_team(trial, results, timeout, metric, higher_is_better, Console())
+        command.red_team(trial, results, Console())
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:

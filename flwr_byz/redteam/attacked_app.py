@@ -21,8 +21,8 @@ ROLL_CALL = "query.flwr_byz_roll_call"
 class AttackedApp(ClientApp):
     """The ClientApp of an app, with `ByzantineMod` in front of it at the Byzantine clients.
 
-    Ray ships it with every message: the app itself is imported where it runs. It answers a roll
-    call with its partition id, and gives each message the run config and a seed of its own.
+    The app itself is imported where it runs. A roll call is answered with the partition id; each
+    message gets the run config and a seed of its own.
     """
 
     def __init__(self, job: Job) -> None:
@@ -63,26 +63,22 @@ def _attack(job: Job, app: ClientApp, message: Message, context: Context) -> Mes
         return reply
 
     try:
-        return _mod(job, server_round(message))(message, context, honest)
+        asked = json.loads(job.asked(server_round(message)).read_text(encoding="utf-8"))
+        mod = ByzantineMod(
+            parse_attack(job.run.attack),
+            when=asked,
+            num_clients=job.run.num_nodes,
+            num_byzantine=job.run.num_byzantine,
+            colluders=job.folder / "colluders",  # as far as they run at a time:
+            num_colluders=min(len(asked), job.num_actors),
+            seed=job.run.seed,
+        )
+        return mod(message, context, honest)
     except Exception as error:
         if not (is_inside_app or isinstance(error, ConnectionAbortedError)):  # it stays silent
             path = job.folder / f"attack-failed-{context.node_config['partition-id']}.txt"
             path.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         raise
-
-
-def _mod(job: Job, number: int) -> ByzantineMod:
-    """Return the mod of a round: who is asked in it colludes, as far as they run at a time."""
-    asked: list[int] = json.loads(job.asked(number).read_text(encoding="utf-8"))
-    return ByzantineMod(
-        parse_attack(job.run.attack),
-        when=asked,
-        num_clients=job.run.num_nodes,
-        num_byzantine=job.run.num_byzantine,
-        colluders=job.folder / "colluders",
-        num_colluders=min(len(asked), job.num_actors),
-        seed=job.run.seed,
-    )
 
 
 @cache

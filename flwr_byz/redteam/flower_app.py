@@ -36,10 +36,8 @@ class FlowerApp:
         for name in ("serverapp", "clientapp"):
             module, _, attribute = str(components.get(name, "")).partition(":")
             if not (module and attribute):
-                raise ValueError(
-                    f"{path} names no {name}: [tool.flwr.app.components] needs {name} = "
-                    '"package.module:app"'
-                )
+                needed = f'[tool.flwr.app.components] needs {name} = "package.module:app"'
+                raise ValueError(f"{path} names no {name}: {needed}")
         federations = _table(settings, "tool", "flwr", "federations")
         names = [str(federations.get("default")), *federations]  # its default, else the first
         tables = [_table(federations, name, "options") for name in names]
@@ -55,10 +53,7 @@ class FlowerApp:
         )
 
     def run_config(self, overrides: str) -> dict[str, Any]:
-        """Return the run config, flat, with overrides as ``flwr run --run-config`` takes them.
-
-        Raises ValueError where an override has another form, or a key that the app does not define.
-        """
+        """Return the run config, flat, with overrides as ``flwr run --run-config`` takes them."""
         import click
         from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 

@@ -1,14 +1,12 @@
 """Runs in processes of their own: an attack that kills the server ends its run, nothing else."""
 
+import shutil
 import time
-from collections.abc import Callable
 from multiprocessing import get_context
 
 from .. import json_lines
 from ..environment import environment
-from .runs import Event, Job
-
-_POLL_INTERVAL = 0.2
+from .runs import Job, RunResult, load, result_of
 
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -18,32 +16,29 @@ _ENVIRONMENT = {
 }
 
 
-def run_apart(job: Job, timeout: float, advance: Callable[[float], None]) -> list[Event]:
-    """Do a run in a new process, in a folder that is empty; return its events, the end last.
+def run_apart(job: Job, timeout: float) -> RunResult:
+    """Do a run in a new process, in its folder made anew, which keeps its events, the end last.
 
-    After `timeout` seconds the run counts as hung and its process is killed. `advance` is called
-    with the share of it that is done.
+    After `timeout` seconds the run counts as hung and its process is killed.
     """
     from .simulate import simulate_in_this_process
 
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir(parents=True)
     since = time.monotonic()
     with environment(_ENVIRONMENT):
         process = get_context("spawn").Process(target=simulate_in_this_process, args=(job,))
         process.start()
     try:
-        while process.is_alive() and time.monotonic() - since < timeout:
-            process.join(_POLL_INTERVAL)
-            events: list[Event] = list(json_lines.read(job.events))
-            rounds = sum(event["event"] == "round" for event in events)
-            advance(rounds / (1 + max([rounds, *(each.get("num_rounds", 0) for each in events)])))
+        process.join(timeout)
         hung = process.is_alive()
     finally:
         process.kill()  # also where this is interrupted; Ray's processes end with theirs
         process.join()
-    events = list(json_lines.read(job.events))
-    if not events or events[-1]["event"] != "end":
-        reason = f"no end after {timeout:g} s" if hung else f"the process died ({process.exitcode})"
-        seconds = round(time.monotonic() - since, 3)
-        end = {"end": "hung" if hung else "crashed", "reason": reason, "seconds": seconds}
-        events.append({"event": "end", "finite": True, "moved": None, **end})
-    return events
+    if (result := load(job, 0.0)) is not None:
+        return result
+    reason = f"no end after {timeout:g} s" if hung else f"the process died ({process.exitcode})"
+    seconds = round(time.monotonic() - since, 3)
+    end = {"end": "hung" if hung else "crashed", "reason": reason, "seconds": seconds}
+    json_lines.append(job.events, [{"event": "end", "finite": True, "moved": None, **end}])
+    return result_of(job.run, json_lines.read(job.events))

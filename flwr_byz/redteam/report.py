@@ -29,20 +29,24 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """Return what is not carried over, and the reasons of runs that did not finish."""
     made = dict.fromkeys(note for row in rows for note in row.robust.notes)
     for row in rows:
-        for name, result in zip((row.own.strategy or "yours", ROBUST), row.results, strict=True):
+        for name, result in zip((row.own.strategy or "yours", ROBUST), row, strict=True):
             if result.reason:
                 made[f"{row.attack}, {name}: {result.end}: {result.reason}"] = None
     return list(made)
 
 
-def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> list[Path]:
+def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> tuple[Path, Path]:
     """Draw the results; return the PNG and the SVG written, at a path without an ending."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.5, 1.9 + 0.48 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    low, high = _limits(rows, standard)
+    start, clean = standard.start, standard.clean
+    values = [standard.measure.final(result) for row in rows for result in row]
+    near = [v for v in values if v is not None and abs(v - clean) <= 1.6 * abs(clean - start)]
+    low, high = min([start, clean, *near]), max([start, clean, *near])
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
     axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), xlabel=standard.measure)
     edge = low if standard.measure.higher_is_better else high
     middle = (edge + standard.threshold) / 2
@@ -50,7 +54,7 @@ def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> lis
     axes.text(middle, -0.42, "broken", color="#555555", ha="center", va="top", fontsize=9)
     for number, row in enumerate(rows):
         axes.axhline(number, color="#dddddd", linewidth=0.8, zorder=0)
-        for result, (colour, marker, offset) in zip(row.results, _STYLES, strict=True):
+        for result, (colour, marker, offset) in zip(row, _STYLES, strict=True):
             if result.end != "not attacked":
                 _mark(axes, number + offset, result, standard, colour, marker)
     axes.set_yticks(range(len(rows)), [row.attack for row in rows])
@@ -62,12 +66,11 @@ def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> lis
     for name, (colour, marker, _) in zip(_names(rows), _STYLES, strict=True):
         axes.plot([], [], marker, color=colour, label=name)
     figure.legend(loc="outside lower center", ncol=2, frameon=False)
-    paths = [path.with_suffix(ending) for ending in (".png", ".svg")]
+    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    figure.savefig(png, dpi=150)
     with mpl.rc_context({"svg.hashsalt": "flwr-byz", "svg.fonttype": "none"}):
-        for picture in paths:
-            undated = {"Date": None} if picture.suffix == ".svg" else {}
-            figure.savefig(picture, dpi=150, metadata=undated)
-    return paths
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg
 
 
 def _mark(
@@ -76,26 +79,15 @@ def _mark(
     """Mark a result: in words, at the bad side, where it is no number within the axes."""
     failure, value = standard.failure(result), standard.measure.final(result)
     low, high = axes.get_xlim()
-    if failure in NO_NUMBER or value is None or not low <= value <= high:
-        side, inwards = ("left", 1) if standard.measure.higher_is_better else ("right", -1)
-        edge = (low if side == "left" else high) + inwards * 0.022 * (high - low)
-        axes.plot(edge, height, "x", color=colour, markersize=8, markeredgewidth=2, clip_on=False)
-        words = "no value" if value is None else standard.measure.text(value)
-        words = failure if failure in NO_NUMBER else words
-        near = {"xytext": (9 * inwards, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(words, (edge, height), color=colour, ha=side, fontsize=9, **near)
-    else:
+    if failure not in NO_NUMBER and value is not None and low <= value <= high:
         axes.plot(value, height, marker, color=colour, markersize=8, clip_on=False)
-
-
-def _limits(rows: Sequence[Row], standard: Standard) -> tuple[float, float]:
-    """Return the ends of the axis: they leave out what is much worse than the initial model."""
-    start, clean = standard.start, standard.clean
-    values = [standard.measure.final(result) for row in rows for result in row.results]
-    near = [v for v in values if v is not None and abs(v - clean) <= 1.6 * abs(clean - start)]
-    low, high = min([start, clean, *near]), max([start, clean, *near])
-    margin = 0.05 * (high - low)
-    return low - margin, high + margin
+        return
+    words = "no value" if value is None else standard.measure.text(value)
+    words = failure if failure in NO_NUMBER else words
+    share, side = (0.022, "left") if standard.measure.higher_is_better else (0.978, "right")
+    edge = low + share * (high - low)
+    axes.plot(edge, height, "x", color=colour, markersize=8, markeredgewidth=2, clip_on=False)
+    axes.text(edge, height, f"   {words}   ", color=colour, ha=side, va="center", fontsize=9)
 
 
 def _names(rows: Sequence[Row]) -> tuple[str, str]:
@@ -104,7 +96,7 @@ def _names(rows: Sequence[Row]) -> tuple[str, str]:
 
 def _cells(row: Row, standard: Standard) -> Iterator[tuple[str, bool]]:
     """Yield the text for each strategy, and whether it is broken."""
-    for result in row.results:
+    for result in row:
         yield standard.describe(result), bool(standard.failure(result))
 
 

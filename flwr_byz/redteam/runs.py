@@ -17,14 +17,13 @@ from .flower_app import FlowerApp
 NO_ATTACK = "no attack"
 ROBUST = "GeometricMedianOfMeans"
 
-Event = Mapping[str, Any]
 StrategyName = Literal["own", "robust"]
 STRATEGIES: tuple[StrategyName, StrategyName] = ("own", "robust")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of an app; all of it identifies the run in a file of results."""
+    """One run of an app; all of it makes the name of the run's folder."""
 
     app: str  # its folder
     digest: str  # of its files
@@ -41,7 +40,7 @@ class Run:
         """The name of the run's folder."""
         name = re.sub(r"[\W_]+", " ", f"{self.attack}-{self.strategy}".lower()).split()
         identity = json.dumps(asdict(self), sort_keys=True).encode()
-        return "-".join([*name, hashlib.sha256(identity).hexdigest()[:8]])
+        return "-".join([*name, hashlib.sha256(identity).hexdigest()[:12]])
 
     @property
     def is_reference(self) -> bool:
@@ -80,10 +79,9 @@ class Job:
 class RunResult:
     """The result of a run.
 
-    `metrics` are values by source (evaluated at the "server", by clients: "evaluate", or reported
-    by "train"), name and round, NaN where not finite. `moved` is
-    ‖θ − θ'‖/‖θ' − θ0‖: the distance of the final model θ from that of the reference run, θ', in
-    units of what training moved that; infinity where the shapes differ.
+    `metrics` are values by source ("server", "evaluate" by clients, "train"), name and round, NaN
+    where not finite. `moved` is ‖θ − θ'‖/‖θ' − θ0‖, the distance of the final model θ from that of
+    the reference run, θ', in units of what training moved that; infinity where the shapes differ.
     """
 
     run: Run
@@ -97,7 +95,7 @@ class RunResult:
     seconds: float = 0.0
 
 
-def result_of(run: Run, events: Iterable[Event]) -> RunResult:
+def result_of(run: Run, events: Iterable[Mapping[str, Any]]) -> RunResult:
     """Return the result that the events of a run make, whose last one is its end."""
     given: dict[str, Any] = {}
     metrics: dict[str, dict[str, dict[int, float]]] = {}
@@ -115,22 +113,10 @@ def result_of(run: Run, events: Iterable[Event]) -> RunResult:
     return RunResult(run, metrics=metrics, **given)
 
 
-def append(path: Path, run: Run, events: Iterable[Event]) -> None:
-    """Append the events of a run that is over to a file of results, a line each."""
-    json_lines.append(path, [{"run": asdict(run), **event} for event in events])
-
-
-def load(path: Path, timeout: float) -> dict[Run, RunResult]:
-    """Read the runs that a file holds whole, without those that hung in less than `timeout`."""
-    events: dict[Run, list[Event]] = {}
-    for entry in json_lines.read(path):
-        try:
-            run = Run(**entry.pop("run"))
-        except (KeyError, TypeError):
-            continue
-        if entry.get("event") == "begun":
-            events[run] = []  # a repeated run replaces the earlier one
-        events.setdefault(run, []).append(entry)
-    whole = {run: of_run for run, of_run in events.items() if of_run[-1].get("event") == "end"}
-    results = [result_of(run, of_run) for run, of_run in whole.items()]
-    return {each.run: each for each in results if each.end != "hung" or each.seconds >= timeout}
+def load(job: Job, timeout: float) -> RunResult | None:
+    """Return the result in a run's folder; None without an end, or if it hung in less time."""
+    events = list(json_lines.read(job.events))
+    if not events or events[-1].get("event") != "end":
+        return None
+    result = result_of(job.run, events)
+    return None if result.end == "hung" and result.seconds < timeout else result

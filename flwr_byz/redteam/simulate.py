@@ -3,7 +3,6 @@
 import inspect
 import os
 import signal
-import sys
 import time
 import traceback
 from importlib.metadata import version
@@ -34,12 +33,9 @@ except (ImportError, TypeError) as error:
 
 
 def simulate_in_this_process(job: Job) -> None:
-    """Run the app in Flower's simulation, and leave events and log in the folder of the job.
-
-    The process leads a session of its own and ends when the one that started it does.
-    """
+    """Run the app in Flower's simulation, and leave events and log in the folder of the job."""
     if hasattr(os, "setsid"):
-        os.setsid()
+        os.setsid()  # a session of its own, with Ray's processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     log = os.open(job.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -48,9 +44,8 @@ def simulate_in_this_process(job: Job) -> None:
     os.chdir(job.folder)
 
     since = time.monotonic()
-    end = _simulate(job)
-    seconds = round(time.monotonic() - since, 3)
-    json_lines.append(job.events, [{"event": "end", "seconds": seconds, **end}])
+    end = {"event": "end", **_simulate(job), "seconds": round(time.monotonic() - since, 3)}
+    json_lines.append(job.events, [end])
 
 
 def _simulate(job: Job) -> dict[str, Any]:
@@ -81,15 +76,13 @@ def _simulate(job: Job) -> dict[str, Any]:
             fail(error)
 
     resources: Any = {"num_cpus": 1, "num_gpus": 0.0, **job.app.client_resources}
+    backend = {"client_resources": resources, "init_args": {"num_cpus": os.cpu_count() or 2}}
     try:
         _run_simulation(
             server_app=server_app,
             client_app=AttackedApp(job),
             num_supernodes=job.run.num_nodes,
-            backend_config={
-                "client_resources": resources,
-                "init_args": {"num_cpus": os.cpu_count() or 2},
-            },
+            backend_config=backend,
             exit_event=EventType.FLWR_SIMULATION_RUN_LEAVE,
         )
     except Exception as error:
@@ -106,17 +99,13 @@ def _simulate(job: Job) -> dict[str, Any]:
 
 
 def _call_the_roll(grid: Grid, num_nodes: int) -> dict[int, int]:
-    """Wait for all nodes and ask which partition each holds; now Ray runs and the app is imported.
-
-    Raises RuntimeError where the app's ClientApp cannot be imported.
-    """
+    """Wait for all nodes, let them import the app, and return which partition each holds."""
     while len(node_ids := list(grid.get_node_ids())) < num_nodes:
         time.sleep(0.05)
-    messages = [
-        Message(RecordDict(), dst_node_id=node_id, message_type=ROLL_CALL) for node_id in node_ids
-    ]
     partitions = {}
-    for reply in grid.send_and_receive(messages):
+    for reply in grid.send_and_receive(
+        [Message(RecordDict(), dst_node_id=each, message_type=ROLL_CALL) for each in node_ids]
+    ):
         if reply.has_error():
             *_, last = f"{reply.error.reason}".rstrip("'>").splitlines()  # of a traceback
             raise RuntimeError(f"the client app cannot be used: {last}")
@@ -137,16 +126,17 @@ def _compare(job: Job, training: WatchedTraining) -> dict[str, Any]:
     if job.reference.exists():
         with np.load(job.reference) as models:
             start, end = models["initial"], models["final"]
-        moved = np.inf
-        if final.shape == end.shape and (covered := np.linalg.norm(end - start)):
+        if final.shape != end.shape:
+            moved = np.inf
+        elif covered := np.linalg.norm(end - start):
             with np.errstate(over="ignore"):
                 moved = float(np.linalg.norm(final - end) / covered)
     return {"finite": True, "moved": "inf" if moved == np.inf else moved}
 
 
 def _end_with_parent() -> None:
+    """End this process when the one that started it ends."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        print("the command is gone", file=sys.stderr)
         os._exit(1)

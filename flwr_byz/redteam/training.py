@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from logging import WARNING
 from typing import Any, NoReturn
@@ -31,15 +31,12 @@ class WatchedTraining:
 
     It calls `record` with each event: "begun", "metrics", "round". Evaluations by clients are
     recorded as the app's own strategy aggregates them, whichever strategy trains: two strategies
-    are compared by one measure.
-
-    `partitions`, partition ids by node ids, are to be set before anything is trained. `initial` and
-    `final` are the float arrays of the first model that was sent and of the last one, end to end;
-    None without a model, or where it makes no such vector.
+    are compared by one measure. `initial` and `final` are the float arrays of the first model that
+    was sent and of the last one, end to end; None without a model, or where they make no vector.
     """
 
     def __init__(self, job: Job, record: Callable[[Mapping[str, Any]], None]) -> None:
-        self.partitions: Mapping[int, int] = {}
+        self.partitions: Mapping[int, int] = {}  # by node ids; to be set before any training
         self.has_begun = self.asked_byzantine = False
         self.initial: Vector | None = None
         self.final: Vector | None = None
@@ -48,13 +45,10 @@ class WatchedTraining:
         self._is_inside = False
         self._first_model: Any = None
         self._wrapped: list[object] = []
-        self._evaluate_first_model: Function = lambda: None
+        self._evaluate_first_model: Function | None = None
 
     def watch(self) -> None:
-        """Watch ``Strategy.start`` and ``Server.fit``, also where a subclass has its own.
-
-        Flower's workflows, which train in loops of their own, raise Refused.
-        """
+        """Watch ``Strategy.start`` and ``Server.fit``, also of subclasses; refuse workflows."""
         for base, name, loop in ((Strategy, "start", self._start), (Server, "fit", self._fit)):
             known = inspect.signature(getattr(base, name))
             for kind in _with_subclasses(base):
@@ -64,13 +58,13 @@ class WatchedTraining:
             setattr(kind, "__call__", _refuse_workflow)  # noqa: B010
 
     def evaluate_start(self) -> None:
-        """Let clients evaluate the initial model, which Flower's loops do not, as in a round 0.
+        """Let clients evaluate the initial model as in a round 0, which Flower's loops do not.
 
-        To be called after the app has ended: whatever this does to the app's strategy and clients
-        does not change what was trained. An error of theirs is logged.
+        It is for the time after the app, which it cannot change then; an error is logged.
         """
         try:
-            self._evaluate_first_model()
+            if self._evaluate_first_model is not None:
+                self._evaluate_first_model()
         except (Exception, SystemExit) as error:
             text = escaped(repr(error))
             log(WARNING, "clients did not evaluate the initial model (as round 0): %s", text)
@@ -96,12 +90,10 @@ class WatchedTraining:
 
         return watched
 
-    # --- the Message API ---
-
     def _start(self, own: Strategy, given: dict[str, Any]) -> Any:
         strategy: Strategy = self._begin(own, given["num_rounds"])
         if given.get("evaluate_fn") is not None:
-            given["evaluate_fn"] = partial(self._evaluate, given["evaluate_fn"])
+            given["evaluate_fn"] = partial(self._measure, "server", None, given["evaluate_fn"])
 
         def evaluate_first_model() -> None:
             config = ConfigRecord(dict(given.get("evaluate_config") or {}))
@@ -109,23 +101,15 @@ class WatchedTraining:
             replies = given["grid"].send_and_receive(asked, timeout=given.get("timeout", 3600))
             strategy.aggregate_evaluate(0, replies)
 
-        to_arrays = ArrayRecord.to_numpy_ndarrays
-        self._wrap(
-            strategy,
-            evaluate_first_model,
-            configure_train=partial(self._configure, to_arrays),
-            configure_evaluate=self._seeded,
-            aggregate_train=partial(self._aggregate, to_arrays),
-            aggregate_evaluate=partial(self._aggregate_evaluate, own, strategy),
-        )
+        self._wrap(own, strategy, ArrayRecord.to_numpy_ndarrays, "train", evaluate_first_model)
         return strategy.start(**given)
-
-    # --- the classic API ---
 
     def _fit(self, server: Server, given: dict[str, Any]) -> Any:
         own, manager = server.strategy, server.client_manager()
         if isinstance(manager, SimpleClientManager):
-            by_partition = sorted(manager.clients.items(), key=lambda c: self._partition(c[0]))
+            by_partition = sorted(
+                manager.clients.items(), key=lambda item: self.partitions[int(item[0])]
+            )
             manager.clients = dict(by_partition)  # in a run's own order they are drawn at random
         strategy = self._begin(own, given["num_rounds"])
         if strategy is not own:
@@ -135,18 +119,8 @@ class WatchedTraining:
             server.parameters = self._first_model
             server.evaluate_round(0, given.get("timeout"))
 
-        self._wrap(
-            strategy,
-            evaluate_first_model,
-            configure_fit=partial(self._configure, parameters_to_ndarrays),
-            configure_evaluate=self._seeded,
-            aggregate_fit=partial(self._aggregate, parameters_to_ndarrays),
-            evaluate=self._evaluate,
-            aggregate_evaluate=partial(self._aggregate_evaluate, own, strategy),
-        )
+        self._wrap(own, strategy, parameters_to_ndarrays, "fit", evaluate_first_model)
         return server.fit(**given)
-
-    # --- either ---
 
     def _begin(self, own: Any, num_rounds: int) -> Any:
         """Record the start of a training, and return the strategy that is to train."""
@@ -158,13 +132,24 @@ class WatchedTraining:
         self._record({"event": "begun", **begun})
         return strategy
 
-    def _wrap(self, strategy: object, evaluate_first: Function, /, **wrappers: Function) -> None:
+    def _wrap(
+        self, own: Any, strategy: Any, to_arrays: Function, train: str, evaluate_first: Function
+    ) -> None:
         """Put functions around methods of a strategy, once: an app may train with it twice."""
-        if not self._wrapped:
-            self._evaluate_first_model = evaluate_first
-        if not any(strategy is each for each in self._wrapped):
-            self._wrapped.append(strategy)
-            for name, wrapper in wrappers.items():
+        if any(strategy is each for each in self._wrapped):
+            return
+        self._evaluate_first_model = self._evaluate_first_model or evaluate_first
+        self._wrapped.append(strategy)
+        judge = None if strategy is own else own.aggregate_evaluate
+        wrappers: dict[str, Function] = {
+            f"configure_{train}": partial(self._configure, to_arrays),
+            f"aggregate_{train}": partial(self._aggregate, to_arrays),
+            "configure_evaluate": self._seeded,
+            "aggregate_evaluate": partial(self._measure, "evaluate", judge),
+            "evaluate": partial(self._measure, "server", None),  # in the classic API alone
+        }
+        for name, wrapper in wrappers.items():
+            if hasattr(strategy, name):
                 setattr(strategy, name, partial(wrapper, getattr(strategy, name)))
 
     def _seeded(self, configure: Function, server_round: int, *args: Any, **named: Any) -> Any:
@@ -179,19 +164,14 @@ class WatchedTraining:
             self._first_model = next(iter((*args, *named.values())))
             self.initial = self.final = _vector(to_arrays, self._first_model)
         requests = list(self._seeded(configure, server_round, *args, **named))
-        asked = {
-            self._partition(r.metadata.dst_node_id if isinstance(r, Message) else r[0].cid)
-            for r in requests
-        }
-        byzantine = sorted(asked & self._job.run.byzantine)
+        nodes = [r.metadata.dst_node_id if isinstance(r, Message) else r[0].cid for r in requests]
+        partitions = {self.partitions[int(node)] for node in nodes}
+        byzantine = sorted(partitions & self._job.run.byzantine)
         self.asked_byzantine |= bool(byzantine)
         path = self._job.asked(server_round)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(byzantine), encoding="utf-8")
         return requests
-
-    def _partition(self, node_id: int | str) -> int:
-        return self.partitions.get(int(node_id), -1)
 
     def _aggregate(
         self, to_arrays: Function, aggregate: Function, server_round: int, *args: Any, **named: Any
@@ -203,18 +183,13 @@ class WatchedTraining:
         self._record_metrics("train", server_round, metrics)
         return model, metrics
 
-    def _aggregate_evaluate(
-        self, own: Any, strategy: Any, aggregate: Function, server_round: int, *args: Any
+    def _measure(
+        self, source: str, judge: Any, function: Any, server_round: int, *args: Any, **named: Any
     ) -> Any:
-        replies = [list(each) for each in args]
-        made = aggregate(server_round, *replies)
-        judged = made if strategy is own else own.aggregate_evaluate(server_round, *replies)
-        self._record_metrics("evaluate", server_round, judged)
-        return made
-
-    def _evaluate(self, evaluate: Function, server_round: int, *args: Any, **named: Any) -> Any:
-        made = evaluate(server_round, *args, **named)
-        self._record_metrics("server", server_round, made)
+        args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
+        made = function(server_round, *args, **named)
+        judged = judge(server_round, *args, **named) if judge else made
+        self._record_metrics(source, server_round, judged)
         return made
 
     def _record_metrics(self, source: str, server_round: int, made: Any) -> None:

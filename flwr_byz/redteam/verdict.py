@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .runs import ROBUST, RunResult
 
@@ -59,8 +60,7 @@ def choose_measure(
 ) -> Measure | None:
     """Choose among what an app reports: at the server before by clients before in training.
 
-    A name that suggests an accuracy goes before one that suggests a loss. Raises ValueError where
-    the app reports no metric of the name given, or its better direction is unknown.
+    A name that suggests an accuracy goes before one that suggests a loss.
     """
     rank = {True: 0, False: 1, None: 2}
     for source in _SOURCES:
@@ -141,24 +141,22 @@ class Standard:
         return f"broken: {failure if failure in NO_NUMBER else text}" if failure else text
 
 
-@dataclass(frozen=True)
-class Row:
-    """One attack: the result of the app's own strategy, and of the robust one."""
+class Row(NamedTuple):
+    """The results under one attack: of the app's own strategy, and of the robust one."""
 
-    attack: str
     own: RunResult
     robust: RunResult
 
     @property
-    def results(self) -> tuple[RunResult, RunResult]:
-        """Both."""
-        return self.own, self.robust
+    def attack(self) -> str:
+        """The attack as text, or NO_ATTACK."""
+        return self.own.run.attack
 
 
 def verdict(rows: Sequence[Row], standard: Standard) -> str:
     """State in plain words what the results show; the first row is the one without attack."""
     clean, *attacked = rows
-    tried = [row for row in attacked if all(each.end != "not attacked" for each in row.results)]
+    tried = [row for row in attacked if all(each.end != "not attacked" for each in row)]
     sentences = []
     if tried:
         own = [row.attack for row in tried if standard.failure(row.own)]

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from flwr_byz import json_lines
-from flwr_byz.redteam import runs
 from flwr_byz.redteam.command import DEFAULT_ATTACKS, Trial, rehearse
 from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.process import run_apart
-from flwr_byz.redteam.runs import NO_ATTACK, Job, result_of
+from flwr_byz.redteam.runs import NO_ATTACK, Job
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "apps"
@@ -84,7 +83,7 @@ def job(folder, app_folder, attack=NO_ATTACK, strategy="own", **options):
 
 
 def result_apart(job, timeout=120):
-    return result_of(job.run, run_apart(job, timeout, lambda share: None))
+    return run_apart(job, timeout)
 
 
 def done_before(trial, results):
@@ -95,7 +94,7 @@ def done_before(trial, results):
             values = {"event": "metrics", "source": "evaluate", "values": {"eval_acc": 0.75}}
             begun = {"event": "begun", "strategy": "FedAvg", "notes": [], "num_rounds": 1}
             events = [begun, values | {"round": 1}, finished | {"moved": 0.1}]
-            runs.append(results / "runs.jsonl", each, events)
+            json_lines.append(results / "runs" / each.title / "events.jsonl", events)
 
 
 def test_the_default_attacks_are_possible_among_few_clients():
@@ -114,7 +113,8 @@ def test_a_stock_app_is_tried_as_it_is_and_only_missing_runs_are_done(tmp_path):
     shutil.copytree(APPS / "quickstart-message", app)
     before = {path: path.read_bytes() for path in app.rglob("*.*") if path.suffix != ".pyc"}
     attacks = ["NonFinite"]
-    done_before(Trial(app=FlowerApp.read(app), attacks=attacks, num_nodes=4, num_rounds=1), results)
+    trial = Trial(app=FlowerApp.read(app), attacks=attacks, num_nodes=4, num_rounds=1)
+    done_before(trial, results)
     arguments = ["an app", "--nodes", 4, "--rounds", 1, "--attack", *attacks]
     ran = run(*arguments, "--results", results, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
@@ -122,18 +122,16 @@ def test_a_stock_app_is_tried_as_it_is_and_only_missing_runs_are_done(tmp_path):
     assert "FedAvg is broken by 1 of 1 attack: NonFinite; GeometricMedianOfMeans by none." in said
     assert re.search(r"the swap costs \d+\.\d points of eval_acc: 75.0 % instead of 8\d", said)
     assert {path: path.read_bytes() for path in before} == before
-    results_of = runs.load(results / "runs.jsonl", 600)
-    assert len(results_of) == 4
-    folders = {path.name for path in (results / "runs").iterdir()}
-    assert folders == {each.title for each in results_of if each.strategy == "own"}
-    for folder in folders:
-        assert (results / "runs" / folder / "final_model.npz").exists()
-        assert "DEPRECATED" not in (results / "runs" / folder / "log.txt").read_text("utf-8")
+    for each in trial.runs():
+        folder = results / "runs" / each.title
+        assert (folder / "final_model.npz").exists() == (each.strategy == "own")
+        if each.strategy == "own":
+            assert "DEPRECATED" not in (folder / "log.txt").read_text("utf-8")
     assert (results / "redteam.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (results / "redteam.html").read_text(encoding="utf-8")
-    lines = (results / "runs.jsonl").read_bytes()
+    written = {path: path.stat().st_mtime_ns for path in results.rglob("runs/*/*")}
     assert run(*arguments, "--results", results, cwd=tmp_path).stdout == ran.stdout
-    assert (results / "runs.jsonl").read_bytes() == lines
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("runs/*/*")} == written
 
 
 @pytest.mark.slow

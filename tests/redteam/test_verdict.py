@@ -10,6 +10,11 @@ RUN = Run("app", "digest", "", 10, 2, None, 0, NO_ATTACK, "own")
 ACCURACY = Measure("server", "accuracy", True)
 
 
+def row(attack, own, robust):
+    run = replace(RUN, attack=attack)
+    return Row(replace(own, run=run), replace(robust, run=replace(run, strategy="robust")))
+
+
 def result(*values, name="accuracy", source="server", **given):
     metrics = {source: {name: dict(enumerate(values))}} if values else {}
     return RunResult(RUN, "finished", strategy="FedAvg", metrics=metrics, **given)
@@ -100,10 +105,10 @@ def test_without_a_value_of_the_initial_model_training_gains_from_the_first_roun
 def test_the_verdict_counts_names_and_prices():
     clean, broken = result(0.1, 0.924), result(0.1, 0.1)
     rows = [
-        Row(NO_ATTACK, clean, result(0.1, 0.921)),
-        Row("SignFlip", broken, clean),
-        Row("NonFinite", replace(clean, end="crashed"), clean),
-        Row("Scale", clean, clean),
+        row(NO_ATTACK, clean, result(0.1, 0.921)),
+        row("SignFlip", broken, clean),
+        row("NonFinite", replace(clean, end="crashed"), clean),
+        row("Scale", clean, clean),
     ]
     assert verdict(rows, Standard.of(clean, ACCURACY)) == (
         "FedAvg is broken by 2 of 3 attacks: SignFlip, NonFinite; GeometricMedianOfMeans by none. "
@@ -114,9 +119,9 @@ def test_the_verdict_counts_names_and_prices():
 def test_the_verdict_hides_no_loss_of_robust_and_no_attack_that_failed():
     clean, broken = result(0.1, 0.9), result(0.1, 0.1)
     rows = [
-        Row(NO_ATTACK, clean, broken),
-        Row("SignFlip", clean, broken),
-        Row("Scale", replace(clean, end="not attacked"), clean),
+        row(NO_ATTACK, clean, broken),
+        row("SignFlip", clean, broken),
+        row("Scale", replace(clean, end="not attacked"), clean),
     ]
     assert verdict(rows, Standard.of(clean, ACCURACY)) == (
         "FedAvg is broken by none of 1 attack; GeometricMedianOfMeans by 1: SignFlip. "
@@ -127,5 +132,5 @@ def test_the_verdict_hides_no_loss_of_robust_and_no_attack_that_failed():
 
 def test_without_a_metric_the_price_is_how_far_robust_ends_from_theirs():
     clean = RunResult(RUN, "finished", strategy="FedAvg", moved=0.0)
-    said = verdict([Row(NO_ATTACK, clean, replace(clean, moved=0.02))], Standard.of(clean, None))
+    said = verdict([row(NO_ATTACK, clean, replace(clean, moved=0.02))], Standard.of(clean, None))
     assert "costs 0.02 of distance" in said
