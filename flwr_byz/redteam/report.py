@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from .runs import NO_ATTACK, ROBUST, RunResult
 from .verdict import NO_NUMBER, Row, Standard
@@ -16,9 +16,9 @@ _STYLES = ("#D55E00", "s", -0.14), ("#0072B2", "o", 0.14)
 
 def table(rows: Sequence[Row], standard: Standard) -> Table:
     """Return the results as a table for a terminal."""
-    made = Table("attack", caption=standard.definition, caption_justify="left")
-    for name in _names(rows):
-        made.add_column(name, justify="right")
+    columns = [Column(name, justify="right") for name in _names(rows)]
+    attack = Column("attack", overflow="fold")
+    made = Table(attack, *columns, caption=standard.definition, caption_justify="left")
     for row in rows:
         cells = (f"[red]{text}" if broken else text for text, broken in _cells(row, standard))
         made.add_row(row.attack, *cells, end_section=row.attack == NO_ATTACK)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,22 @@ def test_what_is_not_installed_is_named_with_the_extra(missing):
     assert ran.stderr.count("\n") == 1
     assert missing in ran.stderr
     assert "flwr-byz[redteam]" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["del module._run_simulation", "module._run_simulation = lambda server_app: None"],
+    ids=["gone", "other options"],
+)
+def test_a_flower_that_simulates_in_another_way_is_named_with_its_version(tmp_path, change):
+    change = (
+        f"import flwr.simulation\nmodule = sys.modules['flwr.simulation.run_simulation']\n{change}"
+    )
+    ran = run(APPS / "quickstart-message", "--results", tmp_path / "results", before=change)
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+    assert f"flwr {version('flwr')} simulates in another way than a trial expects" in ran.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def job(folder, app_folder, attack=NO_ATTACK, strategy="own", **options):

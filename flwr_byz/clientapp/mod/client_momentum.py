@@ -99,7 +99,7 @@ class ClientMomentum:
         check_reply_kind(self.reply)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        """Let the app reply, and put its momentum in the place of its update."""
+        """Let the app reply, and replace its update by its momentum."""
         if not messages.asks_to_train(message):
             return call_next(message, context)
         sent = _arrays(messages.only_array_record(message)) if self.reply == "weights" else None
@@ -128,7 +128,7 @@ class ClientMomentum:
 
 
 def _previous(state: RecordDict, key: str, number: int) -> Arrays:
-    """Return the momentum in a node's state; empty where there is none of an earlier round."""
+    """Return the momentum of an earlier round in a node's state; empty without one."""
     if key not in state:
         return {}
     last = int(str(state.config_records[f"{key}.round"]["server-round"]))
