@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from logging import WARNING
 from math import inf
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flwr.supercore import log
 
@@ -18,6 +18,14 @@ from .options import check_options
 from .rounds import RoundOptions
 from .theory import c_alpha, sharp_c_alpha
 
+ReplyKind = Literal["weights", "gradients"]
+
+
+def check_reply_kind(reply: str) -> None:
+    """Raise ValueError unless clients can reply with it."""
+    if reply not in get_args(ReplyKind):
+        raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -25,7 +33,7 @@ class Settings:
 
     num_byzantine: int | None = None
     num_batches: int | None = None
-    reply: Literal["weights", "gradients"] = "weights"
+    reply: ReplyKind = "weights"
     server_learning_rate: float = 1.0
     trim_norm: TrimNorm = None
     gamma: float = 1e-9
@@ -41,8 +49,7 @@ class Settings:
         check_count("bucketing_seed", self.bucketing_seed, least=0)
         if self.num_batches is not None:
             check_honest_majority(self.num_byzantine, self.num_batches)
-        if self.reply not in ("weights", "gradients"):
-            raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
+        check_reply_kind(self.reply)
         if not 0 < self.server_learning_rate < inf:
             raise ValueError(
                 f"server_learning_rate must be positive and finite, got {self.server_learning_rate}"
