@@ -73,16 +73,17 @@ def red_team(trial: Trial, folder: Path, console: Console) -> None:
     planned = trial.runs()
     run_config = trial.app.run_config(trial.run_config)
     _check_installed()
-    runs = folder.resolve() / "runs"
-    reference = runs / planned[0].title / "models.npz"
-    per_client = max(trial.app.client_resources.get("num_cpus", 1), 1e-9)
-    num_actors = max(1, int((os.cpu_count() or 2) / per_client))
+    folder = folder.resolve()
+    reference = folder / "runs" / planned[0].title / "models.npz"
+    num_cpus = max(trial.app.client_resources.get("num_cpus", 1), 1e-9)
+    num_actors = max(1, int((os.cpu_count() or 2) / num_cpus))
     results: list[RunResult] = []
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("")
         for run in progress.track(planned, task_id=bar):
             progress.update(bar, description=f"{run.attack}, {run.strategy}")
-            job = Job(run, trial.app, run_config, num_actors, runs / run.title, reference)
+            own_folder = reference.parent.with_name(run.title)
+            job = Job(run, trial.app, run_config, num_actors, own_folder, reference)
             result = load(job, trial.timeout) if reference.exists() else None
             results.append(result or run_apart(job, trial.timeout))
             if run.is_reference:
@@ -93,9 +94,8 @@ def red_team(trial: Trial, folder: Path, console: Console) -> None:
 
 def _report(results: list[RunResult], standard: Standard, folder: Path, console: Console) -> None:
     rows = [Row(*pair) for pair in zip(results[::2], results[1::2], strict=True)]
-    run = results[0].run
-    clients = f"{run.num_byzantine} Byzantine among {run.num_nodes} clients"
-    title = f"{Path(run.app).name} with {clients}"
+    run, name = results[0].run, Path(results[0].run.app).name
+    title = f"{name} with {run.num_byzantine} Byzantine among {run.num_nodes} clients"
     conclusion = verdict(rows, standard)
     picture, svg = draw(rows, standard, title, folder / "redteam")
     page = folder / "redteam.html"
