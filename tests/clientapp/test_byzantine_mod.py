@@ -243,7 +243,7 @@ def test_colluders_that_do_not_come_are_not_waited_for_forever(tmp_path):
 class Sees(attacks.Attack):
     """Keeps the sample of honest vectors that it gets."""
 
-    knows = frozenset({"honest"})
+    requires = frozenset({"honest"})
     strength: float = 1.0
     seen: list = field(default_factory=list, repr=False)
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common import ndarrays_to_parameters
@@ -54,7 +55,7 @@ def test_classic_options_are_carried_over_and_the_rule_is_robust():
         "on_fit_config_fn": lambda server_round: {},
         "on_evaluate_config_fn": lambda server_round: {},
         "accept_failures": False,
-        "initial_parameters": ndarrays_to_parameters([]),
+        "initial_parameters": ndarrays_to_parameters([np.zeros(2)]),
         "fit_metrics_aggregation_fn": lambda claims: {},
         "evaluate_metrics_aggregation_fn": lambda claims: {},
         "inplace": False,
@@ -75,6 +76,9 @@ def test_a_strategy_that_is_robust_already_stays_what_it_is():
     robust, notes = exchange(Message(num_byzantine=1, gamma=1e-6), 1)
     assert type(robust) is Message
     assert notes == []
+
+
+MODEL = ArrayRecord([np.zeros(2)])
 
 
 class Grid:
@@ -107,7 +111,7 @@ def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost(monkeypatch
     robust, notes = exchange(SendsRate(3.0), 1)
     assert isinstance(robust, Message)
     assert notes == [f"SendsRate's own aggregate_train is not carried over to {ROBUST}"]
-    robust.configure_train(2, ArrayRecord(), ConfigRecord(), Grid())
+    robust.configure_train(2, MODEL, ConfigRecord(), Grid())
     assert sent[0]["lr"] == 1.5
     assert robust.aggregate_train(2, []) is not None
 
@@ -120,7 +124,7 @@ def test_flowers_fedprox_still_sends_its_mu(monkeypatch):
         lambda self, record, nodes, kind: sent.append(record["config"]) or [],
     )
     robust, _ = exchange(message.FedProx(proximal_mu=0.5), 1)
-    robust.configure_train(1, ArrayRecord(), ConfigRecord(), Grid())
+    robust.configure_train(1, MODEL, ConfigRecord(), Grid())
     assert sent[0]["proximal-mu"] == 0.5
 
 
