@@ -40,6 +40,7 @@ class WatchedTraining:
         self.has_begun = self.asked_byzantine = False
         self.initial: Vector | None = None
         self.final: Vector | None = None
+        self._are_real: list[bool] = []
         self._job = job
         self._record = record
         self._is_inside = False
@@ -162,7 +163,7 @@ class WatchedTraining:
     ) -> Sequence[Message | tuple[ClientProxy, object]]:
         if self._first_model is None:
             self._first_model = next(iter((*args, *named.values())))
-            self.initial = self.final = _vector(to_arrays, self._first_model)
+            self.initial = self.final = self._vector(to_arrays, self._first_model)
         requests = list(self._seeded(configure, server_round, *args, **named))
         nodes = [r.metadata.dst_node_id if isinstance(r, Message) else r[0].cid for r in requests]
         partitions = {self.partitions[int(node)] for node in nodes}
@@ -178,7 +179,7 @@ class WatchedTraining:
     ) -> Any:
         model, metrics = aggregate(server_round, *args, **named)
         if model is not None:
-            self.final = _vector(to_arrays, model)
+            self.final = self._vector(to_arrays, model)
         self._record({"event": "round"})
         self._record_metrics("train", server_round, metrics)
         return model, metrics
@@ -191,6 +192,19 @@ class WatchedTraining:
         judged = judge(server_round, *args, **named) if judge else made
         self._record_metrics(source, server_round, judged)
         return made
+
+    def _vector(self, to_arrays: Function, model: Any) -> Vector | None:
+        """Join the arrays that hold real numbers at first: FedAvg makes floats of counters, too."""
+        try:
+            arrays = to_arrays(model)
+            self._are_real = self._are_real or [array.dtype.kind in "fc" for array in arrays]
+            pairs = zip(arrays, self._are_real, strict=True)
+            parts = [np.ravel(array) for array, is_real in pairs if is_real]
+            joined: Vector = np.concatenate([np.empty(0), *parts])
+        except Exception as error:  # a model that an attack has made is anything
+            log(WARNING, "a model is no vector: %s", escaped(repr(error)))
+            return None
+        return joined
 
     def _record_metrics(self, source: str, server_round: int, made: Any) -> None:
         if isinstance(made, tuple):  # of the classic API
@@ -217,17 +231,6 @@ def _refuse_workflow(workflow: object, *args: object, **kwargs: object) -> NoRet
 def _with_subclasses(kind: type) -> set[type]:
     below: list[type] = kind.__subclasses__()
     return {kind}.union(*map(_with_subclasses, below))
-
-
-def _vector(to_arrays: Function, model: Any) -> Vector | None:
-    try:
-        parts = [np.ravel(array) for array in to_arrays(model) if array.dtype.kind in "fc"]
-        dtype = np.result_type(np.float64, *parts) if parts else np.float64
-        joined: Vector = np.concatenate([np.empty(0, dtype), *parts])
-    except Exception as error:  # a model that an attack has made is anything
-        log(WARNING, "a model is no vector: %s", escaped(repr(error)))
-        return None
-    return joined
 
 
 def _finite(value: Any) -> float | None:

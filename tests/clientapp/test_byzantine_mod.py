@@ -289,6 +289,17 @@ def test_two_mods_of_one_app_do_not_share_vectors(tmp_path, one, other):
     assert one[0].seen == other[0].seen == []
 
 
+@BOTH
+def test_counters_that_averaging_has_made_floats_are_no_part_of_the_update(api, monkeypatch):
+    monkeypatch.setitem(globals(), "SENT", [SENT[0], SENT[1].astype("f8"), SENT[2]])
+    dtypes = {array.shape: array.dtype for array in TRAINED}
+    as_trained = lambda array: np.asarray(array + 1, dtypes[array.shape])  # noqa: E731
+    monkeypatch.setitem(globals(), "one_more", as_trained)
+    arrays, _, _ = ask(api, ByzantineMod(attacks.SignFlip(3.0)))
+    assert np.allclose(arrays[0], 2.0)
+    assert (arrays[1].dtype, arrays[1].tolist()) == ("i8", [5, 5])
+
+
 def test_the_model_that_was_sent_is_known():
     mod = ByzantineMod(attacks.ModelReplacement(target=9.0), num_clients=4)
     assert np.allclose(ask("message", mod)[0][0], 5.0 + 4 * (9.0 - 5.0))

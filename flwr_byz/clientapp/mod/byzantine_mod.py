@@ -117,12 +117,13 @@ class ByzantineMod:
         ):
             return call_next(message, context)
         self._check_possible(attack)
-        model = flatten(messages.only_array_record(message).to_numpy_ndarrays())
+        sent = messages.only_array_record(message).to_numpy_ndarrays()
         reply = call_next(message, context)
         if reply.has_error():
             return reply
         record = messages.only_array_record(reply)
         arrays = record.to_numpy_ndarrays()
+        model = flatten(sent, like=arrays)
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin
         num_colluders = self.num_colluders or len(byzantine) or 1
