@@ -19,7 +19,8 @@ def shown(value: object) -> str:
 
 def wrong_kind(name: str, needed: str, value: object) -> TypeError:
     """Return the error of an argument that has to be of another kind."""
-    return TypeError(f"{name} must be {needed}, got {shown(value)} ({type(value).__name__})")
+    kind = "a class" if isinstance(value, type) else type(value).__name__
+    return TypeError(f"{name} must be {needed}, got {shown(value)} ({kind})")
 
 
 def wrong_value(name: str, needed: str, value: object) -> ValueError:
