@@ -7,6 +7,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, MetricRecordValu
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
+from ..hardening import Form, form_of_metrics
 from ..payload import (
     ArraySpec,
     Layout,
@@ -72,6 +73,13 @@ def rebuilt(reply: Reply) -> Message:
         arrays = {s.name: _array(record[s.name], s, value) for s, value in reply.model.items()}
         message.content = RecordDict({**message.content, name: ArrayRecord(arrays)})
     return message
+
+
+def form_of(reply: Reply) -> Form | None:
+    """Return the names and types of a reply's records and metrics, as `form_of_metrics` does."""
+    metrics = form_of_metrics(reply)
+    records = {(name, type(record).__name__) for name, record in reply.payload.content.items()}
+    return None if metrics is None else metrics | records
 
 
 def one_reply(model: Model, sent: Sequence[Message], arrays_key: str, weight_key: str) -> Message:

@@ -5,6 +5,7 @@ from typing import Any
 
 from flwr.server.strategy import FedAvg, Strategy
 
+from ...hardening import attempted
 from ...identity import ClientId
 from ...payload import Model
 from ...robust_server import RobustServer
@@ -64,8 +65,11 @@ class _RobustOptimizer(Hardened):
         step = self._rounds.num_steps + 1
 
         def optimize(aggregate: Model) -> Model | None:
-            parameters, _ = self.strategy.aggregate_fit(step, [one_result(aggregate)], [])
-            return None if parameters is None else read_model(parameters)
+            def make() -> Model | None:
+                parameters, _ = self.strategy.aggregate_fit(step, [one_result(aggregate)], [])
+                return None if parameters is None else read_model(parameters)
+
+            return attempted(make, self.strategy, self._rounds)
 
         custom = self._custom["fit_metrics_aggregation_fn"]
         return self._server.aggregate(server_round, replies, custom, optimize=optimize)
