@@ -35,9 +35,9 @@ def opened(
 ) -> Iterator[Reply]:
     """Check replies to what was sent; whatever one of them trips over is its own fault.
 
-    `weight_key` names the number of examples in the one MetricRecord, `arrays_key` the one
-    ArrayRecord; without the `layout` of the model that was sent, no arrays are looked for. With
-    `lets_go`, a reply is emptied of its arrays when the next one is asked for.
+    `weight_key` names the number of examples in the one MetricRecord, where there has to be one,
+    `arrays_key` the one ArrayRecord; without the `layout` of the model that was sent, no arrays are
+    looked for. With `lets_go`, a reply is emptied of its arrays when the next one is asked for.
     """
     nodes = {
         m.metadata.message_id: m.metadata.dst_node_id
@@ -152,5 +152,6 @@ def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
     if len(records) != 1:
         raise MalformedReply(f"expected one MetricRecord, got {len(records)}")
     (record,) = records.values()
-    check_num_examples(record.get(weight_key), weight_key)
+    if weight_key:
+        check_num_examples(record.get(weight_key), weight_key)
     return record

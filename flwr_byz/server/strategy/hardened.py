@@ -73,7 +73,8 @@ class Hardened(Guarded):
     ) -> tuple[Model | None, dict[str, Any]]:
         def rule(usable: list[Reply]) -> tuple[Model | None, dict[str, Any]]:
             results = [rebuilt(reply) for reply in usable]
-            parameters, metrics = self.strategy.aggregate_fit(server_round, results, [])
+            number = self._number(server_round)
+            parameters, metrics = self.strategy.aggregate_fit(number, results, [])
             model = None if parameters is None else read_model(parameters)
             return model, dict(metrics or {})
 
@@ -96,6 +97,14 @@ class Hardened(Guarded):
         form_of = self._form_of("evaluate_metrics_aggregation_fn")
         metrics = hardening.evaluate(rule, self._rounds, replies, asked, form_of)
         return loss, metrics
+
+    def _number(self, server_round: int) -> int:
+        """Return the round's number for the strategy: 1 until FedAvgM has begun its momentum.
+
+        In later rounds it takes for granted that the first one made a step.
+        """
+        has_none = option(self, "momentum_vector", ()) is None
+        return 1 if has_none and option(self, "server_momentum", 0.0) else server_round
 
     def _form_of(self, custom: str) -> hardening.FormOf | None:
         """Return what replies have to have in common, where the strategy aggregates metrics."""

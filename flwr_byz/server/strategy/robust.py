@@ -62,11 +62,10 @@ class _RobustOptimizer(Hardened):
     def _aggregate(
         self, server_round: int, replies: Iterable[Reply]
     ) -> tuple[Model | None, dict[str, Any]]:
-        step = self._rounds.num_steps + 1
-
         def optimize(aggregate: Model) -> Model | None:
             def make() -> Model | None:
-                parameters, _ = self.strategy.aggregate_fit(step, [one_result(aggregate)], [])
+                results = [one_result(aggregate)]
+                parameters, _ = self.strategy.aggregate_fit(self._number(server_round), results, [])
                 return None if parameters is None else read_model(parameters)
 
             return attempted(make, self.strategy, self._rounds)

@@ -233,7 +233,7 @@ class Guarded(Strategy):
 
     @property
     def _weight_key(self) -> str:
-        return str(option(self, "weighted_by_key", "num-examples"))
+        return str(option(self, "weighted_by_key", ""))
 
     def _nodes(self, grid: Grid, server_round: int, minimum: str) -> Grid | None:
         """Wait for nodes: without end in the first round, later for `timeout` seconds."""

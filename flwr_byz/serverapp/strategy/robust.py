@@ -81,14 +81,12 @@ class _RobustOptimizer(Hardened):
     def _aggregate(
         self, server_round: int, replies: Iterable[Reply]
     ) -> tuple[Model | None, dict[str, Any]]:
-        step = self._rounds.num_steps + 1
-
         def optimize(aggregate: Model) -> Model | None:
             key = option(self, "arrayrecord_key", "arrays")
             reply = one_reply(aggregate, self._sent_messages, key, self._weight_key)
 
             def make() -> Model | None:
-                arrays, _ = self.strategy.aggregate_train(step, [reply])
+                arrays, _ = self.strategy.aggregate_train(server_round, [reply])
                 return None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
 
             return attempted(make, self.strategy, self._rounds)
