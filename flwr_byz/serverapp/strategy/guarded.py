@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import cache
 from logging import INFO, WARNING
 from math import inf
@@ -100,8 +100,11 @@ class Guarded(Strategy):
             kind = type(initial_arrays).__name__
             text = "initial_arrays must be an ArrayRecord, such as ArrayRecord(model.state_dict())"
             raise TypeError(f"{text} or ArrayRecord(list_of_numpy_arrays), got {kind}")
-        self._timeout, self._has_begun, self._is_running = timeout, False, True
-        with closing(self._rounds.resume(numpy_arrays(initial_arrays))) as history:
+        self._timeout, self._has_begun = timeout, False
+        resumed = self._rounds.resume(numpy_arrays(initial_arrays))
+        with closing(resumed) as history, ExitStack() as at_end:
+            self._is_running = True
+            at_end.callback(setattr, self, "_is_running", False)
             if history.finished > num_rounds:
                 raise ValueError(
                     f"the checkpoint in {history.folder} is of round {history.finished}, after "
@@ -131,7 +134,6 @@ class Guarded(Strategy):
                 evaluate_fn=evaluate if evaluate_fn or self._rounds.options.at_round_ends else None,
                 **more,
             )
-        self._is_running = False
         if not result.arrays:  # no step was made
             result.arrays = initial
         return result
