@@ -13,8 +13,8 @@ def check_strategy(strategy: object, base: type) -> None:
     """
     api = "Message" if base.__module__.startswith("flwr.serverapp") else "classic"
     name = strategy.__name__ if isinstance(strategy, type) else type(strategy).__name__
-    if name in _TREES:
-        raise TypeError(f"{name}: only arrays of fixed shape can be checked, no trees")
+    if trees := _trees(strategy):
+        raise TypeError(f"{trees}: only arrays of fixed shape can be checked, no trees")
     if isinstance(strategy, type):
         raise TypeError(f"give a strategy, not its class: {name}(...)")
     if not isinstance(strategy, base):
@@ -26,7 +26,8 @@ def check_optimizer(strategy: object, base: type) -> None:
     if not isinstance(strategy, type):
         text = f"give the class of the strategy and its options, got {type(strategy).__name__}(...)"
         raise TypeError(f"{text}: robust(FedAdam, num_byzantine=2, eta=0.1)")
-    if not issubclass(strategy, base) or strategy.__name__ in (*_RULES, *_TREES):
+    others = {kind.__name__ for kind in strategy.__mro__}.intersection((*_RULES, *_TREES))
+    if not issubclass(strategy, base) or others:
         raise TypeError(
             f"robust() takes FedAvg and what steps along its mean (FedAdam, FedAdagrad, FedYogi, "
             f"FedAvgM, FedProx) from {base.__module__}, got {strategy.__name__}"
@@ -49,3 +50,11 @@ def option(strategy: object, name: str, default: Any) -> Any:
     if name in known:
         return known[name]
     return option(known["strategy"], name, default) if "strategy" in known else default
+
+
+def _trees(strategy: object) -> str:
+    """Return the class of trees that a strategy, or one that it wraps, is made from, if any."""
+    kind = strategy if isinstance(strategy, type) else type(strategy)
+    names = [base.__name__ for base in kind.__mro__ if base.__name__ in _TREES]
+    inner = getattr(strategy, "strategy", None)
+    return names[-1] if names else "" if inner is None else _trees(inner)
