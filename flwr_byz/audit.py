@@ -92,17 +92,17 @@ class Suspicion:
         rounds, total = self.scores.get(str(client), (0, 0.0))
         return {"rounds": rounds, "suspicion": round(total / rounds, 4) if rounds else None}
 
-    def excluded(self, server_round: int, above: float, most: int) -> list[str]:
-        """Return the most suspect clients that are not to be asked in a round.
+    def excluded(self, server_round: int, above: float) -> list[str]:
+        """Return the clients that are better not asked in a round, the most suspect first.
 
-        They are at most so many, have answered in three rounds, and their suspicion stays above the
-        threshold. In every tenth round all are asked, so that an exclusion can be reversed.
+        They have answered in three rounds, and their suspicion stays above the threshold. In every
+        tenth round all are asked, so that an exclusion can be reversed.
         """
         if server_round % _PROBATION == 0:
             return []
         means = {c: total / n for c, (n, total) in self.scores.items() if n >= _LEAST_ROUNDS}
         suspects = [client for client, mean in means.items() if mean > above]
-        return sorted(suspects, key=lambda client: (-means[client], client))[:most]
+        return sorted(suspects, key=lambda client: (-means[client], client))
 
 
 @dataclass

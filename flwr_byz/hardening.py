@@ -5,7 +5,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from logging import ERROR, WARNING
 from typing import Any
 
@@ -15,7 +14,7 @@ from flwr.supercore import log
 from .audit import RoundRecord, Verdict
 from .identity import ClientId, identity_order
 from .logs import escaped
-from .payload import MalformedReply, Model, read_number
+from .payload import Layout, MalformedReply, Model, read_number
 from .round import (
     COPIES,
     Rejections,
@@ -27,66 +26,70 @@ from .round import (
     received,
 )
 from .rounds import Rounds
+from .state import attributes, put_back
 
 Rule = Callable[[list[Reply]], tuple[Model | None, Mapping[str, Any]]]
+Form = frozenset[tuple[str, str]]  # names and types
+FormOf = Callable[[Reply], Form | None]  # None where a reply has no form that could be usual
 
 
 def accepted(
     replies: Iterable[Reply],
     asked: frozenset[ClientId] | None,
     rejections: Rejections,
-    have_one_form: bool,
+    form_of: FormOf | None,
 ) -> tuple[frozenset[ClientId], list[Reply]]:
     """Return the clients that were asked, and the replies that a rule may see, in client order.
 
-    Where `have_one_form`, they are those whose metrics have the names and types that most have.
+    They are those of the most common form, where forms count.
     """
     asked, usable = received(replies, asked, rejections)
     usable = [r for r in usable if r.model is None or is_finite(r, rejections)]
-    if have_one_form:
-        usable = _of_one_form(usable, rejections)
+    if form_of is not None:
+        usable = _of_one_form(usable, form_of, rejections)
     return asked, sorted(usable, key=lambda reply: identity_order(reply.client))
 
 
 def aggregate(
     rule: Rule,
+    strategy: object,
     rounds: Rounds,
     server_round: int,
     replies: Iterable[Reply],
-    have_one_form: bool,
+    form_of: FormOf | None,
 ) -> tuple[Model | None, dict[str, Any]]:
-    """Let a rule make a step of the replies to the last `Rounds.begin`, if one is justified.
+    """Let a strategy's rule make a step of the replies to the last `Rounds.begin`, if justified.
 
     Returns the new model, None where the old one is kept, and the rule's metrics with the counts of
     the round. What the rule raises is logged.
     """
     rejections = Rejections()
-    asked, usable = accepted(replies, rounds.asked, rejections, have_one_form)
+    asked, usable = accepted(replies, rounds.asked, rejections, form_of)
     counts = rounds.counts(asked, [reply.client for reply in usable], rejections)
-    model, metrics = _step(rule, rounds, usable)
+    model, metrics = _step(rule, strategy, rounds, usable)
     verdicts = dict.fromkeys(sorted(asked, key=identity_order), Verdict("silent"))
     verdicts |= rejections.verdicts
-    verdicts |= _judged(usable, model if rounds.are_judged else None)
+    verdicts |= _judged(usable, model if rounds.are_judged else None, rounds.layout)
     rounds.record(server_round, RoundRecord(model is None, None, [], verdicts))
     rounds.history.train[server_round] = report = {**metrics, **counts}
     return model, report
 
 
 def evaluate(
-    rule: Callable[[list[Reply]], Mapping[str, Any]],
+    rule: Callable[[list[Reply]], Mapping[str, Any] | None],
     rounds: Rounds,
     replies: Iterable[Reply],
     asked: frozenset[ClientId] | None,
-    have_one_form: bool,
+    form_of: FormOf | None,
 ) -> dict[str, Any]:
     """Let a rule aggregate the metrics of an evaluation; return them with the counts."""
     rejections = Rejections()
-    asked, usable = accepted(replies, asked, rejections, have_one_form)
+    asked, usable = accepted(replies, asked, rejections, form_of)
     counts = rounds.counts(asked, [reply.client for reply in usable], rejections)
-    metrics: Mapping[str, Any] = {}
+    metrics: dict[str, Any] = {}
     if usable:
         try:
-            metrics = rule(usable)
+            metrics = dict(rule(usable) or {})
         except Exception as error:  # of another's code, fed with clients' replies
             log(ERROR, "the strategy failed, no metrics are reported: %s", escaped(repr(error)))
     return {**metrics, **counts}
@@ -108,28 +111,58 @@ def may_step(rounds: Rounds, models: Sequence[Model]) -> bool:
     return True
 
 
-def attempted(make: Callable[[], Model | None], rounds: Rounds) -> Model | None:
-    """Return the model that another's code makes of clients' replies.
+def attempted(make: Callable[[], Model | None], strategy: object, rounds: Rounds) -> Model | None:
+    """Return the model that a strategy makes of clients' replies, in the order of that sent.
 
-    None, and a line in the log, where it raises, or what it makes is not finite or not of the
-    arrays that were sent.
+    None, a line in the log and the strategy's attributes as they were, where it raises, or what it
+    makes is not finite or not of the arrays that were sent.
     """
+    before = attributes(strategy)
     try:
         model = make()
         if model is None:
             return None
         model.check_finite()
-        shapes = {spec.name: spec.shape for spec in model.layout.arrays}
-        if rounds.layout and shapes != {spec.name: spec.shape for spec in rounds.layout.arrays}:
-            raise MalformedReply("its arrays are not the model's")
-        return model
+        return model if rounds.layout is None else _in_order(model, rounds.layout)
     except Exception as error:  # whatever that code trips over
         log(ERROR, "the strategy failed, the model is kept: %s", escaped(repr(error)))
+        put_back(strategy, before)
         return None
 
 
+def form_of_metrics(reply: Reply) -> Form | None:
+    """Return the names and types of a reply's metrics; None where one is none or not finite."""
+    form = set()
+    for name, value in reply.metrics.items():
+        kind = type(value).__name__
+        numbers: list[object] = []
+        if isinstance(value, list):
+            kind, numbers = f"{len(value)} numbers", value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            kind, numbers = "number", [value]
+        try:
+            for number in numbers:
+                read_number(number, "a metric")
+        except MalformedReply:
+            return None
+        if not isinstance(name, str):
+            return None
+        form.add((name, kind))
+    return frozenset(form)
+
+
+def _in_order(model: Model, sent: Layout) -> Model:
+    """Return a model with its arrays in the order of the one sent."""
+    made = {spec.name: (spec, value) for spec, value in model.items()}
+    shapes = {name: spec.shape for name, (spec, _) in made.items()}
+    if shapes != {spec.name: spec.shape for spec in sent.arrays}:
+        raise MalformedReply("its arrays are not the model's")
+    specs, values = zip(*(made[spec.name] for spec in sent.arrays), strict=True)
+    return Model(Layout(specs), values)
+
+
 def _step(
-    rule: Rule, rounds: Rounds, usable: list[Reply]
+    rule: Rule, strategy: object, rounds: Rounds, usable: list[Reply]
 ) -> tuple[Model | None, Mapping[str, Any]]:
     if not may_step(rounds, [model_of(reply) for reply in usable]):
         return None, {}
@@ -140,18 +173,21 @@ def _step(
         model, metrics = rule(usable)
         return model
 
-    return attempted(make, rounds), metrics
+    return attempted(make, strategy, rounds), metrics
 
 
 def _is_sent(rounds: Rounds, model: Model) -> bool:
     return rounds.sent is not None and are_copies([rounds.sent, model])
 
 
-def _judged(usable: Sequence[Reply], model: Model | None) -> dict[ClientId, Verdict]:
+def _judged(
+    usable: Sequence[Reply], model: Model | None, sent: Layout | None
+) -> dict[ClientId, Verdict]:
     """Return the verdicts on replies that were used, with their distances from a model."""
     distances: list[float | None] = [None] * len(usable)
     if model is not None:
-        floats = model.floats()
+        # A strategy may make floats of counters: the vector is that of the model sent.
+        floats = Model(sent or model.layout, model.values).floats()
         point = np.concatenate(floats) if floats else np.empty(0)
         distances = [*distances_from([model_of(r).floats() for r in usable], None, point)]
     return {
@@ -160,36 +196,19 @@ def _judged(usable: Sequence[Reply], model: Model | None) -> dict[ClientId, Verd
     }
 
 
-def _of_one_form(replies: Sequence[Reply], rejections: Rejections) -> list[Reply]:
-    """Return the replies whose metrics have the most common names and types."""
-    forms = [_form(reply.metrics) for reply in replies]
+def _of_one_form(replies: Sequence[Reply], form_of: FormOf, rejections: Rejections) -> list[Reply]:
+    """Return the replies of the form that most have."""
+    forms = [form_of(reply) for reply in replies]
     votes = Counter(form for form in forms if form is not None)
     usual = max(votes, key=lambda form: (votes[form], sorted(form)), default=frozenset())
     kept = []
     for reply, form in zip(replies, forms, strict=True):
         if form == usual:
             kept.append(reply)
+        elif form is None:
+            rejections.add(reply.client, "a metric is no number or text, or not finite")
         else:
-            names = sorted(name for name, _ in usual ^ (form or frozenset()))
-            text = f"its metrics differ from those of most clients in {names[:2]}"
-            rejections.add(reply.client, text if form is not None else "a metric is not finite")
+            names = sorted({name for name, _ in usual ^ form})
+            text = f"its metrics or records differ from those of most clients in {names[:2]}"
+            rejections.add(reply.client, text)
     return kept
-
-
-def _form(metrics: Mapping[str, object]) -> frozenset[tuple[str, str]] | None:
-    """Return the names and types of metrics; None where one is no metric or not finite."""
-    form = set()
-    for name, value in metrics.items():
-        kind = type(value).__name__
-        if isinstance(value, list):
-            kind = f"{len(value)} numbers"
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            kind = "number"
-        with suppress(MalformedReply):
-            for entry in value if isinstance(value, list) else [value]:
-                if kind.endswith(("number", "numbers")):
-                    read_number(entry, "a metric")
-            form.add((name, kind))
-            continue
-        return None
-    return frozenset(form)

@@ -22,6 +22,7 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from .audit import Scores
 from .payload import read_npy
 from .state import State
 
@@ -54,6 +55,7 @@ class History:
     evaluate: Rounds = field(default_factory=dict)  # by clients
     server: Rounds = field(default_factory=dict)  # of the evaluation at the server
     state: State = field(default_factory=State)  # of the strategy's optimizer, after that round
+    suspicion: Scores = field(default_factory=dict)  # where suspects are excluded
     _release: Callable[[], object] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -62,7 +64,7 @@ class History:
 
         The lock is held until `close`, or until the process ends, however it ends. Raises OSError,
         and ValueError where another server uses the folder, its model differs from the initial one
-        in names, dtypes, shapes or order, or none of its checkpoints is whole.
+        in names, shapes, order or dtypes (other than wider ones), or no checkpoint of it is whole.
         """
         history = cls(folder)
         if folder is not None:
@@ -95,11 +97,13 @@ class History:
         if self.folder is None:
             return
         rounds: dict[str, Rounds] = {kind: getattr(self, kind) for kind in _KINDS}
-        checkpoint = Checkpoint(server_round, arrays, rounds, random.getstate(), state or State())
+        checkpoint = Checkpoint(
+            *(server_round, arrays, rounds, random.getstate(), state or State(), self.suspicion)
+        )
         try:
-            checkpoint.save(self.folder)
-            if is_best:
+            if is_best:  # first: a round in a checkpoint is not evaluated again after a restart
                 checkpoint.write(self.folder / BEST)
+            checkpoint.save(self.folder)
         except OSError as error:
             if server_round == 0:
                 raise
@@ -113,16 +117,15 @@ class History:
         checkpoint = Checkpoint.latest(folder)
         if checkpoint is None:
             return
-        form = _form(checkpoint.arrays)
-        if initial is not None and (given := _form(initial)) != form:
+        if initial is not None and not _can_become(initial, checkpoint.arrays):
             raise ValueError(
-                f"the checkpoint in {folder} is of another model: {form}, where the initial one is "
-                f"{given}"
+                f"the checkpoint in {folder} is of another model: {_form(checkpoint.arrays)}, "
+                f"where the initial one is {_form(initial)}"
             )
         log(INFO, "going on after round %d of %s", checkpoint.server_round, folder)
         self.finished, self.arrays = checkpoint.server_round, checkpoint.arrays
         self.train, self.evaluate, self.server = checkpoint.rounds.values()
-        self.state = checkpoint.state
+        self.state, self.suspicion = checkpoint.state, dict(checkpoint.suspicion)
         _set_random(checkpoint.random_state)
 
     def _lock(self, folder: Path) -> None:
@@ -160,6 +163,12 @@ class Checkpoint:
     rounds: Mapping[str, Rounds] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
     random_state: Any = None  # what `random.getstate` returned; unchecked in one that was read
     state: State = field(default_factory=State)  # of the strategy's optimizer
+    suspicion: Scores = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The metrics of the round by kind: "train", "evaluate", "server"."""
+        return {kind: _named(self.rounds[kind].get(self.server_round)) for kind in _KINDS}
 
     def save(self, folder: Path) -> Path:
         """Write the file of the round, and remove the older ones but one."""
@@ -175,6 +184,7 @@ class Checkpoint:
         """Write a file: whole or not at all, even where power fails."""
         folder = path.parent
         history = {"rounds": self.rounds, "random": self.random_state, "state": self.state.tree}
+        history["suspicion"] = self.suspicion
         names = list(self.arrays)
         head = {"format": _FORMAT, "round": self.server_round, "names": names, "history": history}
         columns = {f"array-{i}": array for i, array in enumerate(self.arrays.values())}
@@ -222,7 +232,8 @@ class Checkpoint:
             history = head["history"]
             rounds = {k: {int(n): m for n, m in history["rounds"][k].items()} for k in _KINDS}
             tree = State(history.get("state", {}), state)
-            return cls(int(head["round"]), arrays, rounds, history.get("random"), tree)
+            scores = {c: (int(n), float(x)) for c, (n, x) in history.get("suspicion", {}).items()}
+            return cls(int(head["round"]), arrays, rounds, history.get("random"), tree, scores)
         except Exception as error:  # what a damaged zip file makes its readers raise is not listed
             raise DamagedCheckpoint(f"{path} is no checkpoint that can be used: {error}") from error
 
@@ -250,6 +261,16 @@ def _named(metrics: Any) -> dict[str, Any]:
     if isinstance(metrics, tuple | list):
         return {"loss": metrics[0], **metrics[1]}
     return dict(metrics or {})
+
+
+def _can_become(initial: Arrays, arrays: Arrays) -> bool:
+    """Say whether a training from a model can have come to arrays: some strategies widen dtypes."""
+    return [(n, a.shape) for n, a in initial.items()] == [
+        (n, a.shape) for n, a in arrays.items()
+    ] and all(
+        np.can_cast(before.dtype, after.dtype)
+        for before, after in zip(initial.values(), arrays.values(), strict=True)
+    )
 
 
 def _form(arrays: Arrays) -> list[tuple[str, str, tuple[int, ...]]]:

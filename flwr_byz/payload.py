@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 _MAX_HEADER_SIZE = 1024  # bytes for a dtype, an order and a shape; NumPy writes 118 for most arrays
 _CHECKED_AT_ONCE = 1 << 16
 _WIDEST_FLOAT = 8  # bytes: sums are taken in float64
+_MOST_BITS = 64  # of an integer that is a metric: what Flower can send
 
 
 class MalformedReply(ValueError):
@@ -184,13 +185,12 @@ def read_npy(data: bytes, name: str) -> NDArray[Any]:
 
 
 def read_number(value: object, what: str) -> float:
-    """Return a reported int or float; raise MalformedReply where it is not finite in float64."""
+    """Return a reported number; raise MalformedReply where it is not finite or beyond 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise MalformedReply(f"{what} is no number but {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise MalformedReply(f"{what} is beyond float64") from None
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise MalformedReply(f"{what} is beyond {_MOST_BITS} bits")
+    number = float(value)
     if not np.isfinite(number):
         raise MalformedReply(f"{what} is {number}")
     return number

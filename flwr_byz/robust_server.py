@@ -5,7 +5,6 @@ Replies that are held and replies that are added up on arrival fill the same row
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from logging import ERROR, INFO, WARNING
 from math import inf
 from typing import Any
@@ -19,7 +18,6 @@ from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import NoRowsLeft
 from .aggregation.rows import Vector
 from .collect import Collected, Grouping, hold, stream
-from .hardening import attempted
 from .identity import ClientId, identity_order
 from .logs import escaped
 from .metrics import common_metrics, robust_metrics
@@ -93,7 +91,7 @@ class RobustServer:
         if rejections and not accept_failures:
             model = None
         if model is not None and optimize is not None:
-            model = attempted(partial(optimize, model), self.rounds)
+            model = optimize(model)
         record = record_of(model is None, asked, collected, rejections, result, distances)
         self.rounds.record(server_round, record)
         metrics, num_rejected = self._metrics(collected.replies if model else [], custom, ignored)

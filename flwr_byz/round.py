@@ -147,7 +147,7 @@ def are_copies(models: Sequence[Model]) -> bool:
     """Say whether models, at least two, are the same numbers: a median of copies means nothing."""
     first, *others = models
     return bool(others) and all(
-        a is b or (a.dtype == b.dtype and np.array_equal(a, b))
+        a is b or np.array_equal(a, b)
         for other in others
         for a, b in zip(first.values, other.values, strict=True)
     )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from logging import ERROR, INFO, WARNING
-from math import inf
+from math import inf, isnan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from .state import State
 StrPath = str | os.PathLike[str]
 Metrics = Mapping[str, Mapping[str, Any]]  # by kind: "train", "evaluate", "server"
 Arrays = TypeVar("Arrays")  # the model as an API has it
+Outcome = TypeVar("Outcome")
 Id = TypeVar("Id", int, str)
 RoundEnd = Callable[[int, Arrays, Metrics], object]
 StopWhen = Callable[[int, Metrics], bool]
@@ -86,11 +87,6 @@ class Rounds:
         return None if self.sent is None else self.sent.layout
 
     @property
-    def num_steps(self) -> int:
-        """Number of rounds so far in which an aggregate was made."""
-        return sum("byz-gap" in metrics for metrics in self.history.train.values())
-
-    @property
     def are_judged(self) -> bool:
         """Whether anything follows from how far each client is from the aggregate."""
         return self.audit is not None or self.options.exclude_above is not None
@@ -105,15 +101,14 @@ class Rounds:
         self.history = history = History.resume(None if folder is None else Path(folder), initial)
         if self.audit is not None:
             self.audit.begin(history.finished)
+        if self.audit is None or history.suspicion:
+            self.suspicion.scores = history.suspicion
         self._is_stopped, self._best = False, -inf
         if history.finished > 0:
             self._stop_if_wanted(history.finished)
             best = Path(folder or "") / BEST
             if self.options.best_by is not None and best.is_file():
-                kept = Checkpoint.read(best)
-                then = History(train=kept.rounds["train"], evaluate=kept.rounds["evaluate"])
-                then.server = kept.rounds["server"]
-                self._best = self.options.best_by(then.metrics(kept.server_round))
+                self._best = self._value(Checkpoint.read(best).metrics)
         return history
 
     def are_over(self, server_round: int) -> bool:
@@ -137,16 +132,16 @@ class Rounds:
         the state of the strategy's optimizer.
         """
         metrics = self.history.metrics(server_round)
-        is_best = False
-        if self.options.best_by is not None and server_round > 0:
-            value = self.options.best_by(metrics)
-            is_best = value > self._best
-            self._best = max(value, self._best)
+        value = self._value(metrics) if server_round > 0 else -inf
+        is_best = value > self._best
+        self._best = max(value, self._best)
+        if self.options.exclude_above is not None:
+            self.history.suspicion = self.suspicion.scores
         if self.history.folder is not None:
             self.history.finish(server_round, arrays(), state(), is_best=is_best)
         if server_round > 0:
-            if self.options.on_round_end is not None:
-                self.options.on_round_end(server_round, model, metrics)
+            if (call := self.options.on_round_end) is not None:
+                _tried("on_round_end", lambda: call(server_round, model, metrics), None)
             self._stop_if_wanted(server_round)
 
     def admitted(self, server_round: int, clients: Sequence[Id], least: int) -> list[Id]:
@@ -155,8 +150,10 @@ class Rounds:
         if above is None:
             return list(clients)
         most = min(most, max(len(clients) - least, 0))
-        excluded = self.suspicion.excluded(server_round, above, most)
-        for client in sorted(self._excluded ^ set(excluded), key=identity_order):
+        here = {str(client) for client in clients}
+        suspects = self.suspicion.excluded(server_round, above)
+        excluded = [client for client in suspects if client in here][:most]
+        for client in sorted(here & (self._excluded ^ set(excluded)), key=identity_order):
             verb = "no longer" if client in excluded else "again"
             entry = self.suspicion.entry(client)
             text = "client %s is %s asked: its suspicion is %s over %s rounds"
@@ -191,8 +188,25 @@ class Rounds:
         else:
             self.suspicion.add(record.clients)
 
+    def _value(self, metrics: Metrics) -> float:
+        """Return the value of a model by its metrics, -inf where it has none."""
+        best_by = self.options.best_by
+        value = (
+            -inf if best_by is None else _tried("best_by", lambda: float(best_by(metrics)), -inf)
+        )
+        return -inf if isnan(value) else value
+
     def _stop_if_wanted(self, server_round: int) -> None:
-        wanted = self.options.stop_when
-        if wanted is not None and wanted(server_round, self.history.metrics(server_round)):
+        metrics, wanted = self.history.metrics(server_round), self.options.stop_when
+        if wanted and _tried("stop_when", lambda: wanted(server_round, metrics), False):
             self._is_stopped = True
             log(INFO, "stop_when ends training after round %d", server_round)
+
+
+def _tried(name: str, call: Callable[[], Outcome], default: Outcome) -> Outcome:
+    """Return what a user's function returns of clients' metrics: one can be missing any time."""
+    try:
+        return call()
+    except Exception as error:
+        log(ERROR, "%s failed: %s", name, escaped(repr(error)))
+        return default

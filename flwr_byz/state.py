@@ -48,12 +48,17 @@ def state_of(strategy: object, before: dict[str, Any]) -> State:
 
 def restore(strategy: object, state: State) -> None:
     """Set the attributes of a strategy to those of a state."""
-    for name, packed in state.tree.items():
+    put_back(strategy, {n: _unpacked(packed, state.arrays) for n, packed in state.tree.items()})
+
+
+def put_back(strategy: object, values: dict[str, Any]) -> None:
+    """Set the attributes of a strategy by their dotted names, as `attributes` returns them."""
+    for name, value in values.items():
         *path, last = name.split(".")
         owner: Any = strategy
         for part in path:
             owner = getattr(owner, part)
-        setattr(owner, last, _unpacked(packed, state.arrays))
+        setattr(owner, last, value)
 
 
 def _attributes(strategy: object, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -68,7 +73,7 @@ def _is_same(before: object, after: object) -> bool:
     """Say whether a value is the one before; what may have been written to counts as another."""
     if isinstance(after, _PLAIN):
         return before == after
-    return before is after and not isinstance(after, np.ndarray | dict | list)
+    return before is after and isinstance(after, bytes | tuple | Parameters | ArrayRecord)
 
 
 def _packed(value: object, arrays: list[NDArray[Any]]) -> Any:
@@ -77,7 +82,7 @@ def _packed(value: object, arrays: list[NDArray[Any]]) -> Any:
         value = value.item()
     if isinstance(value, _PLAIN):
         return value
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
         arrays.append(value)
         return {"array": len(arrays) - 1}
     if isinstance(value, ArrayRecord):

@@ -7,6 +7,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, MetricRecordValu
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
+from ..hardening import Form, form_of_metrics
 from ..payload import (
     ArraySpec,
     Layout,
@@ -36,9 +37,9 @@ def opened(
 ) -> Iterator[Reply]:
     """Check replies to what was sent; whatever one of them trips over is its own fault.
 
-    `weight_key` names the number of examples in the one MetricRecord, `arrays_key` the one
-    ArrayRecord; without the `layout` of the model that was sent, no arrays are looked for. With
-    `lets_go`, a reply is emptied of its arrays when the next one is asked for.
+    `weight_key` names the number of examples in the one MetricRecord, where there has to be one,
+    `arrays_key` the one ArrayRecord; without the `layout` of the model that was sent, no arrays are
+    looked for. With `lets_go`, a reply is emptied of its arrays when the next one is asked for.
     """
     nodes = {
         m.metadata.message_id: m.metadata.dst_node_id
@@ -74,6 +75,13 @@ def rebuilt(reply: Reply) -> Message:
         arrays = {s.name: _array(record[s.name], s, value) for s, value in reply.model.items()}
         message.content = RecordDict({**message.content, name: ArrayRecord(arrays)})
     return message
+
+
+def form_of(reply: Reply) -> Form | None:
+    """Return the names and types of a reply's records and metrics, as `form_of_metrics` does."""
+    metrics = form_of_metrics(reply)
+    records = {(name, type(record).__name__) for name, record in reply.payload.content.items()}
+    return None if metrics is None else metrics | records
 
 
 def one_reply(model: Model, sent: Sequence[Message], arrays_key: str, weight_key: str) -> Message:
@@ -154,5 +162,6 @@ def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
         )
         raise MalformedReply(text)
     (record,) = records.values()
-    check_num_examples(record.get(weight_key), weight_key)
+    if weight_key:
+        check_num_examples(record.get(weight_key), weight_key)
     return record

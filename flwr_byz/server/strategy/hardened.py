@@ -73,26 +73,42 @@ class Hardened(Guarded):
     ) -> tuple[Model | None, dict[str, Any]]:
         def rule(usable: list[Reply]) -> tuple[Model | None, dict[str, Any]]:
             results = [rebuilt(reply) for reply in usable]
-            parameters, metrics = self.strategy.aggregate_fit(server_round, results, [])
-            return None if parameters is None else read_model(parameters), metrics
+            number = self._number(server_round)
+            parameters, metrics = self.strategy.aggregate_fit(number, results, [])
+            model = None if parameters is None else read_model(parameters)
+            return model, dict(metrics or {})
 
-        have_one_form = option(self, "fit_metrics_aggregation_fn", None) is not None
-        return hardening.aggregate(rule, self._rounds, server_round, replies, have_one_form)
+        form_of = self._form_of("fit_metrics_aggregation_fn")
+        return hardening.aggregate(
+            rule, self.strategy, self._rounds, server_round, replies, form_of
+        )
 
     def _evaluate(
         self, server_round: int, replies: Iterable[Reply], asked: frozenset[ClientId] | None
     ) -> tuple[float | None, dict[str, Any]]:
         loss: float | None = None
 
-        def rule(usable: list[Reply]) -> dict[str, Any]:
+        def rule(usable: list[Reply]) -> dict[str, Any] | None:
             nonlocal loss
             results = [reply.payload for reply in usable]
             loss, metrics = self.strategy.aggregate_evaluate(server_round, results, [])
             return metrics
 
-        have_one_form = option(self, "evaluate_metrics_aggregation_fn", None) is not None
-        metrics = hardening.evaluate(rule, self._rounds, replies, asked, have_one_form)
+        form_of = self._form_of("evaluate_metrics_aggregation_fn")
+        metrics = hardening.evaluate(rule, self._rounds, replies, asked, form_of)
         return loss, metrics
+
+    def _number(self, server_round: int) -> int:
+        """Return the round's number for the strategy: 1 until FedAvgM has begun its momentum.
+
+        In later rounds it takes for granted that the first one made a step.
+        """
+        has_none = option(self, "momentum_vector", ()) is None
+        return 1 if has_none and option(self, "server_momentum", 0.0) else server_round
+
+    def _form_of(self, custom: str) -> hardening.FormOf | None:
+        """Return what replies have to have in common, where the strategy aggregates metrics."""
+        return None if option(self, custom, None) is None else hardening.form_of_metrics
 
     def _state(self) -> State:
         return state_of(self.strategy, self._as_given)

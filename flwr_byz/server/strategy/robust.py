@@ -5,6 +5,7 @@ from typing import Any
 
 from flwr.server.strategy import FedAvg, Strategy
 
+from ...hardening import attempted
 from ...identity import ClientId
 from ...payload import Model
 from ...robust_server import RobustServer
@@ -61,11 +62,13 @@ class _RobustOptimizer(Hardened):
     def _aggregate(
         self, server_round: int, replies: Iterable[Reply]
     ) -> tuple[Model | None, dict[str, Any]]:
-        step = self._rounds.num_steps + 1
-
         def optimize(aggregate: Model) -> Model | None:
-            parameters, _ = self.strategy.aggregate_fit(step, [one_result(aggregate)], [])
-            return None if parameters is None else read_model(parameters)
+            def make() -> Model | None:
+                results = [one_result(aggregate)]
+                parameters, _ = self.strategy.aggregate_fit(self._number(server_round), results, [])
+                return None if parameters is None else read_model(parameters)
+
+            return attempted(make, self.strategy, self._rounds)
 
         custom = self._custom["fit_metrics_aggregation_fn"]
         return self._server.aggregate(server_round, replies, custom, optimize=optimize)

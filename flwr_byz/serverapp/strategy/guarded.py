@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import cache
 from logging import INFO, WARNING
 from math import inf
@@ -101,8 +101,11 @@ class Guarded(Strategy):
             kind = type(initial_arrays).__name__
             text = "initial_arrays must be an ArrayRecord, such as ArrayRecord(model.state_dict())"
             raise TypeError(f"{text} or ArrayRecord(list_of_numpy_arrays), got {kind}")
-        self._timeout, self._has_begun, self._is_running = timeout, False, True
-        with closing(self._rounds.resume(numpy_arrays(initial_arrays))) as history:
+        self._timeout, self._has_begun = timeout, False
+        resumed = self._rounds.resume(numpy_arrays(initial_arrays))
+        with closing(resumed) as history, ExitStack() as at_end:
+            self._is_running = True
+            at_end.callback(setattr, self, "_is_running", False)
             if history.finished > num_rounds:
                 raise ValueError(
                     f"the checkpoint in {history.folder} is of round {history.finished}, after "
@@ -133,7 +136,6 @@ class Guarded(Strategy):
                 *more,
                 **named,
             )
-        self._is_running = False
         if not result.arrays:  # no step was made
             result.arrays = initial
         return result
@@ -235,7 +237,7 @@ class Guarded(Strategy):
 
     @property
     def _weight_key(self) -> str:
-        return str(option(self, "weighted_by_key", "num-examples"))
+        return str(option(self, "weighted_by_key", ""))
 
     def _nodes(self, grid: Grid, server_round: int, minimum: str) -> Grid | None:
         """Wait for nodes: without end in the first round, later for `timeout` seconds."""

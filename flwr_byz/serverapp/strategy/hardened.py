@@ -15,7 +15,7 @@ from ...round import Reply
 from ...rounds import BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
 from ...state import State, attributes, restore, state_of
 from ...wrapped import check_strategy
-from ..messages import rebuilt
+from ..messages import form_of, rebuilt
 from .guarded import Guarded
 
 
@@ -117,7 +117,9 @@ class Hardened(Guarded):
             model = None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
             return model, dict(metrics or {})
 
-        return hardening.aggregate(rule, self._rounds, server_round, replies, have_one_form=True)
+        return hardening.aggregate(
+            rule, self.strategy, self._rounds, server_round, replies, form_of
+        )
 
     def _evaluate(
         self, server_round: int, replies: Iterable[Reply], asked: frozenset[int] | None
@@ -126,7 +128,7 @@ class Hardened(Guarded):
             messages = [rebuilt(reply) for reply in usable]
             return dict(self.strategy.aggregate_evaluate(server_round, messages) or {})
 
-        return hardening.evaluate(rule, self._rounds, replies, asked, have_one_form=True)
+        return hardening.evaluate(rule, self._rounds, replies, asked, form_of)
 
     def _state(self) -> State:
         return state_of(self.strategy, self._as_given)

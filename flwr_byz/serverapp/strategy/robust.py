@@ -5,6 +5,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedAvg, Strategy
 
+from ...hardening import attempted
 from ...payload import Model, arrays_layout, read_arrays
 from ...robust_server import RobustServer
 from ...round import Reply
@@ -80,13 +81,15 @@ class _RobustOptimizer(Hardened):
     def _aggregate(
         self, server_round: int, replies: Iterable[Reply]
     ) -> tuple[Model | None, dict[str, Any]]:
-        step = self._rounds.num_steps + 1
-
         def optimize(aggregate: Model) -> Model | None:
             key = option(self, "arrayrecord_key", "arrays")
             reply = one_reply(aggregate, self._sent_messages, key, self._weight_key)
-            arrays, _ = self.strategy.aggregate_train(step, [reply])
-            return None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
+
+            def make() -> Model | None:
+                arrays, _ = self.strategy.aggregate_train(server_round, [reply])
+                return None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
+
+            return attempted(make, self.strategy, self._rounds)
 
         custom, ignored = self._custom["train_metrics_aggr_fn"], {self._weight_key}
         return self._server.aggregate(server_round, replies, custom, ignored, optimize=optimize)
