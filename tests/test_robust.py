@@ -230,7 +230,7 @@ def test_strategies_that_take_no_mean_are_refused_by_name(name):
 def test_an_object_or_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="strategy must be a class"):
         robust(message.FedAdam(), num_byzantine=1)
-    with pytest.raises(TypeError, match="has no option etta=1.0"):
+    with pytest.raises(TypeError, match=r"has no option etta=1\.0"):
         robust(message.FedAdam, num_byzantine=1, etta=1.0)
     with pytest.raises(ValueError, match="give num_byzantine, num_batches or both"):
         robust(message.FedAdam)
