@@ -11,12 +11,13 @@ import ray
 from numpy.typing import ArrayLike
 
 from .aggregation import GeometricMedianOfMeans, split_into_batches
-from .aggregation.batches import check_count, check_honest_majority
+from .aggregation.batches import check_batches
 from .aggregation.gram import gram
 from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import TrimNorm
 from .aggregation.rows import Kernel, Part, Vector, form_rows
 from .aggregation.vectors import as_vectors, check_finite
+from .checks import check_number
 
 _FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
 
@@ -53,9 +54,9 @@ def geometric_median_of_means(
     ValueError
         Where `num_shards` is less than 1, and where `flwr_byz.aggregation` raises it.
     """
-    check_count("num_shards", num_shards, least=1)
-    check_count("num_byzantine", num_byzantine, least=0)
-    check_honest_majority(num_byzantine, num_batches)
+    if num_shards is not None:
+        check_number("num_shards", num_shards, whole=True, least=1)
+    check_batches(num_byzantine, num_batches)
     vectors = as_vectors(vectors, "vectors")
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
     if not ray.is_initialized():

@@ -1,8 +1,11 @@
-"""Options as a caller gives them: unknown names, and what is no number, get an error that helps."""
+"""Options of Flower's strategies as a caller gives them: what is wrong gets an error that helps."""
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
+
+from .checks import check_function, check_kind, check_number, shown
 
 _OURS = {
     "q": "num_byzantine",
@@ -30,25 +33,34 @@ _CLASSIC_TO_MESSAGE = {
 }
 
 
-def check_options(owner: str, options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Check the options of Flower's strategies that a caller gave.
+def parameters_of(kind: type) -> list[str]:
+    """Return the names that a class takes, with those that it hands on to its base."""
+    named = signature(kind).parameters
+    own = [name for name, each in named.items() if each.kind is not each.VAR_KEYWORD]
+    return own if len(own) == len(named) else own + parameters_of(kind.__mro__[1])
 
-    Raises TypeError for a name that is not `known`, or a number of clients or a fraction that is no
-    number; ValueError for one out of range.
+
+def check_options(
+    owner: str, options: Mapping[str, Any], strategy: type, others: Collection[str]
+) -> None:
+    """Check the options of a strategy of Flower's that a caller gave.
+
+    `others` are what the caller may have meant beside them. Raises TypeError for an unknown name or
+    a value of a wrong kind, ValueError for a number out of range.
     """
+    known = parameters_of(strategy)
     for name, value in options.items():
         if name not in known:
-            raise TypeError(f"{owner} has no option {name!r}{_hint(name, known)}")
+            hint = _hint(name, [*known, *others])
+            raise TypeError(f"{owner} has no option {name}={shown(value)}{hint}")
         if name.startswith("min_"):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number, got {value!r}")
-            if value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        if name.startswith("fraction_"):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{name} must be a number from 0 to 1, got {value!r}")
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {value}")
+            check_number(name, value, whole=True, least=0)
+        elif name.startswith("fraction_"):
+            check_number(name, value, least=0, most=1)
+        elif name.endswith("_key"):
+            check_kind(name, value, str, "a string")
+        elif name.endswith("_fn") and value is not None:
+            check_function(name, value)
 
 
 def _hint(name: str, known: Collection[str]) -> str:
@@ -59,4 +71,4 @@ def _hint(name: str, known: Collection[str]) -> str:
         if there in known or there.startswith("start"):
             return f": that is the {api} API's name; here it is {there}"
     close = get_close_matches(name, known, n=1)
-    return f": did you mean {close[0]}?" if close else ""
+    return f": did you mean {close[0]}?" if close else ": leave it out"

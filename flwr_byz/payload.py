@@ -109,7 +109,7 @@ class Model:
     def check_can_be_trained(self) -> None:
         """Raise MalformedReply where a model to be sent has no entries, or is not finite."""
         if not any(spec.size for spec in self.layout.arrays):
-            raise MalformedReply("it has no entries")
+            raise MalformedReply("it has no entries; give the arrays of your model")
         try:
             self.check_finite()
         except MalformedReply as error:
@@ -135,8 +135,8 @@ def read_arrays(record: ArrayRecord, layout: Layout) -> Model:
     """Check the `ArrayRecord` of a reply (Message API), in any order, as `read_parameters` does."""
     names = [spec.name for spec in layout.arrays]
     if set(record) != set(names):
-        missing = _some([name for name in names if name not in record])
-        extra = _some(sorted(set(record).difference(names)))
+        missing = listed([name for name in names if name not in record])
+        extra = listed(sorted(set(record).difference(names)))
         raise OtherLayout(f"its arrays are not the model's: missing {missing}, extra {extra}")
     tensors = [_npy_bytes(record[name]) for name in names]
     return Model(layout, tuple(map(_read_array, tensors, layout.arrays)))
@@ -204,12 +204,12 @@ def check_num_examples(value: object, what: str) -> None:
         raise MalformedReply(f"{what} is {value}, not positive")
 
 
-def _some(names: Sequence[str]) -> str:
-    """Name the first two, and count the others."""
+def listed(names: Sequence[str]) -> str:
+    """Name the first two by how they end, and count the others."""
     if not names:
         return "none"
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(f"{name[:60]!r}" for name in names[:2]) + more
+    return ", ".join(f"{name[-50:]!r}" for name in names[:2]) + more
 
 
 def _array(spec: ArraySpec, value: NDArray[Any]) -> Array:
@@ -231,11 +231,7 @@ def _layout(tensors: Mapping[str, bytes]) -> Layout:
     specs = tuple(_parse(data, name)[0] for name, data in tensors.items())
     for spec in specs:
         if spec.dtype.kind not in "fiub":
-            hint = " (bfloat16 and float8 arrive as this: send float32)"
-            raise MalformedReply(
-                f"array {spec.name!r} has dtype {spec.dtype}, not real, integer or bool"
-                + hint * (spec.dtype.kind == "V" and not spec.dtype.names)
-            )
+            raise MalformedReply(f"{_dtype_of(spec)}, not real, integer or bool")
     return Layout(specs)
 
 
@@ -245,13 +241,19 @@ def _read_array(data: bytes, spec: ArraySpec) -> NDArray[Any]:
         text = f"array {spec.name!r} has shape {found.shape}, not {spec.shape}"
         raise OtherLayout(text)
     if found.dtype.kind not in ("b" if spec.dtype.kind == "b" else "fiu"):
-        raise OtherLayout(f"array {spec.name!r} has dtype {found.dtype} instead of {spec.dtype}")
+        raise OtherLayout(f"{_dtype_of(found)} instead of {spec.dtype}")
     if found.dtype != spec.dtype:
         if spec.is_float:
             _check_fits(flat, spec)
         else:
             flat = _as_counter(flat, spec)
     return flat.reshape(spec.shape, order=found.order)
+
+
+def _dtype_of(spec: ArraySpec) -> str:
+    void = spec.dtype.kind == "V" and not spec.dtype.names
+    hint = " (as bfloat16 and float8 arrive: send float32)" if void else ""
+    return f"array {spec.name!r} has dtype {spec.dtype}{hint}"
 
 
 def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:

@@ -222,7 +222,8 @@ class RobustServer:
         num_hidden = max(num_hidden - int(result.not_finite.sum()), 0)
         if self._announced != (num_clients, result.num_kept):
             self._announced = num_clients, result.num_kept
-            log(INFO, "%s", self.settings.guarantee(num_clients, result.num_kept, num_hidden))
+            level = INFO if num_clients >= self.settings.min_clients else WARNING
+            log(level, "%s", self.settings.guarantee(num_clients, result.num_kept, num_hidden))
         if result.too_long.any() and not (result.too_long & result.trimmed).any():
             log(
                 WARNING,
@@ -255,12 +256,18 @@ class RobustServer:
         batch_of = {client: number for number, batch in enumerate(batches) for client in batch}
         return {client: batch_of[client] for client in clients}
 
-    def _note_groups(self, replies: Iterable[Reply], key: str) -> None:
+    def _note_groups(self, replies: Sequence[Reply], key: str) -> None:
         for reply in replies:
             try:
                 self._groups[reply.client] = read_number(reply.metrics.get(key), "the id")
             except MalformedReply:
                 self._groups.pop(reply.client, None)
+        if replies and not self._groups:
+            names = escaped(", ".join(sorted({str(n) for reply in replies for n in reply.metrics})))
+            text = (
+                "group_by_key=%r: no reply reports a number under it; the metrics reported are %s"
+            )
+            log(WARNING, text, key, names)
 
     def _centre(self) -> Vector | None:
         """Return what rows are offsets from: the model sent, where replies are weights."""

@@ -24,6 +24,7 @@ COPIES = (
 )
 
 _MAX_LOGGED_REJECTIONS = 10
+_MAX_REASON = 300  # characters
 _STEPPED = 1 << 17  # coordinates that are stepped together
 
 
@@ -48,7 +49,7 @@ class Rejections(list[tuple[ClientId, Verdict]]):
 
     def add(self, client: ClientId, reason: str | Exception, *, is_error: bool = False) -> None:
         """Note and log a rejection; an error does not show that a client is Byzantine."""
-        text = escaped(str(reason) or repr(reason))
+        text = escaped(str(reason) or repr(reason), _MAX_REASON)
         self._kinds[text] = "failed alike" if is_error else "were rejected alike"
         if isinstance(reason, OtherLayout):
             self._kinds[text] = "sent the same other layout"

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .aggregation.batches import check_count
 from .audit import AuditTrail, RoundRecord, Suspicion
+from .checks import check_function, check_kind, check_number
 from .history import BEST, Checkpoint, History
 from .identity import ClientId, identity_order
 from .logs import escaped
@@ -43,24 +43,22 @@ class RoundOptions:
     exclude_above: float | None = None
 
     def __post_init__(self) -> None:
-        check_count("num_byzantine", self.num_byzantine, least=0)
-        for name in ("checkpoints", "audit"):
-            path = getattr(self, name)
-            if not isinstance(path, str | os.PathLike | None):
-                raise TypeError(f"{name} must be a path, got {path!r}")
-        for name in ("on_round_end", "stop_when", "best_by"):
-            function = getattr(self, name)
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be a function, got {function!r}")
-        if self.best_by is not None and self.checkpoints is None:
-            raise ValueError("best_by needs checkpoints: the best model is kept in their folder")
-        if self.exclude_above is not None:
-            number = isinstance(self.exclude_above, int | float)
-            if not number or not 0 < self.exclude_above < 1:
-                text = "exclude_above must be a suspicion between 0 and 1"
-                raise ValueError(f"{text}, got {self.exclude_above!r}")
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if "num_byzantine" in given:
+            check_number("num_byzantine", self.num_byzantine, whole=True, least=0)
+        for name in given.keys() & {"checkpoints", "audit"}:
+            check_kind(name, given[name], (str, os.PathLike), "a path")
+        for name in given.keys() & {"on_round_end", "stop_when", "best_by"}:
+            check_function(name, given[name])
+        if "best_by" in given and "checkpoints" not in given:
+            raise ValueError(
+                "best_by keeps the best model beside the checkpoints: give checkpoints"
+            )
+        if "exclude_above" in given:
+            check_number("exclude_above", self.exclude_above, above=0, below=1)
             if not self.num_byzantine:
-                raise ValueError("exclude_above needs num_byzantine: no more clients are excluded")
+                text = f"exclude_above={self.exclude_above} excludes at most q clients"
+                raise ValueError(f"{text}: give num_byzantine, at least 1")
 
     @property
     def at_round_ends(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from inspect import signature
 from logging import WARNING
 from math import inf
 from typing import Any, Literal, get_args
@@ -10,21 +9,20 @@ from typing import Any, Literal, get_args
 from flwr.supercore import log
 
 from .aggregation import num_batches
-from .aggregation.batches import check_count, check_honest_majority
-from .aggregation.geometric_median import check_gamma
+from .aggregation.batches import check_batches
 from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
 from .aggregation.threads import num_threads
-from .options import check_options
+from .checks import check_choice, check_kind, check_number
+from .options import check_options, parameters_of
 from .rounds import RoundOptions
 from .theory import c_alpha, sharp_c_alpha
 
 ReplyKind = Literal["weights", "gradients"]
 
 
-def check_reply_kind(reply: str) -> None:
-    """Raise ValueError unless clients can reply with it."""
-    if reply not in get_args(ReplyKind):
-        raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
+def check_reply_kind(reply: object) -> None:
+    """Raise TypeError or ValueError unless clients can reply with it."""
+    check_choice("reply", reply, get_args(ReplyKind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +42,20 @@ class Settings:
     def __post_init__(self) -> None:
         if self.num_byzantine is None and self.num_batches is None:
             raise ValueError("give num_byzantine, num_batches or both")
-        check_count("num_byzantine", self.num_byzantine, least=0)
-        check_count("num_batches", self.num_batches, least=1)
-        check_count("bucketing_seed", self.bucketing_seed, least=0)
-        if self.num_batches is not None:
-            check_honest_majority(self.num_byzantine, self.num_batches)
+        check_batches(self.num_byzantine, self.num_batches)
         check_reply_kind(self.reply)
-        if not 0 < self.server_learning_rate < inf:
-            raise ValueError(
-                f"server_learning_rate must be positive and finite, got {self.server_learning_rate}"
-            )
+        check_number("server_learning_rate", self.server_learning_rate, above=0)
         check_trim_norm(self.trim_norm)
-        check_gamma(self.gamma)
+        check_number("gamma", self.gamma, above=0)
+        check_kind("group_by_key", self.group_by_key, (str, type(None)), "the name of a metric")
+        if self.bucketing_seed is not None:
+            check_number("bucketing_seed", self.bucketing_seed, whole=True, least=0)
+        check_choice("streaming", self.streaming, (True, False))
         if self.streaming and self.group_by_key is not None:
             raise ValueError(
-                "streaming and group_by_key exclude each other: a reply can be added to its batch "
-                "on arrival only where batches are known beforehand"
+                f"streaming=True and group_by_key={self.group_by_key!r} exclude each other: a "
+                "reply can be added to its batch on arrival only where batches are known "
+                "beforehand; give one of the two"
             )
         num_threads()  # an environment that names none is refused now, not in mid-round
 
@@ -81,23 +77,23 @@ class Settings:
         """
         return number // 2 + 1 if self.num_byzantine is None else 2 * self.num_byzantine + 1
 
-    def with_minimums(
-        self, options: Mapping[str, Any], strategy: type, owner: str
-    ) -> dict[str, Any]:
-        """Return the options of a strategy of Flower's, checked, with minimum numbers of clients.
+    def with_minimums(self, options: Mapping[str, Any], strategy: type) -> dict[str, Any]:
+        """Return the options of a strategy of Flower's with minimum numbers of clients.
 
-        By default they are the fewest with which the rule can hold. Raises as `check_options`.
+        By default they are the fewest with which the rule can hold.
         """
-        known = signature(strategy).parameters
-        own = [field.name for kind in (Settings, RoundOptions) for field in fields(kind)]
-        check_options(owner, options, [*known, *own])
-        minimums = [name for name in known if name.startswith("min_")]
+        minimums = [name for name in parameters_of(strategy) if name.startswith("min_")]
         for name in ("min_train_nodes", "min_fit_clients"):
             if options.get(name, self.min_clients) < self.min_clients:
-                text = "%s=%d: rounds of fewer than %d clients give no guarantee (%s)"
-                why = f"num_byzantine={self.num_byzantine}, num_batches={self.num_batches}"
-                log(WARNING, text, name, options[name], self.min_clients, why)
+                text = "%s=%d is too low for %s: give at least %d; smaller rounds have no guarantee"
+                log(WARNING, text, name, options[name], self._wanted, self.min_clients)
         return dict.fromkeys(minimums, max(2, self.min_clients)) | dict(options)
+
+    @property
+    def _wanted(self) -> str:
+        """What asks for at least `min_clients`."""
+        k, q = self.num_batches, self.num_byzantine
+        return f"num_batches={k}" if k else f"num_byzantine={q} (2q + 1)"
 
     @property
     def step_size(self) -> float:
@@ -117,8 +113,8 @@ class Settings:
         """Say how far attacks can move the aggregate, of so many clients and batches kept."""
         if num_clients < self.min_clients:
             return (
-                f"{num_clients} clients are too few for these settings, which need "
-                f"{self.min_clients}: there is no guarantee"
+                f"{num_clients} clients are too few for {self._wanted}: there is no guarantee; let "
+                f"at least {self.min_clients} take part"
             )
         k, q = self.batches_for(num_clients), self._hidden_among(num_kept, num_hidden)
         if num_kept <= 2 * q:
@@ -166,11 +162,13 @@ def split_options(
 ) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
     """Split the options of a robust server optimizer into the rule's, the rounds', the optimizer's.
 
-    The optimizer takes weights, and its step size is its own.
+    The optimizer takes weights, and its step size is its own. Raises as `check_options`
+    and `Settings`.
     """
     of_rule = {field.name for field in fields(Settings)} - {"reply", "server_learning_rate"}
     of_rounds = {field.name for field in fields(RoundOptions)} - {"num_byzantine"}
+    rest = {name: options[name] for name in options if name not in of_rule | of_rounds}
+    check_options(f"robust({strategy.__name__})", rest, strategy, of_rule | of_rounds)
     settings = Settings(**{name: options[name] for name in options if name in of_rule})
     rounds = {name: options[name] for name in options if name in of_rounds}
-    rest = {name: options[name] for name in options if name not in of_rule | of_rounds}
-    return settings, rounds, settings.with_minimums(rest, strategy, f"robust({strategy.__name__})")
+    return settings, rounds, settings.with_minimums(rest, strategy)

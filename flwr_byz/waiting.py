@@ -33,7 +33,7 @@ def wait_for(
 
 
 def _sentence(connected: int, needed: int, q: int) -> str:
-    need = f"{needed} nodes are needed (by the minimum numbers of nodes that were given)"
+    need = f"{needed} nodes are needed (by num_batches, or the minimum numbers that were given)"
     if q and needed == 2 * q + 1:
         need = f"num_byzantine={q} needs 2q + 1 = {needed} nodes"
     enough = max(needed, 5 * q)

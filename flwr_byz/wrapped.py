@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .checks import check_kind, wrong_kind
+
 _TREES = ("FedXgbBagging", "FedXgbCyclic", "FedXgbNnAvg")
 _RULES = ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan", "QFedAvg")
 
@@ -11,27 +13,37 @@ def check_strategy(strategy: object, base: type) -> None:
 
     `base` is the class that all strategies of the API have.
     """
-    api = "Message" if base.__module__.startswith("flwr.serverapp") else "classic"
-    name = strategy.__name__ if isinstance(strategy, type) else type(strategy).__name__
-    if trees := _trees(strategy):
-        raise TypeError(f"{trees}: only arrays of fixed shape can be checked, no trees")
-    if isinstance(strategy, type):
-        raise TypeError(f"give a strategy, not its class: {name}(...)")
-    if not isinstance(strategy, base):
-        raise TypeError(f"strategy must be of Flower's {api} API ({base.__module__}), got {name}")
+    kind = strategy if isinstance(strategy, type) else type(strategy)
+    _check_no_trees(strategy)
+    if kind is strategy:
+        raise TypeError(f"strategy must be an object, got a class: give {kind.__name__}(...)")
+    package = base.__module__.rpartition(".")[0]
+    check_kind("strategy", strategy, base, f"one of {package}, such as FedAvg()")
 
 
 def check_optimizer(strategy: object, base: type) -> None:
     """Raise TypeError where a strategy is no class whose rule is FedAvg's mean (`base`)."""
     if not isinstance(strategy, type):
-        text = f"give the class of the strategy and its options, got {type(strategy).__name__}(...)"
-        raise TypeError(f"{text}: robust(FedAdam, num_byzantine=2, eta=0.1)")
-    others = {kind.__name__ for kind in strategy.__mro__}.intersection((*_RULES, *_TREES))
-    if not issubclass(strategy, base) or others:
+        needed = "a class, as in robust(FedAdam, num_byzantine=2, eta=0.1)"
+        raise wrong_kind("strategy", needed, strategy)
+    _check_no_trees(strategy)
+    name, package = strategy.__name__, base.__module__.rpartition(".")[0]
+    if not issubclass(strategy, base) or {k.__name__ for k in strategy.__mro__} & {*_RULES}:
         raise TypeError(
-            f"robust() takes FedAvg and what steps along its mean (FedAdam, FedAdagrad, FedYogi, "
-            f"FedAvgM, FedProx) from {base.__module__}, got {strategy.__name__}"
+            f"strategy must be FedAdam, FedAdagrad, FedYogi, FedAvgM, FedProx or FedAvg of "
+            f"{package}, got {name}, which takes no mean: Hardened({name}(...)) checks its replies"
         )
+
+
+def _check_no_trees(strategy: object) -> None:
+    """Raise TypeError where a strategy, or one that it wraps, is made from a class of trees."""
+    kind = strategy if isinstance(strategy, type) else type(strategy)
+    for base in kind.__mro__:
+        if base.__name__ in _TREES:
+            needed = "strategy must aggregate arrays of fixed shape, no trees"
+            raise TypeError(f"{needed}, got {base.__name__}: give one such as FedAvg()")
+    if (inner := getattr(strategy, "strategy", None)) is not None:
+        _check_no_trees(inner)
 
 
 def check_rule(kind: type, own: type, method: str) -> None:
@@ -50,11 +62,3 @@ def option(strategy: object, name: str, default: Any) -> Any:
     if name in known:
         return known[name]
     return option(known["strategy"], name, default) if "strategy" in known else default
-
-
-def _trees(strategy: object) -> str:
-    """Return the class of trees that a strategy, or one that it wraps, is made from, if any."""
-    kind = strategy if isinstance(strategy, type) else type(strategy)
-    names = [base.__name__ for base in kind.__mro__ if base.__name__ in _TREES]
-    inner = getattr(strategy, "strategy", None)
-    return names[-1] if names else "" if inner is None else _trees(inner)

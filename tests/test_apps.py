@@ -135,7 +135,6 @@ def num_rounds(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.skip(reason="the strategies do not log it yet")
 @pytest.mark.parametrize("name", NAMES)
 def test_an_app_with_too_few_nodes_logs_how_many_it_waits_for(waiting, name):
     log = (waiting[name] / "log.txt").read_text(encoding="utf-8")

@@ -42,7 +42,7 @@ def test_json_is_the_plan_and_nothing_else():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--byzantine", "20"], "num_byzantine = 20"),
+        (["--byzantine", "20"], "num_byzantine=20"),
         (["--byzantine", "-1"], "num_byzantine"),
         (["--samples", "0"], "samples_per_client"),
         (["--clients", "many"], "'many'"),

@@ -114,6 +114,15 @@ def test_an_example_of_the_docs_runs(example):
         ray.shutdown()
 
 
+def test_commands_that_run_an_app_name_its_nodes():
+    blocks = [b for text in PAGES.values() for b in re.findall(r"```\w*\n(.*?)```", text, re.S)]
+    commands = [c for b in blocks for c in re.findall(r"^flwr run (?:.*\\\n)*.*", b, re.M)]
+    assert commands
+    for command in commands:  # of a simulation, or of a deployment to devices
+        named = re.search(r"num-supernodes=\d+|^flwr run \. \w+.*\bnum-clients=\d+", command)
+        assert named, command
+
+
 def test_links_of_the_readme_are_absolute_and_name_files_that_are_there():
     home = PROJECT["urls"]["Source"]
     raw = home.replace("github.com", "raw.githubusercontent.com")

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..checks import check_number
+
 Item = TypeVar("Item")
 
 
@@ -34,19 +36,18 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
 
     Raises
     ------
+    TypeError
+        Where an argument is no number.
     ValueError
-        Where an argument is out of range, or 2q ≥ m: no rule is robust then.
+        Where one is out of range, or 2q ≥ m: no rule is robust then.
     """
-    if num_clients < 1:
-        raise ValueError(f"num_clients must be at least 1, got {num_clients}")
-    if num_byzantine < 0:
-        raise ValueError(f"num_byzantine must be at least 0, got {num_byzantine}")
-    if not 0 < epsilon < float("inf"):
-        raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
+    check_number("num_clients", num_clients, whole=True, least=1)
+    check_number("num_byzantine", num_byzantine, whole=True, least=0)
+    check_number("epsilon", epsilon, above=0)
     if 2 * num_byzantine >= num_clients:
         raise ValueError(
-            f"num_byzantine = {num_byzantine} of num_clients = {num_clients}: no rule is robust "
-            f"against half of the clients or more; at most {(num_clients - 1) // 2} are allowed"
+            f"num_byzantine={num_byzantine} of num_clients={num_clients}: no rule is robust "
+            f"against half of the clients or more; give at most {(num_clients - 1) // 2}"
         )
     # Exact arithmetic on the decimal the caller wrote: 2 * 1.1 * 5 is 11, not 11.000000000000002.
     wanted = ceil(2 * (1 + Fraction(repr(float(epsilon)))) * num_byzantine)
@@ -71,11 +72,8 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
 
     Raises ValueError where k is not between 1 and m.
     """
-    if not 1 <= num_batches <= len(clients):
-        raise ValueError(
-            f"num_batches must be between 1 and the number of clients {len(clients)}, "
-            f"got {num_batches}"
-        )
+    note = ", the number of clients"
+    check_number("num_batches", num_batches, whole=True, least=1, most=len(clients), note=note)
     size, larger = divmod(len(clients), num_batches)
     cuts = [size * batch + min(batch, larger) for batch in range(num_batches + 1)]
     return [clients[start:end] for start, end in pairwise(cuts)]
@@ -101,24 +99,17 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
 
     Raises ValueError where `seed` or `server_round` is negative.
     """
-    for name, value in (("seed", seed), ("server_round", server_round)):
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
+    check_number("seed", seed, whole=True, least=0)
+    check_number("server_round", server_round, whole=True, least=0)
     order = np.random.default_rng([seed, server_round]).permutation(len(clients))
     return [clients[index] for index in order]
 
 
-def check_count(name: str, value: int | None, *, least: int) -> None:
-    """Raise ValueError unless a value is None or an integer of at least `least`."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-
-
-def check_honest_majority(num_byzantine: int | None, num_batches: int) -> None:
-    """Raise ValueError unless q Byzantine batches are fewer than half of k."""
-    if num_byzantine is not None and num_batches < (least := 2 * num_byzantine + 1):
-        raise ValueError(
-            f"num_batches must be at least 2·num_byzantine + 1 = {least}, got {num_batches}"
-        )
+def check_batches(num_byzantine: int | None, num_batches: int | None) -> None:
+    """Check q and k, where they are given, and that q batches are fewer than half of k."""
+    if num_byzantine is not None:
+        check_number("num_byzantine", num_byzantine, whole=True, least=0)
+    if num_batches is not None:
+        q = num_byzantine or 0
+        note = f" (2q + 1 for num_byzantine={q})" if q else ""
+        check_number("num_batches", num_batches, whole=True, least=2 * q + 1, note=note)

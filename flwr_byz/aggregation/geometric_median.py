@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import check_number, wrong_value
 from .careful import Median, careful_median
 from .certificate import curvature_gap, residual_bound
 from .gram import gram, join_and_total, offset_products, relative_error, smallest_square
@@ -98,7 +99,7 @@ def geometric_median(
     True
     """
     vectors = as_vectors(points, "points")
-    check_gamma(gamma)
+    check_number("gamma", gamma, above=0)
     mass = _as_mass(weights, len(vectors))
     share = mass[mass > 0] / mass.max()
     share /= share.sum()
@@ -250,12 +251,6 @@ def _as_rows(vectors: Vectors) -> Rows:
     return ReplyRows([(row,) for row in vectors], _FLOAT32 if all_float32 else _FLOAT64)
 
 
-def check_gamma(gamma: float) -> None:
-    """Raise ValueError unless γ is a positive finite number."""
-    if not 0 < gamma < float("inf"):
-        raise ValueError(f"gamma must be positive and finite, got {gamma}")
-
-
 def _as_mass(weights: ArrayLike | None, num_points: int) -> NDArray[np.float64]:
     if weights is None:
         return np.ones(num_points)
@@ -263,5 +258,5 @@ def _as_mass(weights: ArrayLike | None, num_points: int) -> NDArray[np.float64]:
     if mass.shape != (num_points,):
         raise ValueError(f"weights must have shape ({num_points},), got {mass.shape}")
     if not (np.isfinite(mass).all() and (mass >= 0).all() and mass.any()):
-        raise ValueError("weights must be nonnegative, finite and not all zero")
+        raise wrong_value("weights", "nonnegative, finite and not all zero", weights)
     return mass

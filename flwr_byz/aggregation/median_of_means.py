@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .batches import check_count, check_honest_majority, split_into_batches
-from .geometric_median import check_gamma, median_of_rows
+from ..checks import check_number
+from .batches import check_batches, split_into_batches
+from .geometric_median import median_of_rows
 from .gram import Gram, form_and_measure, gram
 from .pre_aggregation import (
     NoRowsLeft,
@@ -108,8 +109,7 @@ def geometric_median_of_means(
         A ValueError: where every batch mean is longer than `trim_norm`.
     """
     vectors = as_vectors(vectors, "vectors")
-    check_count("num_byzantine", num_byzantine, least=0)
-    check_honest_majority(num_byzantine, num_batches)
+    check_batches(num_byzantine, num_batches)
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
     rows, measured = form_and_measure(batches, _FLOAT64)
     if not measured.finite.all():
@@ -138,7 +138,7 @@ def median_of_means(
     row is finite, or every row is longer than `trim_norm`.
     """
     check_trim_norm(trim_norm)
-    check_gamma(gamma)
+    check_number("gamma", gamma, above=0)
     finite = measured.finite
     if not finite.any():
         raise NoRowsLeft("no batch mean is finite")

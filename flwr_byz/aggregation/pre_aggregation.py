@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import check_number
+
 TrimNorm = float | Literal["auto"] | None
 
 _AUTO_TRIM_FACTOR = 2.0
@@ -89,8 +91,6 @@ def may_be_trimmed(num_rows: int, num_trimmed: int, num_byzantine: int | None) -
 
 
 def check_trim_norm(trim_norm: TrimNorm) -> None:
-    """Raise ValueError unless τ is a positive number, "auto" or None."""
-    if trim_norm is None or trim_norm == "auto":
-        return
-    if isinstance(trim_norm, str) or not trim_norm > 0:
-        raise ValueError(f'trim_norm must be a positive number, "auto" or None, got {trim_norm!r}')
+    """Check that τ is a positive number, "auto" or None."""
+    if trim_norm is not None and not (isinstance(trim_norm, str) and trim_norm == "auto"):
+        check_number("trim_norm", trim_norm, above=0, note=', "auto" or None')

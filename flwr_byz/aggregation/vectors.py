@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import wrong_kind
+
 # n real vectors of equal length: one array (n, d), or n arrays (d,).
 Vectors = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 
@@ -19,7 +21,7 @@ def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
         Naming the argument and, where one vector is wrong, its row.
     """
     if not isinstance(values, Iterable):
-        raise ValueError(f"{name} must be a sequence of vectors, got {type(values).__name__}")
+        raise wrong_kind(name, "a sequence of vectors", values)
     if isinstance(values, np.ndarray) and values.dtype != object:
         if values.ndim != 2 or len(values) == 0:
             raise ValueError(f"{name} must be n ≥ 1 vectors, shape (n, d); got {values.shape}")

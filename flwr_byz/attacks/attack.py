@@ -3,13 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
-from math import inf, isfinite
-from numbers import Integral, Real
+from math import inf
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import check_choice, check_number
 from ..renamed import renamed
 
 Vector = NDArray[np.float64]
@@ -73,8 +73,8 @@ def number(default: float | None, *, least: float = -inf, above: float = -inf) -
 class Attack(ABC):
     """A frozen dataclass of parameters that turns knowledge into the vector to send.
 
-    Raises ValueError where a `number` has another type or is out of range, or where a parameter
-    declared as Literal or bool has another value.
+    Raises TypeError where a parameter is of another type than its default, ValueError where a
+    `number` is out of range or a parameter declared as Literal has another value.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -118,18 +118,9 @@ _MEANING = {
 
 
 def _check_parameter(parameter: Field[Any], value: Any) -> None:
-    name, default, limits = parameter.name, parameter.default, parameter.metadata
-    choices = get_args(parameter.type) if get_origin(parameter.type) is Literal else ()
-    choices = (True, False) if parameter.type is bool else choices
-    if choices and value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-    if "least" not in limits or (value is None and default is None):
-        return
-    kind = Integral if isinstance(default, int) else Real
-    is_number = isinstance(value, kind) and not isinstance(value, bool) and isfinite(value)
-    if not (is_number and value >= limits["least"] and value > limits["above"]):
-        bounds = {"at least": limits["least"], "greater than": limits["above"]}
-        bound = "".join(f", {words} {limit:g}" for words, limit in bounds.items() if limit > -inf)
-        noun = "an integer" if kind is Integral else "a finite number"
-        example = "" if default is None else f"; for example {name}={default}"
-        raise ValueError(f"{name} must be {noun}{bound}, got {value!r}{example}")
+    name, default = parameter.name, parameter.default
+    if get_origin(parameter.type) is Literal or parameter.type is bool:
+        check_choice(name, value, get_args(parameter.type) or (True, False))
+    elif parameter.metadata and not (value is None and default is None):
+        note = "" if default is None else f", for example {default}"
+        check_number(name, value, whole=isinstance(default, int), note=note, **parameter.metadata)

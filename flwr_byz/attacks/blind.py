@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import check_kind, wrong_value
 from .attack import Arrays, Attack, Knowledge, Vector, number
 
 
@@ -71,8 +72,9 @@ class NonFinite(Constant):
     value: float = float("nan")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, Real) or np.isfinite(self.value):
-            raise ValueError(f"value must be NaN, inf or -inf, got {self.value!r}")
+        check_kind("value", self.value, Real, "NaN, inf or -inf")
+        if np.isfinite(self.value):
+            raise wrong_value("value", "NaN, inf or -inf", self.value)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import ClassVar, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import wrong_kind, wrong_value
 from .attack import Attack, Direction, Knowledge, Vector, number
 from .omniscient import Omniscient, deviation_of, direction_against, mean_of, squared_distances
 
@@ -32,9 +33,11 @@ class ModelReplacement(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        target = np.asarray(self.target)
-        if target.dtype.kind not in "iuf" or not np.isfinite(target).all():
-            raise ValueError(f"target must be a finite number or vector, got {self.target!r}")
+        target, needed = np.asarray(self.target), "a finite number or vector"
+        if target.dtype.kind not in "iuf":
+            raise wrong_kind("target", needed, self.target)
+        if not np.isfinite(target).all():
+            raise wrong_value("target", needed, self.target)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
         """Return (m/η)(θ_target − θ), or its opposite for gradients."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..aggregation import split_into_batches
-from ..aggregation.batches import check_count
+from ..checks import check_number, shown
 
 Schedule = Callable[[int], frozenset[int]]
 
@@ -24,9 +24,9 @@ class Fixed:
     def __init__(self, clients: Iterable[int], *others: object) -> None:
         numbers = tuple(clients) if isinstance(clients, Iterable) else (None,)
         if others or not all(map(_is_integer, numbers)):
-            given = ", ".join(map(repr, (clients, *others)))
-            hint = "give a set: Fixed({2, 7})"
-            raise ValueError(f"clients must be a collection of integers, got {given}; {hint}")
+            given = ", ".join(map(shown, (clients, *others)))
+            needed = "clients must be a set of whole numbers, as in Fixed({2, 7})"
+            raise TypeError(f"{needed}, got {given}")
         object.__setattr__(self, "clients", frozenset(map(int, numbers)))
 
     def __call__(self, server_round: int) -> frozenset[int]:
@@ -86,9 +86,6 @@ def packed(num_clients: int, num_byzantine: int) -> Fixed:
 
 def _check(num_byzantine: int, **limits: int) -> None:
     for name, limit in limits.items():
-        check_count(name, limit, least=0)
-        check_count("num_byzantine", num_byzantine, least=0)
-        if num_byzantine > limit:
-            raise ValueError(
-                f"num_byzantine must be between 0 and {name} = {limit}, got {num_byzantine}"
-            )
+        check_number(name, limit, whole=True, least=0)
+        note = f", which is {name}"
+        check_number("num_byzantine", num_byzantine, whole=True, least=0, most=limit, note=note)

@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from ..aggregation.batches import check_count
 from ..attacks import Knowledge
 from ..attacks.names import parse_attack
+from ..checks import check_number
 from .flower_app import FlowerApp
 from .process import run_apart
 from .report import draw, notes, table, write_page
@@ -53,8 +53,9 @@ class Trial:
             raise ValueError(f"the Byzantine clients must be {allowed}, got {q} of {m}")
         if self.timeout <= 0:
             raise ValueError(f"timeout must be positive, got {self.timeout}")
-        check_count("rounds", self.num_rounds, least=1)
-        check_count("seed", self.seed, least=0)
+        if self.num_rounds is not None:
+            check_number("rounds", self.num_rounds, whole=True, least=1)
+        check_number("seed", self.seed, whole=True, least=0)
         for attack in self.attacks:
             try:
                 rehearse(attack, m, q)

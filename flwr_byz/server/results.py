@@ -24,6 +24,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from ..checks import check_kind
 from ..identity import ClientId
 from ..logs import escaped
 from ..metrics import median_of_means
@@ -181,9 +182,8 @@ def evaluate_robustly(
 
 def check_parameters(parameters: object) -> None:
     """Raise TypeError where a caller gives something else for parameters."""
-    if not isinstance(parameters, Parameters | None):
-        text = "initial_parameters must be Parameters, such as ndarrays_to_parameters(arrays)"
-        raise TypeError(f"{text}, got {type(parameters).__name__}")
+    needed = "Parameters, such as ndarrays_to_parameters(arrays)"
+    check_kind("initial_parameters", parameters, (Parameters, type(None)), needed)
 
 
 def _mapping(metrics: object) -> Mapping[str, object]:

@@ -13,7 +13,9 @@ from ..payload import (
     Layout,
     MalformedReply,
     Model,
+    OtherLayout,
     check_num_examples,
+    listed,
     read_arrays,
     to_arrays,
 )
@@ -134,7 +136,11 @@ def _model(content: RecordDict, key: str, layout: Layout | None) -> Model | None
         return None
     records = _records(content, ArrayRecord)
     if set(records) != {key}:
-        raise MalformedReply(f"expected one ArrayRecord, named {key!r}, got {list(records)}")
+        found = listed(sorted(records))
+        raise OtherLayout(
+            f"its ArrayRecords are {found}, not {key!r} alone: let clients reply under {key!r}, or "
+            "give the strategy arrayrecord_key"
+        )
     return read_arrays(records[key], layout)
 
 
@@ -150,7 +156,11 @@ def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
         raise MalformedReply(content.reason)
     records = _records(content, MetricRecord)
     if len(records) != 1:
-        raise MalformedReply(f"expected one MetricRecord, got {len(records)}")
+        found = listed(sorted(records))
+        text = (
+            f"its MetricRecords are {found}: let clients reply with one, which has {weight_key!r}"
+        )
+        raise MalformedReply(text)
     (record,) = records.values()
     if weight_key:
         check_num_examples(record.get(weight_key), weight_key)

@@ -1,6 +1,6 @@
 """Checks of arguments, and of the conditions under which a theorem holds."""
 
-from math import isfinite
+from ..checks import check_number
 
 
 class ConditionFails(ValueError):
@@ -32,43 +32,32 @@ def require(holds: bool, condition: str, value: float, limit: float, hint: str =
 
 
 def require_positive(**values: float) -> None:
-    """Raise ValueError where a named number is not positive and finite."""
+    """Check that named numbers are positive and finite."""
     for name, value in values.items():
-        if not (value > 0 and isfinite(value)):
-            raise ValueError(f"{name} must be positive and finite, got {value}")
+        check_number(name, value, above=0)
 
 
 def require_nonnegative(**values: float) -> None:
-    """Raise ValueError where a named number is not finite and at least 0."""
+    """Check that named numbers are finite and at least 0."""
     for name, value in values.items():
-        if not (value >= 0 and isfinite(value)):
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
-
-
-def require_count(name: str, value: int, *, least: int) -> None:
-    """Raise ValueError unless a named number is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        check_number(name, value, least=0)
 
 
 def require_curvature(L: float, M: float) -> None:
-    """Raise ValueError unless 0 < L ≤ M."""
+    """Check that 0 < L ≤ M."""
     require_positive(L=L, M=M)
     require(L <= M, "L ≤ M", L, M, "no function is more strongly convex than smooth")
 
 
 def require_sample(n: float, d: int, delta: float) -> None:
-    """Raise ValueError unless n > 0, d > 0 and 0 < δ < 1."""
+    """Check that n > 0, d > 0 and 0 < δ < 1."""
     require_positive(n=n, d=d)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be in (0, 1), got {delta}")
+    check_number("delta", delta, above=0, below=1)
 
 
 def require_honest_majority(num_batches: int, num_byzantine: int) -> None:
-    """Raise ValueError where k < 1 or q < 0, ConditionFails unless q/k < 1/2."""
-    if num_batches < 1:
-        raise ValueError(f"num_batches must be at least 1, got {num_batches}")
-    if num_byzantine < 0:
-        raise ValueError(f"num_byzantine must be at least 0, got {num_byzantine}")
+    """Check that k ≥ 1 and q ≥ 0; raise ConditionFails unless q/k < 1/2."""
+    check_number("num_batches", num_batches, least=1)
+    check_number("num_byzantine", num_byzantine, least=0)
     share = num_byzantine / num_batches
     require(share < 0.5, "q/k < 1/2", share, 0.5)

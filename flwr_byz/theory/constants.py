@@ -6,6 +6,7 @@ from math import log, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..checks import check_number
 from .conditions import require_curvature, require_nonnegative, require_positive, require_sample
 
 
@@ -133,8 +134,7 @@ def estimate_statistics(
         raise ValueError(f"gradients must have shape ({p}, n, {d}) with n >= 2, got {grads.shape}")
     if not (np.isfinite(theta).all() and np.isfinite(grads).all()):
         raise ValueError("parameters and gradients must be finite")
-    if samples_per_gradient < 1:
-        raise ValueError(f"samples_per_gradient must be at least 1, got {samples_per_gradient}")
+    check_number("samples_per_gradient", samples_per_gradient, least=1)
 
     means = grads.mean(axis=1)
     curvatures, slopes, growths = [], [], []

@@ -6,6 +6,7 @@ of that range.
 
 from math import sqrt
 
+from ..checks import check_number
 from .conditions import require_nonnegative
 
 
@@ -15,7 +16,7 @@ def c_alpha(alpha: float) -> float:
     Where a fraction 1 − α of points or more lies within r of some point x, their geometric median
     lies within C_α·r of x, whatever the other points are (Lemma 1).
     """
-    _check_alpha(alpha)
+    check_number("alpha", alpha, least=0, below=0.5)
     return 2 * (1 - alpha) / (1 - 2 * alpha)
 
 
@@ -25,13 +26,8 @@ def sharp_c_alpha(alpha: float) -> float:
     It is at most half of the paper's `c_alpha`: S. Minsker, "Geometric median and robust estimation
     in Banach spaces", Bernoulli 21 (2015), Lemma 2.1.
     """
-    _check_alpha(alpha)
+    check_number("alpha", alpha, least=0, below=0.5)
     return (1 - alpha) / sqrt(1 - 2 * alpha)
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha < 0.5:
-        raise ValueError(f"alpha must be in [0, 1/2), got {alpha}")
 
 
 def median_radius(

@@ -7,8 +7,9 @@ from math import exp, hypot, isfinite, sqrt
 import numpy as np
 
 from ..aggregation import num_batches
+from ..checks import check_number
 from .calibration import calibrated_contraction, calibrated_error
-from .conditions import ConditionFails, require, require_count, require_positive
+from .conditions import ConditionFails, require, require_positive
 from .constants import LINEAR_REGRESSION, Constants, Statistics, linear_regression
 from .descent import step_size
 from .median import c_alpha
@@ -62,8 +63,10 @@ def plan(
 
     Raises
     ------
+    TypeError
+        Where an argument is no number.
     ValueError
-        Where an argument is out of range.
+        Where one is out of range.
 
     Notes
     -----
@@ -71,10 +74,8 @@ def plan(
     2) and r = distance/√d; the iterates stay within r√d of θ* since the floor has to be below
     `distance`.
     """
-    require_count("num_clients", num_clients, least=1)
-    require_count("num_byzantine", num_byzantine, least=0)
-    require_count("samples_per_client", samples_per_client, least=1)
-    require_count("dim", dim, least=1)
+    check_number("samples_per_client", samples_per_client, whole=True, least=1)
+    check_number("dim", dim, whole=True, least=1)
     distance = sqrt(dim) if distance is None else distance
     require_positive(distance=distance)
     k = num_batches(num_clients, num_byzantine, epsilon=epsilon)

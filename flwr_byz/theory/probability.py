@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from math import exp, expm1, floor, fsum, inf, lgamma, log, log1p
 
+from ..checks import check_number
 from .conditions import require, require_honest_majority
 
 
@@ -13,8 +14,7 @@ def binary_divergence(a: float, b: float) -> float:
     a and b are in [0, 1]. 0 log 0 is 0; where b is 0 or 1 and a is not, D is infinite.
     """
     for name, value in (("a", a), ("b", b)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
+        check_number(name, value, least=0, most=1)
 
     def term(x: float, y: float) -> float:
         if x == 0:

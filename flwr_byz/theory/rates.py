@@ -6,6 +6,7 @@ number of samples of all clients together. All functions raise ValueError out of
 
 from math import log, sqrt
 
+from ..checks import check_number
 from .conditions import require_nonnegative, require_positive
 
 
@@ -42,8 +43,7 @@ def rounds_to_floor(contraction: float, distance: float, floor: float) -> int:
     """
     require_nonnegative(distance=distance)
     require_positive(floor=floor)
-    if not 0 <= contraction < 1:
-        raise ValueError(f"contraction must be in [0, 1), got {contraction}")
+    check_number("contraction", contraction, least=0, below=1)
     if distance <= floor:
         return 0
     if contraction == 0:

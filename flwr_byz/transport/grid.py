@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from ..checks import check_number, wrong_kind
 from ..logs import escaped
 from .bounded import BoundedPull
 from .limits import Limits, ReplyTooLarge, room_for
@@ -67,6 +68,10 @@ class ArrivingGrid(Grid):
     """
 
     def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:
+        if not {"get_node_ids", "push_messages"}.intersection(dir(grid)):
+            raise wrong_kind("grid", "the grid that Flower gives a ServerApp", grid)
+        if num_bytes is not None:
+            check_number("num_bytes", num_bytes, whole=True, least=1)
         self._grid = grid
         self._num_bytes = num_bytes
         self._bounded_pull = BoundedPull(grid)

@@ -90,5 +90,5 @@ def test_over_the_rounds_every_pair_of_clients_meets_alike_often():
 
 @pytest.mark.parametrize(("seed", "server_round"), [(-1, 1), (1, -1)])
 def test_a_negative_seed_or_round_is_refused(seed, server_round):
-    with pytest.raises(ValueError, match=r"must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"must be a whole number of at least 0, got -1"):
         permute_clients(range(5), seed, server_round)

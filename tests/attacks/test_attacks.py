@@ -367,33 +367,30 @@ def test_a_parameter_out_of_range_is_refused(make):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: attacks.SignFlip("10"), r"scale .* number of at least 0, .* 1\.0, got '10'"),
         (
-            lambda: attacks.SignFlip("10"),
-            "scale must be a finite number, at least 0, got '10'; for example scale=1.0",
+            lambda: attacks.Scale(True),
+            r"scale must be a finite number, for example 100\.0, got True",
         ),
-        (lambda: attacks.Scale(True), "scale must be a finite number, got True; .* scale=100.0"),
-        (lambda: attacks.Constant(None), "value must be a finite number, got None"),
-        (
-            lambda: attacks.Constant([1.0, 2.0]),
-            r"value must be a finite number, got \[1\.0, 2\.0\]",
-        ),
+        (lambda: attacks.Constant(None), "value must be a finite number, .* got None"),
+        (lambda: attacks.Constant([1.0, 2.0]), r"value .* finite number, .* got \[1\.0, 2\.0\]"),
         (lambda: attacks.NonFinite("inf"), "value must be NaN, inf or -inf, got 'inf'"),
-        (
-            lambda: attacks.GaussianNoise(around_own="no"),
-            r"around_own .* \(True, False\), got 'no'",
-        ),
+        (lambda: attacks.GaussianNoise(around_own="no"), "around_own .* True or False, got 'no'"),
         (lambda: attacks.ALittleIsEnough("1.5"), "z must be a finite number, got '1.5'"),
-        (lambda: attacks.FangTrimmedMean("2"), "factor must be .*, greater than 1, got '2'"),
-        (lambda: attacks.Adaptive(20.5), "budget must be an integer, at least 6, got 20.5"),
-        (lambda: attacks.Malformed(3), r"kind must be one of \('shape', .*\), got 3"),
+        (lambda: attacks.FangTrimmedMean("2"), r"factor must be .* above 1, .* got '2'"),
+        (
+            lambda: attacks.Adaptive(20.5),
+            "budget must be a whole number of at least 6, .* got 20.5",
+        ),
+        (lambda: attacks.Malformed(3), "kind must be 'shape' or 'count' or .*, got 3"),
         (lambda: attacks.ModelReplacement("zero"), "target .* number or vector, got 'zero'"),
         (lambda: attacks.ModelReplacement([True]), r"target .* got \[True\]"),
-        (lambda: attacks.FreshEachRound("20", 4), "num_clients must be an integer .* got '20'"),
-        (lambda: attacks.Rotating(20, 4.0), "num_byzantine must be an integer .* got 4.0"),
+        (lambda: attacks.FreshEachRound("20", 4), "num_clients must be a whole number .* got '20'"),
+        (lambda: attacks.Rotating(20, 4.0), "num_byzantine must be a whole number .* got 4.0"),
     ],
 )
 def test_a_parameter_that_is_no_number_is_refused_by_name(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(TypeError, match=message):
         make()
 
 
@@ -429,7 +426,7 @@ def test_fixed_takes_any_collection_of_integers(clients):
     ],
 )
 def test_fixed_without_a_collection_of_integers_says_what_to_give(clients, given_as):
-    with pytest.raises(ValueError, match=f"^clients .* got {given_as}; give a set: Fixed"):
+    with pytest.raises(TypeError, match=f"^clients .* as in Fixed.*, got {given_as}$"):
         attacks.Fixed(*clients)
 
 

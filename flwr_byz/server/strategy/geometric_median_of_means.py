@@ -11,6 +11,7 @@ from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
 from ...identity import ClientId
+from ...options import check_options
 from ...payload import MalformedReply, Model
 from ...robust_server import RobustServer
 from ...round import Reply
@@ -42,8 +43,8 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         `accept_failures=False` gives every client the power to veto a round. `inplace` changes
         nothing.
 
-    Raises ValueError where an option is out of range, or `initial_parameters` holds an array that
-    is not real, integer or bool, or not finite.
+    Raises TypeError where an option is unknown or of a wrong kind, ValueError where one is out of
+    range, or `initial_parameters` holds an array that is not real, integer or bool, or not finite.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         exclude_above: float | None = None,
         **options: Any,
     ) -> None:
+        own = GeometricMedianOfMeans.__init__.__kwdefaults__ or ()
+        check_options(type(self).__name__, options, FedAvg, own)
         self.settings = settings = Settings(
             num_byzantine=num_byzantine,
             num_batches=num_batches,
@@ -75,7 +78,7 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
             group_by_key=group_by_key,
             bucketing_seed=bucketing_seed,
         )
-        options = settings.with_minimums(options, FedAvg, type(self).__name__)
+        options = settings.with_minimums(options, FedAvg)
         rounds = RoundOptions(
             num_byzantine=num_byzantine,
             checkpoints=checkpoints,

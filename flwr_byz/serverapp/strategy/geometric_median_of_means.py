@@ -11,6 +11,7 @@ from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
 from ...identity import ClientId
+from ...options import check_options
 from ...payload import Model
 from ...robust_server import RobustServer
 from ...round import Reply
@@ -72,7 +73,8 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         only. `weighted_by_key` names a claim of the client's: it has to be a positive finite number
         and weighs nothing.
 
-    Raises TypeError or ValueError where an option is unknown, of the wrong type or out of range.
+    Raises TypeError where an option is unknown or of a wrong kind, ValueError where one is out of
+    range.
 
     Notes
     -----
@@ -113,6 +115,8 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         exclude_above: float | None = None,
         **options: Any,
     ) -> None:
+        own = GeometricMedianOfMeans.__init__.__kwdefaults__ or ()
+        check_options(type(self).__name__, options, FedAvg, own)
         self.settings = settings = Settings(
             num_byzantine=num_byzantine,
             num_batches=num_batches,
@@ -124,7 +128,7 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
             bucketing_seed=bucketing_seed,
             streaming=streaming,
         )
-        options = settings.with_minimums(options, FedAvg, type(self).__name__)
+        options = settings.with_minimums(options, FedAvg)
         rounds = RoundOptions(
             num_byzantine=num_byzantine,
             checkpoints=checkpoints,
