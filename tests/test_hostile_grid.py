@@ -14,6 +14,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.compat.grid_client_proxy import GridClientProxy
 
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
+from flwr_byz.transport import grid as transport_grid
 
 from . import http_superlink, malformed
 from .answering_grid import AnsweringGrid, train
@@ -192,6 +193,19 @@ def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
 def test_a_reply_that_comes_shortly_before_the_deadline_is_read():
     grid = SlowGrid({"late": 4.6, "never": 1e9})
     assert ids(ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=5)) == ["late"]
+
+
+def test_what_a_reply_may_take_is_worked_out_once_however_often_it_is_looked_for(monkeypatch):
+    worked_out, looked = [], []
+
+    class Grid(SlowGrid):
+        def pull_messages(self, message_ids):
+            looked.append(message_ids)
+            return [reply(message_ids[0])] if len(looked) > 4 else []
+
+    monkeypatch.setattr(transport_grid, "room_for", lambda sizes: worked_out.append(sizes) or 1)
+    assert ids(ArrivingGrid(Grid({"a": 0.0})).send_and_receive(messages("a"))) == ["a"]
+    assert len(worked_out) == 1
 
 
 def test_where_no_message_can_be_pushed_the_run_ends():

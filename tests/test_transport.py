@@ -1,21 +1,27 @@
 """What one reply may take, and that Flower and httpx stay as they are."""
 
+import gzip
+import inspect
 import logging
 import subprocess
 import sys
 import time
 import tracemalloc
+from abc import abstractmethod
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 from flwr_byz.transport import ArrivingGrid, ReplyTooLarge, room_for
 from flwr_byz.transport.bounded import BoundedPull
 from flwr_byz.transport.limits import Limits
+from flwr_byz.transport.passed_on import passes_on_to
 
 from . import malformed
 from .http_superlink import Bomb, SuperLink, named, names, reply
@@ -117,6 +123,25 @@ def test_a_response_that_comes_slowly_is_read_as_long_as_there_is_time():
         pull(named("a"), seconds=0.5, change=served(Endless(b"0", seconds=0.1)))
 
 
+def test_a_response_that_comes_packed_all_the_same_is_not_unpacked():
+    body = httpx.ByteStream(gzip.compress(bytes(64 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ReplyTooLarge, match="packed"):
+            pull(named("a"), 2 << 20, change=served(body, **{"content-encoding": "gzip"}))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_envelope_is_read_up_to_the_limit():
+    def change(superlink):
+        superlink.replies[0].envelope.error.reason = "a" * (2 << 20)
+
+    with pytest.raises(ReplyTooLarge):
+        pull(named("a"), change=change)
+
+
 def test_responses_are_asked_for_as_they_are():
     asked = []
 
@@ -181,6 +206,35 @@ def test_an_honest_reply_is_read_as_flower_reads_it(times):
     content = arrays(zeros, Array(np.zeros(3)), ones, Array(np.zeros(times << 20, "f4")))
     read = pull(content, room_for([3, 3, times << 20, times << 20]))
     assert read["arrays"].object_id == content["arrays"].object_id
+
+
+# What is not limited. ---------------------------------------------------------------------------
+
+
+def test_all_else_that_a_grid_has_is_passed_on():
+    grid = SuperLink(reply(named("a"))).grid()
+    arriving = ArrivingGrid(grid)
+    _, name, *_ = inspect.signature(Grid.pull_messages).parameters  # another one since 1.43
+    assert names(arriving.pull_messages(**{name: [push(arriving)]})) == ["a"]
+    assert arriving.node is grid.node
+    arriving.close()
+    assert grid._client is None
+    with pytest.raises(AttributeError, match="ArrivingGrid has no _client"):
+        _ = arriving._client
+
+
+def test_what_a_newer_grid_must_have_is_passed_on():
+    class Newer(Grid):
+        @abstractmethod
+        def cancel_messages(self, message_ids): ...
+
+    @passes_on_to("grid")
+    class Wrapper(Newer):
+        def __init__(self, grid):
+            self.grid = grid
+
+    cancelling = SimpleNamespace(cancel_messages=lambda ids, **options: (ids, options))
+    assert Wrapper(cancelling).cancel_messages([1], reason="late") == ([1], {"reason": "late"})
 
 
 # What the limits take of Flower. ----------------------------------------------------------------

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from logging import WARNING
-from operator import attrgetter
 from typing import Any
 
 from flwr import common
@@ -14,12 +13,20 @@ from flwr.supercore import log
 
 from .bounded import copy_of, is_in_memory
 from .grid import ArrivingGrid, Unreadable
+from .passed_on import passes_on_to
 
 _NO_GRID = "PROTECTION IS OFF: a reply that comes through %s may take any size"
+_NO_CLIENT = (
+    "PROTECTION IS OFF where messages go to nodes past their clients, as those of Flower's "
+    "workflows do: a reply may take any size, one that is malformed may end the run, and for one "
+    "that does not come the round waits without end; in a ServerApp without its own main, Flower's "
+    "Server asks the clients"
+)
 
 _log_once = cache(log)
 
 
+@passes_on_to("_client")
 class GuardedClient(ClientProxy):
     """Another client, whose replies are of bounded size and whose failures bear its name.
 
@@ -52,10 +59,16 @@ class GuardedClient(ClientProxy):
         except Exception as error:  # whatever the client makes Flower raise
             return common.EvaluateRes(_failed(error), 0.0, 0, {})
 
-    # All else is the other client's.
-    get_properties: Any = property(attrgetter("_client.get_properties"))
-    get_parameters: Any = property(attrgetter("_client.get_parameters"))
-    reconnect: Any = property(attrgetter("_client.reconnect"))
+    @property
+    def node_id(self) -> int:  # type: ignore[override]
+        """The client's node; to ask for it is to send there past the client, which is warned of."""
+        _log_once(WARNING, _NO_CLIENT)
+        return self._client.node_id
+
+    # The other client's, as is all else.
+    get_properties: Any
+    get_parameters: Any
+    reconnect: Any
 
 
 def _failed(error: Exception) -> common.Status:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, starmap
 from logging import WARNING
-from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -20,6 +19,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from ..logs import escaped
 from .bounded import BoundedPull
 from .limits import Limits, ReplyTooLarge, room_for
+from .passed_on import passes_on_to
 
 _LEAST_PAUSE, _MOST_PAUSE = 0.02, 2.0  # seconds between two looks at all who have not replied
 _MOST_PATIENCE = 1.0  # seconds that one reply may hold up the others
@@ -42,6 +42,7 @@ class Unreadable(RecordDict):
         self.reason = reason
 
 
+@passes_on_to("_grid")
 class ArrivingGrid(Grid):
     """Another grid, whose `send_and_receive` yields every reply as soon as it can be pulled.
 
@@ -78,20 +79,22 @@ class ArrivingGrid(Grid):
         The time runs from the first push. Where none can be pushed, the grid's exception is raised.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        waiting: dict[str, Message] = {}
+        waiting: dict[str, tuple[Message, int]] = {}
         failed: list[tuple[Message, Exception]] = []
         for message in messages:
             try:
                 (message_id,) = self._grid.push_messages([message])
                 if message_id:  # Flower has none for a node that has left
-                    waiting[message_id] = message
+                    waiting[message_id] = message, self._room_for(message)
             except Exception as error:  # the node may have brought it about
                 failed.append((message, error))
         if failed and not waiting:
             raise failed[0][1]
         return chain(starmap(_error_reply, failed), self._arrivals(waiting, deadline))
 
-    def _arrivals(self, waiting: dict[str, Message], deadline: float) -> Iterator[Message]:
+    def _arrivals(
+        self, waiting: dict[str, tuple[Message, int]], deadline: float
+    ) -> Iterator[Message]:
         pulled: _Pulled = SimpleQueue()
         queue = deque(waiting)
         latest, next_start, pause = "", 0.0, _LEAST_PAUSE
@@ -99,7 +102,7 @@ class ArrivingGrid(Grid):
         while (queue or num_under_way) and (left := deadline - time.monotonic()) > 0:
             if queue and time.monotonic() >= next_start:
                 latest = queue.popleft()
-                arguments = waiting[latest], deadline, pulled
+                arguments = *waiting[latest], deadline, pulled
                 threading.Thread(target=self._pull, args=arguments, daemon=True).start()
                 num_under_way += 1
                 half_share = left / (2 * (len(queue) + num_under_way))
@@ -125,13 +128,16 @@ class ArrivingGrid(Grid):
                 next_start = time.monotonic() + min(pause, max(left / 4, _LEAST_PAUSE))
                 num_misses, pause = 0, min(1.5 * pause, _MOST_PAUSE)
 
-    def _pull(self, message: Message, deadline: float, pulled: _Pulled) -> None:
+    def _room_for(self, message: Message) -> int:
+        """Return how many bytes the reply to a message may take."""
+        if self._num_bytes is not None:
+            return self._num_bytes
+        records = [r for r in message.content.values() if isinstance(r, ArrayRecord)]
+        return room_for(math.prod(array.shape) for r in records for array in r.values())
+
+    def _pull(self, message: Message, room: int, deadline: float, pulled: _Pulled) -> None:
         """Pull the reply to a message, if there is one yet."""
         message_id = message.metadata.message_id
-        room = self._num_bytes
-        if room is None:
-            records = [r for r in message.content.values() if isinstance(r, ArrayRecord)]
-            room = room_for(math.prod(array.shape) for r in records for array in r.values())
         seconds = deadline - time.monotonic()
         limits = Limits(room, seconds, stalled=lambda: pulled.put((message_id, None)))
         try:
@@ -149,14 +155,13 @@ class ArrivingGrid(Grid):
             replies = [_error_reply(message, error)]
         pulled.put((message_id, replies))
 
-    # All else is the other grid's, without limits.
-    run: Any = property(attrgetter("_grid.run"))
-    set_run: Any = property(attrgetter("_grid.set_run"))
-    create_message: Any = property(attrgetter("_grid.create_message"))
-    get_node_ids: Any = property(attrgetter("_grid.get_node_ids"))
-    get_nodes: Any = property(attrgetter("_grid.get_nodes"))
-    push_messages: Any = property(attrgetter("_grid.push_messages"))
-    pull_messages: Any = property(attrgetter("_grid.pull_messages"))
+    # The other grid's, without limits, as is all else.
+    run: Any
+    set_run: Any
+    create_message: Any
+    get_node_ids: Any
+    push_messages: Any
+    pull_messages: Any
 
 
 def _error_reply(message: Message, error: Exception) -> Message:

@@ -89,6 +89,8 @@ class Limits:
 
     def bound(self, response: httpx.Response) -> None:
         """Let the body of an HTTP response be read no further than it may."""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise ReplyTooLarge("it comes packed, and a little that is packed unpacks to a lot")
         if int(response.headers.get("content-length", 0)) > self._response:
             raise ReplyTooLarge(f"one object of it takes more than {self._response} bytes")
         response.stream = _BoundedStream(response.stream, self._response, self._check_time)
