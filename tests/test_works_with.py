@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
 from flwr.common import parameters_to_ndarrays
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 from flwr.server import LegacyContext, ServerConfig
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import ServerApp
@@ -410,16 +411,15 @@ def test_workflows(warnings):
             models[name] = record.to_numpy_ndarrays()
 
     def secagg_where_asked(message, context, call_next):
-        is_asked = "secaggplus.configs" in message.content
-        return (secaggplus_mod if is_asked else lambda *_: call_next(message, context))(
-            message, context, call_next
-        )
+        if RECORD_KEY_CONFIGS in message.content:
+            return secaggplus_mod(message, context, call_next)
+        return call_next(message, context)
 
     backend = {
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         "init_args": {"num_cpus": 2, "log_to_driver": False},
     }
-    app = client_app("classic", [attack(0, 3), secagg_where_asked])
+    app = client_app("classic", [secagg_where_asked, attack(0, 3)])
     run_simulation(server_app, app, num_nodes, backend_config=backend)
     check_trained(models["default"])
     off = "PROTECTION IS OFF where messages go to nodes past their clients"
