@@ -1,6 +1,7 @@
 # make demo      runs both experiments and leaves pictures in results/
 # make test      runs every test
-# make test-newest runs the tests that depend on Flower with its newest version, in .venv-newest
+# make test-flower-oldest, -newest or -nightly runs types and what depends on Flower with that
+#                version of it and the newest of all else, in .venv-flower-...
 # make coverage  runs every test, slower, and lists the lines of flwr_byz that none of them reaches
 # make lint      style, format and types
 # make package   builds sdist and wheel in dist/ and tests them, in .venv-package, without constraints
@@ -21,7 +22,13 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO := 0
 
-.PHONY: demo test test-newest coverage lint package attacks reproduce matrix matrix-quick trial bench clean
+FLOWER_oldest := flwr[simulation]==1.38.*
+FLOWER_newest := flwr[simulation]
+FLOWER_nightly := flwr-nightly[simulation]
+TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
+
+.PHONY: demo test $(TEST_FLOWER) coverage lint package attacks reproduce matrix matrix-quick \
+	trial bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/python -m simulations.demo
@@ -29,12 +36,18 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
 
-test-newest:
-	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
-		--editable . "flwr[simulation]" hypothesis pytest pytest-xdist
-	.venv-newest/bin/python -m pytest tests/test_strategies.py tests/test_malformed_replies.py \
-		tests/test_hostile_grid.py tests/test_transport.py tests/test_streaming.py
+pip_flower = .venv-flower-$*/bin/python -m pip --quiet --disable-pip-version-check
+
+$(TEST_FLOWER): test-flower-%:  # flwr and flwr-nightly are the same files
+	$(PYTHON) -m venv .venv-flower-$*
+	$(pip_flower) install --upgrade --editable ".[plots]" hypothesis mypy pytest pytest-xdist
+	$(pip_flower) uninstall --yes flwr flwr-nightly
+	$(pip_flower) install --upgrade "$(FLOWER_$*)"
+	.venv-flower-$*/bin/python -m mypy
+	.venv-flower-$*/bin/python -m pytest tests/clientapp tests/test_history.py \
+		tests/test_hostile_grid.py tests/test_malformed_replies.py tests/test_metrics.py \
+		tests/test_strategies.py tests/test_streaming.py tests/test_transport.py \
+		tests/test_workflow.py
 
 coverage: $(VENV)/dev
 	$(BIN)/python -m pytest --cov
@@ -89,4 +102,4 @@ $(VENV)/%: $(VENV)/demo  # a dependency group
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-package dist results
+	rm -rf $(VENV) .venv-flower-* .venv-package dist results

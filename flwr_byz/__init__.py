@@ -6,7 +6,7 @@ The rooms carry Flower's names: swap ``flwr`` for ``flwr_byz`` in an import line
 - ``flwr_byz.server.strategy.GeometricMedianOfMeans``: strategy for ``NumPyClient`` apps.
 - ``flwr_byz.aggregation``: the rule itself, on NumPy vectors.
 - ``flwr_byz.attacks``: what a Byzantine client sends.
-- ``flwr_byz.theory``: what the paper promises, and the settings that follow.
+- ``flwr_byz.theory``: what the paper guarantees, and the settings that follow.
 
 Source: Chen, Su, Xu, "Distributed Statistical Machine Learning in Adversarial Settings:
 Byzantine Gradient Descent" (2017), called "the paper" in this package.

@@ -9,7 +9,7 @@ A line holds one round::
 
 ``kept`` says that the old model was kept; ``batches`` are those that answered, in the order of the
 numbers that ``clients`` name; ``reply`` is one of "used", "rejected", "error" and "silent"; a
-number that does not exist is null. Where a round was played again after a restart, its last line
+number that does not exist is null. Where a round was run again after a restart, its last line
 holds. Nothing of a model is written down.
 """
 
@@ -133,7 +133,7 @@ class AuditTrail:
                 num_damaged += 1
                 continue
             while lines and lines[-1][0] >= number:
-                lines.pop()  # that round was lost, and played again
+                lines.pop()  # that round was lost, and run again
             lines.append((number, scores))
         if num_damaged:
             log(WARNING, "%d damaged lines of %s are skipped", num_damaged, self.path)

@@ -94,7 +94,7 @@ def redteam_command(
     ] = None,
     seed: Annotated[int, Option(help="Seed of the Byzantine clients and of random attacks.")] = 0,
     results: Annotated[
-        Path, Option(help="A folder; runs that it holds already are not repeated.")
+        Path, Option(help="A folder; runs whose results it holds are not repeated.")
     ] = Path("results/redteam"),
     timeout: Annotated[float, Option(help="Seconds after which a run counts as hung.")] = 600.0,
 ) -> None:
@@ -103,18 +103,21 @@ def redteam_command(
     Reports which attacks break either strategy, and what the swap costs in a clean run.
     """
     try:
-        from .redteam import attack_text, command, flower_app
+        from .redteam import command, flower_app
 
         trial = command.Trial(
             app=flower_app.FlowerApp.read(folder),
-            attacks=attack or attack_text.DEFAULT_ATTACKS,
+            attacks=attack or command.DEFAULT_ATTACKS,
             num_nodes=nodes,
             num_byzantine=num_byzantine,
             num_rounds=rounds,
             run_config=run_config,
             seed=seed,
+            timeout=timeout,
+            metric=metric,
+            higher_is_better=higher_is_better,
         )
-        command.red_team(trial, results, timeout, metric, higher_is_better, Console())
+        command.red_team(trial, results, Console())
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:

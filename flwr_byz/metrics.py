@@ -27,9 +27,9 @@ def robust_metrics(
 ) -> tuple[Metrics, int]:
     """Aggregate each metric by itself, as `median_of_means` of the clients that report it.
 
-    `claims` has what each client reports, in client order. At least `least` clients, enough to
-    outvote the Byzantine ones, have to report a metric; `batches_for` returns k for their number.
-    Names that are `ignored` are no metrics.
+    `claims` has what each client reports, in client order. At least `least` clients, enough for an
+    honest majority, have to report a metric; `batches_for` returns k for their number. Names that
+    are `ignored` are no metrics.
 
     Returns the metrics by name, sorted, and how many clients report none of them, though they or
     others reported some.
@@ -53,8 +53,8 @@ def common_metrics(claims: Sequence[object], least: int) -> list[Metrics | None]
     """Choose, of what each client reports, metrics that a function needs of every client.
 
     Metrics are added by the number of clients that report them, ties by name, while at least
-    `least` clients, enough to outvote the Byzantine ones, report all of them. A client that lacks
-    one of the metrics chosen gets None.
+    `least` clients, enough for an honest majority, report all of them. A client that lacks one of
+    the metrics chosen gets None.
     """
     reported, counts = _of_one_form(claims)
     chosen: set[str] = set()

@@ -117,8 +117,9 @@ class RobustServer:
         asked, usable = received(replies, asked, rejections)
         counts = self.rounds.counts(asked, [reply.client for reply in usable], rejections)
         usable.sort(key=lambda reply: self._order(reply.client))
-        if 0 < len(usable) < self.settings.least_to_outvote(len(usable)):
-            text = "%d clients evaluated, which cannot outvote %d: no metric of theirs is reported"
+        if 0 < len(usable) < self.settings.honest_majority(len(usable)):
+            text = "%d clients evaluated, too few for an honest majority over %d: no metric of "
+            text += "theirs is reported"
             log(WARNING, text, len(usable), self.settings.num_byzantine)
             usable = []
         return usable, self._metrics(usable, custom, ignored)[0] | counts
@@ -130,7 +131,7 @@ class RobustServer:
         if not replies:
             return {}, 0
         claims = [reply.metrics for reply in replies]
-        least = self.settings.least_to_outvote(len(claims))
+        least = self.settings.honest_majority(len(claims))
         if custom is None:
             not_metrics = {*ignored, self.settings.group_by_key}
             return robust_metrics(claims, least, self.settings.batches_for, not_metrics)

@@ -83,7 +83,7 @@ class Rejections(list[tuple[ClientId, Verdict]]):
 
 
 def numbered(replies: Iterable[Reply]) -> Iterator[Reply]:
-    """Tell replies of one identity apart by number, for a server that asked nobody by name."""
+    """Tell replies of one identity apart by number, where it is not known who was asked."""
     times_seen: Counter[ClientId] = Counter()
     for reply in replies:
         seen = times_seen[reply.client]
@@ -108,7 +108,7 @@ def screen(
 ) -> list[Reply]:
     """Return the usable replies, of each client the only one; note the others.
 
-    Nobody knows who was `asked` where it is None.
+    Where `asked` is None, it is not known who was asked.
     """
     times = Counter(reply.client for reply in replies if not reply.is_error)
     usable = []

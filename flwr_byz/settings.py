@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from logging import WARNING
 from math import inf
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flwr.supercore import log
 
@@ -18,6 +18,14 @@ from .options import check_options
 from .rounds import RoundOptions
 from .theory import c_alpha, sharp_c_alpha
 
+ReplyKind = Literal["weights", "gradients"]
+
+
+def check_reply_kind(reply: str) -> None:
+    """Raise ValueError unless clients can reply with it."""
+    if reply not in get_args(ReplyKind):
+        raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -25,7 +33,7 @@ class Settings:
 
     num_byzantine: int | None = None
     num_batches: int | None = None
-    reply: Literal["weights", "gradients"] = "weights"
+    reply: ReplyKind = "weights"
     server_learning_rate: float = 1.0
     trim_norm: TrimNorm = None
     gamma: float = 1e-9
@@ -41,8 +49,7 @@ class Settings:
         check_count("bucketing_seed", self.bucketing_seed, least=0)
         if self.num_batches is not None:
             check_honest_majority(self.num_byzantine, self.num_batches)
-        if self.reply not in ("weights", "gradients"):
-            raise ValueError(f'reply must be "weights" or "gradients", got {self.reply!r}')
+        check_reply_kind(self.reply)
         if not 0 < self.server_learning_rate < inf:
             raise ValueError(
                 f"server_learning_rate must be positive and finite, got {self.server_learning_rate}"
@@ -67,8 +74,11 @@ class Settings:
             return num_clients
         return self.num_batches or num_batches(num_clients, self.num_byzantine or 0)
 
-    def least_to_outvote(self, number: int) -> int:
-        """Return how many of so many clients or batches outvote q: 2q + 1, or more than half."""
+    def honest_majority(self, number: int) -> int:
+        """Return how many of so many clients or batches have an honest majority.
+
+        These are 2q + 1, and without q more than half.
+        """
         return number // 2 + 1 if self.num_byzantine is None else 2 * self.num_byzantine + 1
 
     def with_minimums(
@@ -98,7 +108,7 @@ class Settings:
         """Return the factor by which an attack can exceed the honest batches' largest distance.
 
         It is the sharp one, for q = `num_hidden` Byzantine batches among those that were kept;
-        where q is not given, for the most that they outvote. Infinity where they do not outvote q.
+        where q is not given, for the largest minority. Infinity without an honest majority.
         """
         alpha = self._hidden_among(num_kept, num_hidden) / num_kept
         return sharp_c_alpha(alpha) if alpha < 0.5 else inf
@@ -112,7 +122,7 @@ class Settings:
             )
         k, q = self.batches_for(num_clients), self._hidden_among(num_kept, num_hidden)
         if num_kept <= 2 * q:
-            return f"{num_kept} of k={k} batches are kept, which do not outvote q={q}"
+            return f"{num_kept} of k={k} batches are kept: no honest majority over q={q}"
         kept = "" if num_kept == k else f", of which {num_kept} are kept"
         return (
             f"m={num_clients} clients in k={k} batches{kept}: with up to q={q} of them Byzantine, "
@@ -134,7 +144,7 @@ class Settings:
         k = k or max(4 * q, 1)
         factor = f"{self.bound(k, q):.3g} times the largest distance of an honest batch"
         if self.trim_norm is not None:
-            worst = self.bound(least := self.least_to_outvote(k), q)
+            worst = self.bound(least := self.honest_majority(k), q)
             factor += f" ({worst:.3g} times where no more than {least} batches are kept)"
         return [
             "\t├──> GeometricMedianOfMeans settings:",
@@ -147,7 +157,7 @@ class Settings:
         ]
 
     def _hidden_among(self, num_kept: int, num_hidden: int) -> int:
-        """Return how many batches may be Byzantine; without q, the most that are outvoted."""
+        """Return how many batches may be Byzantine; without q, the largest minority."""
         return (num_kept - 1) // 2 if self.num_byzantine is None else num_hidden
 
 

@@ -83,13 +83,13 @@ def test_metrics_have_a_limit_of_their_own(kind):
 
 
 class Endless(httpx.SyncByteStream):
-    """A body in parts that come as long as somebody reads them."""
+    """A body in parts that come as long as they are read, or nearly so."""
 
-    def __init__(self, part=bytes(1 << 16), seconds=0.0):
-        self.part, self.seconds, self.num_read = part, seconds, 0
+    def __init__(self, part=bytes(1 << 16), seconds=0.0, num_parts=1 << 14):
+        self.part, self.seconds, self.num_parts, self.num_read = part, seconds, num_parts, 0
 
     def __iter__(self):
-        for _ in range(1 << 14):
+        for _ in range(self.num_parts):
             self.num_read += 1
             time.sleep(self.seconds)
             yield self.part
@@ -120,7 +120,26 @@ def test_a_response_that_does_not_say_how_large_it_is_is_read_up_to_the_limit():
 
 def test_a_response_that_comes_slowly_is_read_as_long_as_there_is_time():
     with pytest.raises(TimeoutError):
-        pull(named("a"), seconds=0.5, change=served(Endless(b"0", seconds=0.1)))
+        pull(named("a"), seconds=0.5, change=served(Endless(b"0", 0.1, num_parts=100)))
+
+
+def test_a_response_that_comes_packed_all_the_same_is_not_unpacked():
+    body = httpx.ByteStream(gzip.compress(bytes(64 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ReplyTooLarge, match="packed"):
+            pull(named("a"), 2 << 20, change=served(body, **{"content-encoding": "gzip"}))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_envelope_is_read_up_to_the_limit():
+    def change(superlink):
+        superlink.replies[0].envelope.error.reason = "a" * (2 << 20)
+
+    with pytest.raises(ReplyTooLarge):
+        pull(named("a"), change=change)
 
 
 def test_a_response_that_comes_packed_all_the_same_is_not_unpacked():

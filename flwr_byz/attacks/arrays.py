@@ -7,9 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def flatten(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Join the float arrays, and no others, into one vector (d,), float64."""
-    parts = [np.ravel(a).astype(np.float64) for a in arrays if a.dtype.kind == "f"]
+def flatten(
+    arrays: Sequence[NDArray[Any]], like: Sequence[NDArray[Any]] | None = None
+) -> NDArray[np.float64]:
+    """Join the arrays that are float in `like`, by default themselves, into a vector (d,), float64.
+
+    A model that was averaged holds integer counters as floats, where clients reply integers.
+    """
+    pairs = zip(arrays, arrays if like is None else like, strict=True)
+    parts = [np.ravel(a).astype(np.float64) for a, other in pairs if other.dtype.kind == "f"]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

@@ -1,7 +1,6 @@
-"""Red-team trials of Flower apps as they are: ``flwr-byz redteam APP``.
+"""Red-team trials of unchanged Flower apps: ``flwr-byz redteam APP``.
 
-`command` is what the command does, play after play; `attack_text` reads attacks, `flower_app` an
-app's pyproject.toml. A play runs in a process of its own (`process`, `play`): there `training`
-watches what the app trains, `swap` exchanges its strategy, and `attacked_app` makes clients attack.
-`outcome` is what came of a play, `verdict` what that means, `report` how it is shown.
+`command` does one run after another of a `flower_app`. A run has a process of its own (`process`,
+`simulate`): there `training` watches what the app trains, `swap` exchanges its strategy, and
+`attacked_app` makes clients attack. `verdict` judges the results (`runs`), `report` shows them.
 """

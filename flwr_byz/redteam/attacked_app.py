@@ -3,18 +3,17 @@
 import json
 import random
 import sys
+from functools import cache
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ..attacks import Fixed
+from ..attacks.names import parse_attack
 from ..clientapp.mod import ByzantineMod
 from ..clientapp.mod.messages import asks_to_train, server_round
-from .attack_text import parse_attack
 from .flower_app import FlowerApp
-from .order import Order
-from .outcome import PEACE
+from .runs import NO_ATTACK, Job
 
 ROLL_CALL = "query.flwr_byz_roll_call"
 
@@ -22,84 +21,71 @@ ROLL_CALL = "query.flwr_byz_roll_call"
 class AttackedApp(ClientApp):
     """The ClientApp of an app, with `ByzantineMod` in front of it at the Byzantine clients.
 
-    Ray ships it with every message: the app itself is imported where it runs. It answers a roll
-    call with its partition id, and gives each message the run config and a seed of its own.
+    The app itself is imported where it runs. A roll call is answered with the partition id; each
+    message gets the run config and a seed of its own.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, job: Job) -> None:
         super().__init__()
-        self.order = order
+        self.job = job
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Hand a message to the app, or to the attack."""
-        order = self.order
+        job = self.job
         client = int(context.node_config["partition-id"])
         calls_the_roll = message.metadata.message_type == ROLL_CALL
-        seed_everything(order.play.seed, client, 0 if calls_the_roll else server_round(message))
-        app = _load(order.app)
+        seed_everything(job.run.seed, client, 0 if calls_the_roll else server_round(message))
+        app = _load(job.app)
         if calls_the_roll:
             content = RecordDict({"client": ConfigRecord({"partition-id": client})})
             return Message(content, reply_to=message)
-        own = Context(  # Flower takes back none whose run config has changed
-            run_id=context.run_id,
-            node_id=context.node_id,
-            node_config=context.node_config,
-            state=context.state,
-            run_config=dict(order.run_config),
-        )
-        attacks = order.play.attack != PEACE and client in order.byzantine
+        before, context.run_config = context.run_config, dict(job.run_config)
         try:
-            if attacks and asks_to_train(message):
-                return _attack(order, app, message, own)
-            return app(message, own)
+            if (
+                job.run.attack != NO_ATTACK
+                and client in job.run.byzantine
+                and asks_to_train(message)
+            ):
+                return _attack(job, app, message, context)
+            return app(message, context)
         finally:
-            context.state = own.state
+            context.run_config = before  # Flower takes back no context with another one
 
 
-def _attack(order: Order, app: ClientApp, message: Message, context: Context) -> Message:
-    errors_of_the_app: list[Exception] = []
+def _attack(job: Job, app: ClientApp, message: Message, context: Context) -> Message:
+    is_inside_app = False
 
     def honest(message: Message, context: Context) -> Message:
-        try:
-            return app(message, context)
-        except Exception as error:
-            errors_of_the_app.append(error)
-            raise
+        nonlocal is_inside_app
+        is_inside_app = True
+        reply = app(message, context)
+        is_inside_app = False
+        return reply
 
     try:
-        return _mod(order, server_round(message))(message, context, honest)
-    except ConnectionAbortedError:  # so it stays silent
-        raise
+        asked = json.loads(job.asked(server_round(message)).read_text(encoding="utf-8"))
+        mod = ByzantineMod(
+            parse_attack(job.run.attack),
+            when=asked,
+            num_clients=job.run.num_nodes,
+            num_byzantine=job.run.num_byzantine,
+            colluders=job.folder / "colluders",  # as far as they run at a time:
+            num_colluders=min(len(asked), job.num_actors),
+            seed=job.run.seed,
+        )
+        return mod(message, context, honest)
     except Exception as error:
-        if error not in errors_of_the_app:
-            path = order.folder / f"attack-failed-{context.node_config['partition-id']}.txt"
+        if not (is_inside_app or isinstance(error, ConnectionAbortedError)):  # it stays silent
+            path = job.folder / f"attack-failed-{context.node_config['partition-id']}.txt"
             path.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         raise
 
 
-def _mod(order: Order, number: int) -> ByzantineMod:
-    """Return the mod of a round: who is asked in it colludes, as far as they run at a time."""
-    play = order.play
-    asked: list[int] = json.loads(order.asked(number).read_text(encoding="utf-8"))
-    return ByzantineMod(
-        parse_attack(play.attack),
-        when=Fixed(asked),
-        num_clients=play.num_nodes,
-        num_byzantine=play.num_byzantine,
-        colluders=order.folder / "colluders",
-        num_colluders=min(len(asked), order.num_actors),
-        seed=play.seed,
-    )
-
-
-_loaded: dict[str, ClientApp] = {}
-
-
+@cache
 def _load(app: FlowerApp) -> ClientApp:
     """Import the app's ClientApp, once in a process."""
-    if app.clientapp not in _loaded:
-        _loaded[app.clientapp] = app.load(app.clientapp)
-    return _loaded[app.clientapp]
+    loaded: ClientApp = app.load(app.clientapp)
+    return loaded
 
 
 def seed_everything(*numbers: int) -> None:

@@ -1,51 +1,29 @@
 """A Flower app in a folder, as its pyproject.toml describes it."""
 
 import hashlib
-import importlib
+import pkgutil
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DEFAULT_NUM_NODES = 10
-
 
 @dataclass(frozen=True)
 class FlowerApp:
-    """An app, not yet imported.
+    """An app, not yet imported."""
 
-    Attributes
-    ----------
-    folder : Path
-        Absolute; it holds pyproject.toml.
-    serverapp, clientapp : str
-        ``"package.module:attribute"``.
-    config : mapping
-        The defaults of the run config, as nested as they stand there.
-    num_nodes : int
-        Of the federation that pyproject.toml describes, 10 where it describes none.
-    client_resources : mapping of str to float
-        "num_cpus" and "num_gpus" of a client, where that federation says so.
-    """
-
-    folder: Path
-    serverapp: str
+    folder: Path  # absolute; it holds pyproject.toml
+    serverapp: str  # "package.module:attribute"
     clientapp: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    num_nodes: int = DEFAULT_NUM_NODES
-    client_resources: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of runs, nested
+    num_nodes: int = 10  # of the federation in pyproject.toml
+    client_resources: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @classmethod
     def read(cls, folder: Path) -> "FlowerApp":
-        """Read the pyproject.toml of a folder.
-
-        Raises
-        ------
-        ValueError
-            Where there is none, or it describes no Flower app.
-        """
+        """Read the pyproject.toml of a folder; raise ValueError unless it describes an app."""
         path = folder.resolve() / "pyproject.toml"
         try:
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -58,29 +36,24 @@ class FlowerApp:
         for name in ("serverapp", "clientapp"):
             module, _, attribute = str(components.get(name, "")).partition(":")
             if not (module and attribute):
-                raise ValueError(
-                    f"{path} names no {name}: [tool.flwr.app.components] needs {name} = "
-                    '"package.module:app"'
-                )
-        options = _federation_options(settings)
+                needed = f'[tool.flwr.app.components] needs {name} = "package.module:app"'
+                raise ValueError(f"{path} names no {name}: {needed}")
+        federations = _table(settings, "tool", "flwr", "federations")
+        names = [str(federations.get("default")), *federations]  # its default, else the first
+        tables = [_table(federations, name, "options") for name in names]
+        options = next((each for each in tables if "num-supernodes" in each), {})
         resources = _table(options, "backend", "client-resources")
         return cls(
             folder=path.parent,
             serverapp=components["serverapp"],
             clientapp=components["clientapp"],
             config=_table(app, "config"),
-            num_nodes=int(options.get("num-supernodes", DEFAULT_NUM_NODES)),
+            num_nodes=int(options.get("num-supernodes", cls.num_nodes)),
             client_resources={key.replace("-", "_"): value for key, value in resources.items()},
         )
 
     def run_config(self, overrides: str) -> dict[str, Any]:
-        """Return the run config, flat, with overrides as ``flwr run --run-config`` takes them.
-
-        Raises
-        ------
-        ValueError
-            Where an override has another form, or a key that the app does not define.
-        """
+        """Return the run config, flat, with overrides as ``flwr run --run-config`` takes them."""
         import click
         from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 
@@ -89,52 +62,33 @@ class FlowerApp:
             given = parse_config_args([overrides] if overrides else None)
         except click.ClickException as error:
             raise ValueError(f"--run-config {overrides!r}: {error.message}") from None
-        if unknown := sorted(set(given) - set(defaults)):
-            raise ValueError(
-                f"--run-config: the app has no {', '.join(unknown)}; it has "
-                f"{', '.join(defaults) or 'no config'}"
-            )
+        if unknown := ", ".join(sorted(set(given) - set(defaults))):
+            known = ", ".join(defaults) or "no config"
+            raise ValueError(f"--run-config: the app has no {unknown}; it has {known}")
         return dict(fuse_dicts(defaults, given))
 
     def load(self, reference: str) -> Any:
         """Import an object of the app, whose folder is put in front of ``sys.path``."""
         if str(self.folder) not in sys.path:
             sys.path.insert(0, str(self.folder))
-        module, _, attributes = reference.partition(":")
-        loaded: Any = importlib.import_module(module)
-        for attribute in attributes.split("."):
-            loaded = getattr(loaded, attribute)
-        return loaded
+        return pkgutil.resolve_name(reference)
 
     def digest(self) -> str:
         """Return a hash of pyproject.toml and the app's Python files: it changes with the app."""
         made = hashlib.sha256()
-        for path in sorted(self._files()):
+        tops = {
+            name.partition(":")[0].partition(".")[0] for name in (self.serverapp, self.clientapp)
+        }
+        modules = [path for top in tops for path in self.folder.glob(f"{top}.py")]
+        packages = [path for top in tops for path in self.folder.glob(f"{top}/**/*.py")]
+        for path in sorted([self.folder / "pyproject.toml", *modules, *packages]):
             made.update(f"{path.relative_to(self.folder)}\0".encode())
             made.update(path.read_bytes())
         return made.hexdigest()[:16]
 
-    def _files(self) -> Iterator[Path]:
-        yield self.folder / "pyproject.toml"
-        for top in {ref.partition(":")[0].partition(".")[0] for ref in self._references()}:
-            yield from (self.folder / top).rglob("*.py")
-            if (module := self.folder / f"{top}.py").exists():
-                yield module
-
-    def _references(self) -> tuple[str, str]:
-        return self.serverapp, self.clientapp
-
-
-def _federation_options(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the options of the default federation, or else of the first that is simulated."""
-    federations = _table(settings, "tool", "flwr", "federations")
-    names = [federations.get("default"), *federations]
-    options = [_table(federations, name, "options") for name in names if isinstance(name, str)]
-    return next((each for each in options if "num-supernodes" in each), {})
-
 
 def _table(settings: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """Return a table within a table; empty where there is none."""
+    """Return a table within a table; empty where it is missing."""
     for name in names:
         settings = settings.get(name, {})
         if not isinstance(settings, Mapping):

@@ -1,16 +1,12 @@
-"""Plays in processes of their own: an attack that kills the server ends its play, nothing else."""
+"""Runs in processes of their own: an attack that kills the server ends its run, nothing else."""
 
+import shutil
 import time
-from collections.abc import Callable
 from multiprocessing import get_context
-from typing import Any
 
 from .. import json_lines
 from ..environment import environment
-from .order import Order
-from .outcome import Event
-
-_POLL_INTERVAL = 0.2
+from .runs import Job, RunResult, load, result_of
 
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -20,41 +16,29 @@ _ENVIRONMENT = {
 }
 
 
-def play_apart(order: Order, timeout: float, advance: Callable[[int, int], None]) -> list[Event]:
-    """Carry out a play in a new process; return all that it told, its end last.
+def run_apart(job: Job, timeout: float) -> RunResult:
+    """Do a run in a new process, in its folder made anew, which keeps its events, the end last.
 
-    Parameters
-    ----------
-    order : Order
-        Its folder is there and empty.
-    timeout : float
-        Seconds, after which the play counts as hung and its process is killed.
-    advance : callable
-        Called with the rounds done and their number.
+    After `timeout` seconds the run counts as hung and its process is killed.
     """
-    from .play import carry_out
+    from .simulate import simulate_in_this_process
 
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir(parents=True)
     since = time.monotonic()
     with environment(_ENVIRONMENT):
-        process = get_context("spawn").Process(target=carry_out, args=(order,))
+        process = get_context("spawn").Process(target=simulate_in_this_process, args=(job,))
         process.start()
     try:
-        while process.is_alive() and time.monotonic() - since < timeout:
-            process.join(_POLL_INTERVAL)
-            advance(*_rounds(list(json_lines.read(order.events))))
+        process.join(timeout)
         hung = process.is_alive()
     finally:
         process.kill()  # also where this is interrupted; Ray's processes end with theirs
         process.join()
-    events: list[Event] = list(json_lines.read(order.events))
-    if not events or events[-1]["event"] != "end":
-        reason = f"no end after {timeout:g} s" if hung else f"the process died ({process.exitcode})"
-        seconds = round(time.monotonic() - since, 3)
-        end = {"end": "hung" if hung else "crashed", "reason": reason, "seconds": seconds}
-        events.append({"event": "end", "finite": True, "moved": None, **end})
-    return events
-
-
-def _rounds(events: list[dict[str, Any]]) -> tuple[int, int]:
-    number = [event["num_rounds"] for event in events if event["event"] == "begun"]
-    return sum(event["event"] == "round" for event in events), number[-1] if number else 0
+    if (result := load(job, 0.0)) is not None:
+        return result
+    reason = f"no end after {timeout:g} s" if hung else f"the process died ({process.exitcode})"
+    seconds = round(time.monotonic() - since, 3)
+    end = {"end": "hung" if hung else "crashed", "reason": reason, "seconds": seconds}
+    json_lines.append(job.events, [{"event": "end", "finite": True, "moved": None, **end}])
+    return result_of(job.run, json_lines.read(job.events))

@@ -1,219 +1,124 @@
 """How a red-team trial is shown: a table, a picture and a page."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 
-from .outcome import OURS, PEACE, Outcome
-from .verdict import Row, Standard, distance
+from .runs import NO_ATTACK, ROBUST, RunResult
+from .verdict import NO_NUMBER, Row, Standard
 
-# Two colours that colour-blind readers tell apart (Okabe and Ito).
-_OWN_COLOUR, _OUR_COLOUR = "#D55E00", "#0072B2"
-
-
-def cell(outcome: Outcome, standard: Standard) -> str:
-    """Say in a few words what came of a play."""
-    if outcome.end == "not attacked":
-        return "attack not carried out"
-    failure, value = standard.failure(outcome), standard.final(outcome)
-    if failure in ("crashed", "hung", "not finite"):
-        return f"broken: {failure}"
-    text = "–" if value is None else standard.text(value)
-    if standard.measure is not None and outcome.moved is not None:
-        text += f" (moved {distance(outcome.moved)})"
-    return f"broken: {text}" if failure else text
+_STYLES = ("#D55E00", "s", -0.14), ("#0072B2", "o", 0.14)
+"""Colour (two that colour-blind readers tell apart, by Okabe and Ito), marker, offset."""
 
 
 def table(rows: Sequence[Row], standard: Standard) -> Table:
-    """Return the plays as a table for a terminal."""
-    made = Table(caption=standard.definition, caption_justify="left")
-    made.add_column("attack", overflow="fold")
-    made.add_column(f"{rows[0].own.strategy} (yours)", justify="right")
-    made.add_column(OURS, justify="right")
+    """Return the results as a table for a terminal."""
+    columns = [Column(name, justify="right") for name in _names(rows)]
+    attack = Column("attack", overflow="fold")
+    made = Table(attack, *columns, caption=standard.definition, caption_justify="left")
     for row in rows:
-        cells = [
-            Text(cell(outcome, standard), style="red" if standard.failure(outcome) else "")
-            for outcome in (row.own, row.ours)
-        ]
-        made.add_row(row.attack, *cells, end_section=row.attack == PEACE)
+        cells = (f"[red]{text}" if broken else text for text, broken in _cells(row, standard))
+        made.add_row(row.attack, *cells, end_section=row.attack == NO_ATTACK)
     return made
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Say what is not carried over, and why plays ended that did not finish."""
-    said = dict.fromkeys(note for row in rows for note in row.ours.notes)
+    """Return what is not carried over, and the reasons of runs that did not finish."""
+    made = dict.fromkeys(note for row in rows for note in row.robust.notes)
     for row in rows:
-        for name, outcome in ((row.own.strategy or "your own", row.own), (OURS, row.ours)):
-            if outcome.reason:
-                said[f"{row.attack}, {name}: {outcome.end}: {outcome.reason}"] = None
-    return list(said)
+        for name, result in zip((row.own.strategy or "yours", ROBUST), row, strict=True):
+            if result.reason:
+                made[f"{row.attack}, {name}: {result.end}: {result.reason}"] = None
+    return list(made)
 
 
-def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> list[Path]:
-    """Draw what came of each attack; return the PNG and the SVG written.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-    standard : Standard
-    title : str
-    path : Path
-        Of the picture, without an ending.
-    """
+def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> tuple[Path, Path]:
+    """Draw the results; return the PNG and the SVG written, at a path without an ending."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.5, 1.9 + 0.48 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
-    low, high, bad, to_bad = _limits(rows, standard)
-    axes.set_xlim(low, high)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    limit = 0.5 if standard.measure is None else standard.threshold
-    edge = low if bad == "left" else high
-    axes.axvspan(edge, limit, color="#999999", alpha=0.18, linewidth=0)
-    axes.text(
-        (edge + limit) / 2, -0.42, "broken", color="#555555", ha="center", va="top", fontsize=9
-    )
+    start, clean = standard.start, standard.clean
+    values = [standard.measure.final(result) for row in rows for result in row]
+    near = [v for v in values if v is not None and abs(v - clean) <= 1.6 * abs(clean - start)]
+    low, high = min([start, clean, *near]), max([start, clean, *near])
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), xlabel=standard.measure)
+    edge = low if standard.measure.higher_is_better else high
+    middle = (edge + standard.threshold) / 2
+    axes.axvspan(edge, standard.threshold, color="#999999", alpha=0.18, linewidth=0)
+    axes.text(middle, -0.42, "broken", color="#555555", ha="center", va="top", fontsize=9)
     for number, row in enumerate(rows):
         axes.axhline(number, color="#dddddd", linewidth=0.8, zorder=0)
-        for outcome, colour, marker, offset in (
-            (row.own, _OWN_COLOUR, "s", -0.14),
-            (row.ours, _OUR_COLOUR, "o", 0.14),
-        ):
-            if outcome.end == "not attacked":
-                continue
-            _mark(axes, number + offset, outcome, standard, colour, marker, to_bad)
+        for result, (colour, marker, offset) in zip(row, _STYLES, strict=True):
+            if result.end != "not attacked":
+                _mark(axes, number + offset, result, standard, colour, marker)
     axes.set_yticks(range(len(rows)), [row.attack for row in rows])
     axes.tick_params(axis="y", length=0)
-    if standard.measure is None:
-        axes.set_xlabel("how far the final model has moved away (1: as far as training took it)")
-    else:
-        axes.set_xlabel(str(standard.measure))
-        if standard.measure.is_share:
-            axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
+    if standard.measure.is_share:
+        axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title(title, fontsize=11)
-    figure.legend(
-        handles=[
-            axes.plot([], [], "s", color=_OWN_COLOUR, label=f"{rows[0].own.strategy} (yours)")[0],
-            axes.plot([], [], "o", color=_OUR_COLOUR, label=OURS)[0],
-        ],
-        loc="outside lower center",
-        ncol=2,
-        frameon=False,
-    )
-    paths = [path.with_suffix(ending) for ending in (".png", ".svg")]
+    for name, (colour, marker, _) in zip(_names(rows), _STYLES, strict=True):
+        axes.plot([], [], marker, color=colour, label=name)
+    figure.legend(loc="outside lower center", ncol=2, frameon=False)
+    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    figure.savefig(png, dpi=150)
     with mpl.rc_context({"svg.hashsalt": "flwr-byz", "svg.fonttype": "none"}):
-        for picture in paths:
-            undated = {"Date": None} if picture.suffix == ".svg" else {}
-            figure.savefig(picture, dpi=150, metadata=undated)
-    return paths
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg
 
 
 def _mark(
-    axes: Any,
-    height: float,
-    outcome: Outcome,
-    standard: Standard,
-    colour: str,
-    marker: str,
-    to_bad: tuple[float, str],
+    axes: Any, height: float, result: RunResult, standard: Standard, colour: str, marker: str
 ) -> None:
-    """Mark what came of a play: in words where it is no number within the axes."""
-    failure, value = standard.failure(outcome), standard.final(outcome)
+    """Mark a result: in words, at the bad side, where it is no number within the axes."""
+    failure, value = standard.failure(result), standard.measure.final(result)
     low, high = axes.get_xlim()
-    edge, side = to_bad
-    words = failure if failure in ("crashed", "hung", "not finite") else ""
-    if not words and value is not None and not low <= value <= high:
-        words = standard.text(value)
-    if words or value is None:
-        axes.plot(edge, height, "x", color=colour, markersize=8, markeredgewidth=2, clip_on=False)
-        axes.annotate(
-            words or "no value",
-            (edge, height),
-            xytext=(9 if side == "left" else -9, 0),
-            textcoords="offset points",
-            color=colour,
-            ha=side,
-            va="center",
-            fontsize=9,
-        )
-    else:
+    if failure not in NO_NUMBER and value is not None and low <= value <= high:
         axes.plot(value, height, marker, color=colour, markersize=8, clip_on=False)
+        return
+    words = "no value" if value is None else standard.measure.text(value)
+    words = failure if failure in NO_NUMBER else words
+    share, side = (0.022, "left") if standard.measure.higher_is_better else (0.978, "right")
+    edge = low + share * (high - low)
+    axes.plot(edge, height, "x", color=colour, markersize=8, markeredgewidth=2, clip_on=False)
+    axes.text(edge, height, f"   {words}   ", color=colour, ha=side, va="center", fontsize=9)
 
 
-def _limits(rows: Sequence[Row], standard: Standard) -> tuple[float, float, str, tuple[float, str]]:
-    """Return the ends of the axis, and the side and the place of what is bad."""
-    if standard.measure is None:
-        return 0.0, 2.0, "right", (1.96, "right")
-    start, peace = standard.start, standard.peace
-    values = [standard.final(outcome) for row in rows for outcome in (row.own, row.ours)]
-    reach = abs(peace - start)
-    near = [v for v in values if v is not None and abs(v - peace) <= 1.6 * reach]
-    low, high = min([start, peace, *near]), max([start, peace, *near])
-    margin = 0.05 * (high - low)
-    low, high = low - margin, high + margin
-    if standard.measure.higher_is_better:
-        return low, high, "left", (low + margin / 2, "left")
-    return low, high, "right", (high - margin / 2, "right")
+def _names(rows: Sequence[Row]) -> tuple[str, str]:
+    return f"{rows[0].own.strategy} (yours)", ROBUST
+
+
+def _cells(row: Row, standard: Standard) -> Iterator[tuple[str, bool]]:
+    """Yield the text for each strategy, and whether it is broken."""
+    for result in row:
+        yield standard.describe(result), bool(standard.failure(result))
 
 
 def write_page(
-    path: Path, title: str, said: str, rows: Sequence[Row], standard: Standard, picture: Path
+    path: Path, title: str, conclusion: str, rows: Sequence[Row], standard: Standard, picture: Path
 ) -> None:
-    """Write a page that needs no other file.
-
-    Parameters
-    ----------
-    path : Path
-    title, said : str
-        What was tried, and the verdict.
-    rows : sequence of Row
-    standard : Standard
-    picture : Path
-        An SVG, which goes into the page.
-    """
+    """Write a page that needs no other file: the SVG of the picture goes into it."""
     svg = picture.read_text(encoding="utf-8")
-    svg = svg[svg.index("<svg") :]
-    lines = "".join(
-        f"<tr><td>{html.escape(row.attack)}</td>"
-        + "".join(
-            f"<td{' class=broken' if standard.failure(outcome) else ''}>"
-            f"{html.escape(cell(outcome, standard))}</td>"
-            for outcome in (row.own, row.ours)
-        )
-        + "</tr>\n"
-        for row in rows
+    lines = ""
+    for row in rows:
+        lines += f"<tr><td>{html.escape(row.attack)}</td>"
+        for text, broken in _cells(row, standard):
+            lines += f"<td{' class=broken' if broken else ''}>{html.escape(text)}</td>"
+        lines += "</tr>\n"
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    page = template.format(
+        title=html.escape(title),
+        conclusion=html.escape(conclusion),
+        svg=svg[svg.index("<svg") :],
+        names="".join(f"<th>{html.escape(name)}</th>" for name in _names(rows)),
+        lines=lines,
+        definition=html.escape(standard.definition),
+        remarks="".join(f"<li>{html.escape(note)}</li>\n" for note in notes(rows)),
     )
-    remarks = "".join(f"<li>{html.escape(note)}</li>\n" for note in notes(rows))
-    path.write_text(
-        f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto }}
-table {{ border-collapse: collapse }}
-td, th {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd }}
-td + td, th + th {{ text-align: right }} .broken {{ color: #b02000; font-weight: 600 }}
-svg {{ max-width: 100%; height: auto }}
-</style>
-<h1>{html.escape(title)}</h1>
-<p><strong>{html.escape(said)}</strong></p>
-{svg}
-<table><tr><th>attack</th><th>{html.escape(rows[0].own.strategy)} (yours)</th><th>{OURS}</th></tr>
-{lines}</table>
-<p>{html.escape(standard.definition)} "Moved" is how far a final model lies from the one of
-your own strategy where nobody attacks, in units of how far training took that one. Byzantine
-clients lie in training only; they evaluate honestly.</p>
-<ul>
-{remarks}</ul>
-<p>Every number of every round: plays.jsonl. What each play printed: plays/*/log.txt.</p>
-</html>
-""",
-        encoding="utf-8",
-    )
+    path.write_text(page, encoding="utf-8")

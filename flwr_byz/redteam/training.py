@@ -2,300 +2,230 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from logging import WARNING
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.common import Parameters, parameters_to_ndarrays
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.common import parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
-from flwr.serverapp import Grid
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from ..logs import escaped
 from .attacked_app import seed_everything
-from .order import Order
-from .swap import classic_swap, message_swap
+from .runs import Job
+from .swap import Refused, exchange, refuse_trees
 
 Vector = NDArray[np.float64] | NDArray[np.complex128]
-Tell = Callable[[Mapping[str, Any]], None]
+Function = Callable[..., Any]
 
 
 class WatchedTraining:
     """What an app's strategy trains and measures, whichever API it uses.
 
-    Of evaluations by clients, it tells what the app's own strategy makes of the replies, whichever
-    strategy trains: two strategies are compared by one measure.
-
-    Parameters
-    ----------
-    order : Order
-        It says whether ours takes the place of the app's own strategy, and who is Byzantine.
-    tell : callable
-        Called with each event: "begun", "metrics", "round".
-
-    Attributes
-    ----------
-    partitions : mapping of int to int
-        Partition ids by node ids; to be set before anything is trained.
-    has_begun, asked_byzantine : bool
-        Whether there was a round, and whether a Byzantine client was asked in one.
-    initial, final : ndarray or None
-        The float arrays of the first model that was sent and of the last one, end to end; None
-        where there is none, or no such vector can be made of it.
+    It calls `record` with each event: "begun", "metrics", "round". Evaluations by clients are
+    recorded as the app's own strategy aggregates them, whichever strategy trains: two strategies
+    are compared by one measure. `initial` and `final` are the float arrays of the first model that
+    was sent and of the last one, end to end; None without a model, or where they make no vector.
     """
 
-    def __init__(self, order: Order, tell: Tell) -> None:
-        self.partitions: Mapping[int, int] = {}
+    def __init__(self, job: Job, record: Callable[[Mapping[str, Any]], None]) -> None:
+        self.partitions: Mapping[int, int] = {}  # by node ids; to be set before any training
         self.has_begun = self.asked_byzantine = False
         self.initial: Vector | None = None
         self.final: Vector | None = None
-        self._order = order
-        self._tell = tell
+        self._are_real: list[bool] = []
+        self._job = job
+        self._record = record
         self._is_inside = False
-        self._watched: list[object] = []
+        self._first_model: Any = None
+        self._wrapped: list[object] = []
+        self._evaluate_first_model: Function | None = None
 
     def watch(self) -> None:
-        """Watch ``Strategy.start`` and ``Server.fit``, also where a subclass has its own."""
-        for base, name, run in ((Strategy, "start", self._start), (Server, "fit", self._fit)):
+        """Watch ``Strategy.start`` and ``Server.fit``, also of subclasses; refuse workflows."""
+        for base, name, loop in ((Strategy, "start", self._start), (Server, "fit", self._fit)):
             known = inspect.signature(getattr(base, name))
             for kind in _with_subclasses(base):
                 if name in vars(kind):
-                    setattr(kind, name, self._outermost(vars(kind)[name], known, run))
+                    setattr(kind, name, self._outermost(vars(kind)[name], known, loop))
+        for kind in _with_subclasses(DefaultWorkflow) | _with_subclasses(SecAggPlusWorkflow):
+            setattr(kind, "__call__", _refuse_workflow)  # noqa: B010
 
-    def _outermost(
-        self, loop: Callable[..., Any], known: inspect.Signature, run: Callable[..., Any]
-    ) -> Callable[..., Any]:
-        own = inspect.signature(loop)
+    def evaluate_start(self) -> None:
+        """Let clients evaluate the initial model as in a round 0, which Flower's loops do not.
+
+        It is for the time after the app, which it cannot change then; an error is logged.
+        """
+        try:
+            if self._evaluate_first_model is not None:
+                self._evaluate_first_model()
+        except (Exception, SystemExit) as error:
+            text = escaped(repr(error))
+            log(WARNING, "clients did not evaluate the initial model (as round 0): %s", text)
+
+    def _outermost(self, original: Function, known: inspect.Signature, loop: Function) -> Function:
+        own = inspect.signature(original)
         signature = own if "num_rounds" in own.parameters else known  # not where it is **kwargs
+        names = list(signature.parameters)[1:]
 
-        @wraps(loop)
+        @wraps(original)
         def watched(owner: Any, *args: Any, **kwargs: Any) -> Any:
             if self._is_inside:  # a subclass calls its parent's
-                return loop(owner, *args, **kwargs)
+                return original(owner, *args, **kwargs)
+            given = {"num_rounds": signature.parameters["num_rounds"].default, **kwargs}
+            given.update(zip(names, args, strict=False))
+            if self._job.run.num_rounds is not None:
+                given["num_rounds"] = self._job.run.num_rounds
             self._is_inside = True
             try:
-                given = signature.bind(owner, *args, **kwargs).arguments
-                given.pop(next(iter(signature.parameters)))
-                for name, parameter in signature.parameters.items():
-                    if parameter.kind is parameter.VAR_KEYWORD:
-                        given.update(given.pop(name, {}))
-                if self._order.play.num_rounds is not None:
-                    given["num_rounds"] = self._order.play.num_rounds
-                default = signature.parameters["num_rounds"].default
-                return run(owner, given, given.get("num_rounds", default))
+                return loop(owner, given)
             finally:
                 self._is_inside = False
 
         return watched
 
-    # --- the Message API ---
-
-    def _start(self, own: Strategy, given: dict[str, Any], num_rounds: int) -> Any:
-        strategy, notes = own, list[str]()
-        if self._order.play.strategy == "ours":
-            strategy, notes = message_swap(own, self._order.play.num_byzantine)
-        self._begin(own, notes, num_rounds)
+    def _start(self, own: Strategy, given: dict[str, Any]) -> Any:
+        strategy: Strategy = self._begin(own, given["num_rounds"])
         if given.get("evaluate_fn") is not None:
-            given["evaluate_fn"] = partial(self._evaluate_fn, given["evaluate_fn"])
-        if self._is_new(strategy):
-            _around(strategy, "configure_train", self._configure_train)
-            _around(strategy, "configure_evaluate", self._seeded)
-            _around(strategy, "aggregate_train", self._aggregate_train)
-            judge = None if strategy is own else own.aggregate_evaluate
-            _around(strategy, "aggregate_evaluate", partial(self._aggregate_evaluate, judge))
-        if self._order.is_reference:
-            self._measure_start(lambda: self._evaluate_start(strategy, given))
+            given["evaluate_fn"] = partial(self._measure, "server", None, given["evaluate_fn"])
+
+        def evaluate_first_model() -> None:
+            config = ConfigRecord(dict(given.get("evaluate_config") or {}))
+            asked = strategy.configure_evaluate(0, self._first_model, config, given["grid"])
+            replies = given["grid"].send_and_receive(asked, timeout=given.get("timeout", 3600))
+            strategy.aggregate_evaluate(0, replies)
+
+        self._wrap(own, strategy, ArrayRecord.to_numpy_ndarrays, "train", evaluate_first_model)
         return strategy.start(**given)
 
-    def _evaluate_start(self, strategy: Strategy, given: Mapping[str, Any]) -> None:
-        grid: Grid = given["grid"]
-        config = ConfigRecord(dict(given.get("evaluate_config") or {}))
-        asked = strategy.configure_evaluate(0, given["initial_arrays"], config, grid)
-        replies = grid.send_and_receive(asked, timeout=given.get("timeout", 3600))
-        strategy.aggregate_evaluate(0, replies)
-
-    def _configure_train(
-        self,
-        configure: Callable[..., Iterable[Message]],
-        server_round: int,
-        arrays: ArrayRecord,
-        config: ConfigRecord,
-        grid: Grid,
-    ) -> Iterable[Message]:
-        self._sends(arrays.to_numpy_ndarrays)
-        messages = list(self._seeded(configure, server_round, arrays, config, grid))
-        self._asks(server_round, [message.metadata.dst_node_id for message in messages])
-        return messages
-
-    def _aggregate_train(
-        self, aggregate: Callable[..., Any], server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        arrays, metrics = aggregate(server_round, replies)
-        self._trained(None if arrays is None else arrays.to_numpy_ndarrays)
-        self._measured("train", server_round, metrics)
-        return arrays, metrics
-
-    def _aggregate_evaluate(
-        self,
-        judge: Callable[..., Any] | None,
-        aggregate: Callable[..., Any],
-        server_round: int,
-        replies: Iterable[Message],
-    ) -> MetricRecord | None:
-        replies = list(replies)
-        metrics: MetricRecord | None = aggregate(server_round, replies)
-        self._measured("evaluate", server_round, judge(server_round, replies) if judge else metrics)
-        return metrics
-
-    def _evaluate_fn(
-        self, evaluate: Callable[..., Any], server_round: int, arrays: ArrayRecord
-    ) -> Any:
-        metrics = evaluate(server_round, arrays)
-        self._measured("server", server_round, metrics)
-        return metrics
-
-    # --- the classic API ---
-
-    def _fit(self, server: Server, given: dict[str, Any], num_rounds: int) -> Any:
-        own, notes = server.strategy, list[str]()
-        manager = server.client_manager()
+    def _fit(self, server: Server, given: dict[str, Any]) -> Any:
+        own, manager = server.strategy, server.client_manager()
         if isinstance(manager, SimpleClientManager):
-            by_partition = sorted(manager.clients.items(), key=lambda c: self._partition(c[0]))
+            by_partition = sorted(
+                manager.clients.items(), key=lambda item: self.partitions[int(item[0])]
+            )
             manager.clients = dict(by_partition)  # in a run's own order they are drawn at random
-        if self._order.play.strategy == "ours":
-            strategy, notes = classic_swap(own, self._order.play.num_byzantine)
+        strategy = self._begin(own, given["num_rounds"])
+        if strategy is not own:
             server.set_strategy(strategy)
-        self._begin(own, notes, num_rounds)
-        if self._is_new(server.strategy):
-            configure = partial(self._configure_fit, server, given.get("timeout"))
-            _around(server.strategy, "configure_fit", configure)
-            _around(server.strategy, "configure_evaluate", self._seeded)
-            _around(server.strategy, "aggregate_fit", self._aggregate_fit)
-            _around(server.strategy, "evaluate", self._evaluate)
-            judge = None if server.strategy is own else own.aggregate_evaluate
-            aggregate = partial(self._aggregate_evaluations, judge)
-            _around(server.strategy, "aggregate_evaluate", aggregate)
+
+        def evaluate_first_model() -> None:
+            server.parameters = self._first_model
+            server.evaluate_round(0, given.get("timeout"))
+
+        self._wrap(own, strategy, parameters_to_ndarrays, "fit", evaluate_first_model)
         return server.fit(**given)
 
-    def _configure_fit(
-        self,
-        server: Server,
-        timeout: float | None,
-        configure: Callable[..., Any],
-        server_round: int,
-        parameters: Parameters,
-        client_manager: Any,
-    ) -> Any:
-        if self.initial is None and self._order.is_reference:
-            self._measure_start(lambda: server.evaluate_round(0, timeout))
-        self._sends(lambda: parameters_to_ndarrays(parameters))
-        instructions = self._seeded(
-            configure, server_round, parameters=parameters, client_manager=client_manager
-        )
-        self._asks(server_round, [client.cid for client, _ in instructions])
-        return instructions
-
-    def _aggregate_fit(
-        self, aggregate: Callable[..., Any], server_round: int, results: Any, failures: Any
-    ) -> Any:
-        parameters, metrics = aggregate(server_round, results, failures)
-        self._trained(None if parameters is None else lambda: parameters_to_ndarrays(parameters))
-        self._measured("train", server_round, metrics)
-        return parameters, metrics
-
-    def _evaluate(
-        self, evaluate: Callable[..., Any], server_round: int, parameters: Parameters
-    ) -> Any:
-        evaluation = evaluate(server_round, parameters=parameters)
-        if evaluation is not None:
-            self._measured("server", server_round, {"loss": evaluation[0], **evaluation[1]})
-        return evaluation
-
-    def _aggregate_evaluations(
-        self,
-        judge: Callable[..., Any] | None,
-        aggregate: Callable[..., Any],
-        server_round: int,
-        results: Any,
-        failures: Any,
-    ) -> Any:
-        evaluation = aggregate(server_round, results, failures)
-        loss, metrics = judge(server_round, results, failures) if judge else evaluation
-        losses = {} if loss is None else {"loss": loss}
-        self._measured("evaluate", server_round, {**losses, **metrics})
-        return evaluation
-
-    # --- either ---
-
-    def _begin(self, own: object, notes: Sequence[str], num_rounds: int) -> None:
+    def _begin(self, own: Any, num_rounds: int) -> Any:
+        """Record the start of a training, and return the strategy that is to train."""
+        refuse_trees(own)
+        run = self._job.run
+        strategy, notes = (own, []) if run.strategy == "own" else exchange(own, run.num_byzantine)
         self.has_begun = True
-        begun = {"strategy": type(own).__name__, "notes": list(notes), "num_rounds": num_rounds}
-        self._tell({"event": "begun", **begun})
+        begun = {"strategy": type(own).__name__, "notes": notes, "num_rounds": num_rounds}
+        self._record({"event": "begun", **begun})
+        return strategy
 
-    def _seeded(
-        self, configure: Callable[..., Any], server_round: int, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Draw the same clients in a round of every play: strategies are compared on the same."""
-        seed_everything(self._order.play.seed, server_round)
-        return configure(server_round, *args, **kwargs)
-
-    def _is_new(self, strategy: object) -> bool:
-        """Tell whether a strategy is not watched yet; an app may train with it twice."""
-        if any(strategy is watched for watched in self._watched):
-            return False
-        self._watched.append(strategy)
-        return True
-
-    def _measure_start(self, evaluate: Callable[[], object]) -> None:
-        """Let clients evaluate the initial model, which Flower's loops do not."""
-        try:
-            evaluate()
-        except Exception as error:
-            log(WARNING, "clients could not evaluate the initial model: %r", error)
-
-    def _asks(self, server_round: int, node_ids: Sequence[int | str]) -> None:
-        asked = {self._partition(node_id) for node_id in node_ids}
-        path = self._order.asked(server_round)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        byzantine = sorted(asked & self._order.byzantine)
-        self.asked_byzantine |= bool(byzantine)
-        path.write_text(json.dumps(byzantine), encoding="utf-8")
-
-    def _partition(self, node_id: int | str) -> int:
-        return self.partitions.get(int(node_id), -1)
-
-    def _sends(self, read: Callable[[], Sequence[NDArray[Any]]]) -> None:
-        if self.initial is None:
-            self.initial = self.final = _vector(read)
-
-    def _trained(self, read: Callable[[], Sequence[NDArray[Any]]] | None) -> None:
-        if read is not None:
-            self.final = _vector(read)
-        self._tell({"event": "round"})
-
-    def _measured(
-        self, source: str, server_round: int, metrics: Mapping[str, object] | None
+    def _wrap(
+        self, own: Any, strategy: Any, to_arrays: Function, train: str, evaluate_first: Function
     ) -> None:
+        """Put functions around methods of a strategy, once: an app may train with it twice."""
+        if any(strategy is each for each in self._wrapped):
+            return
+        self._evaluate_first_model = self._evaluate_first_model or evaluate_first
+        self._wrapped.append(strategy)
+        judge = None if strategy is own else own.aggregate_evaluate
+        wrappers: dict[str, Function] = {
+            f"configure_{train}": partial(self._configure, to_arrays),
+            f"aggregate_{train}": partial(self._aggregate, to_arrays),
+            "configure_evaluate": self._seeded,
+            "aggregate_evaluate": partial(self._measure, "evaluate", judge),
+            "evaluate": partial(self._measure, "server", None),  # in the classic API alone
+        }
+        for name, wrapper in wrappers.items():
+            if hasattr(strategy, name):
+                setattr(strategy, name, partial(wrapper, getattr(strategy, name)))
+
+    def _seeded(self, configure: Function, server_round: int, *args: Any, **named: Any) -> Any:
+        """Draw the same clients in a round of every run: strategies are compared on the same."""
+        seed_everything(self._job.run.seed, server_round)
+        return configure(server_round, *args, **named)
+
+    def _configure(
+        self, to_arrays: Function, configure: Function, server_round: int, *args: Any, **named: Any
+    ) -> Sequence[Message | tuple[ClientProxy, object]]:
+        if self._first_model is None:
+            self._first_model = next(iter((*args, *named.values())))
+            self.initial = self.final = self._vector(to_arrays, self._first_model)
+        requests = list(self._seeded(configure, server_round, *args, **named))
+        nodes = [r.metadata.dst_node_id if isinstance(r, Message) else r[0].cid for r in requests]
+        partitions = {self.partitions[int(node)] for node in nodes}
+        byzantine = sorted(partitions & self._job.run.byzantine)
+        self.asked_byzantine |= bool(byzantine)
+        path = self._job.asked(server_round)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(byzantine), encoding="utf-8")
+        return requests
+
+    def _aggregate(
+        self, to_arrays: Function, aggregate: Function, server_round: int, *args: Any, **named: Any
+    ) -> Any:
+        model, metrics = aggregate(server_round, *args, **named)
+        if model is not None:
+            self.final = self._vector(to_arrays, model)
+        self._record({"event": "round"})
+        self._record_metrics("train", server_round, metrics)
+        return model, metrics
+
+    def _measure(
+        self, source: str, judge: Any, function: Any, server_round: int, *args: Any, **named: Any
+    ) -> Any:
+        args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
+        made = function(server_round, *args, **named)
+        judged = judge(server_round, *args, **named) if judge else made
+        self._record_metrics(source, server_round, judged)
+        return made
+
+    def _vector(self, to_arrays: Function, model: Any) -> Vector | None:
+        """Join the arrays that hold real numbers at first: FedAvg makes floats of counters, too."""
+        try:
+            arrays = to_arrays(model)
+            self._are_real = self._are_real or [array.dtype.kind in "fc" for array in arrays]
+            pairs = zip(arrays, self._are_real, strict=True)
+            parts = [np.ravel(array) for array, is_real in pairs if is_real]
+            joined: Vector = np.concatenate([np.empty(0), *parts])
+        except Exception as error:  # a model that an attack has made is anything
+            log(WARNING, "a model is no vector: %s", escaped(repr(error)))
+            return None
+        return joined
+
+    def _record_metrics(self, source: str, server_round: int, made: Any) -> None:
+        if isinstance(made, tuple):  # of the classic API
+            made = {"loss": made[0], **(made[1] or {})}
         values = {
             name: _finite(value)
-            for name, value in (metrics or {}).items()
+            for name, value in (made or {}).items()
             if isinstance(value, int | float | np.number)
             and not isinstance(value, bool)
             and not name.startswith("byz-")
         }
         if values:
-            self._tell(
-                {"event": "metrics", "source": source, "round": server_round, "values": values}
-            )
+            event = {"source": source, "round": server_round, "values": values}
+            self._record({"event": "metrics", **event})
 
 
-def _around(strategy: object, name: str, wrapper: Callable[..., Any]) -> None:
-    """Put a function around a method of one strategy."""
-    setattr(strategy, name, partial(wrapper, getattr(strategy, name)))
+def _refuse_workflow(workflow: object, *args: object, **kwargs: object) -> NoReturn:
+    raise Refused(
+        f"the app runs Flower's {type(workflow).__name__}, as for secure aggregation: a trial "
+        "takes apps that train with a strategy's start or ServerAppComponents"
+    )
 
 
 def _with_subclasses(kind: type) -> set[type]:
@@ -303,21 +233,6 @@ def _with_subclasses(kind: type) -> set[type]:
     return {kind}.union(*map(_with_subclasses, below))
 
 
-def _vector(read: Callable[[], Sequence[NDArray[Any]]]) -> Vector | None:
-    try:
-        parts = [np.ravel(array) for array in read() if array.dtype.kind in "fc"]
-        dtype = np.result_type(np.float64, *parts) if parts else np.float64
-        joined: Vector = np.concatenate([np.empty(0, dtype), *parts])
-    except Exception as error:  # a model that an attack has made is anything
-        log(WARNING, "a model is no vector: %r", error)
-        return None
-    return joined
-
-
 def _finite(value: Any) -> float | None:
-    """Return a number as JSON has a form for it: None where it is not finite."""
-    try:
-        number = float(value)
-    except (OverflowError, TypeError):
-        return None
-    return number if np.isfinite(number) else None
+    """Return a number in a form that JSON has: None where it is not finite."""
+    return float(value) if abs(value) <= np.finfo(float).max else None

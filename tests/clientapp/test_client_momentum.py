@@ -170,7 +170,7 @@ class Node:
         assert (result.num_examples, result.metrics) == (7, {"loss": 0.5})
         return parameters_to_ndarrays(result.parameters)
 
-    def plays(self, updates, **options):
+    def trains(self, updates, **options):
         """Return the first number that comes back in each of some rounds."""
         return [self.play(u, r, **options)[0].flat[0] for r, u in enumerate(updates, start=1)]
 
@@ -194,7 +194,7 @@ def test_the_model_that_was_sent_plus_the_momentum_comes_back(api, beta):
 @BOTH
 def test_of_gradients_the_momentum_itself_comes_back(api):
     node = Node(api, ClientMomentum(0.9, reply="gradients"), gradients=True)
-    assert np.allclose(node.plays(UPDATES), by_hand(UPDATES), rtol=1e-6)
+    assert np.allclose(node.trains(UPDATES), by_hand(UPDATES), rtol=1e-6)
     _, counter, _ = node.play(0.0, 9, [SENT[0], SENT[1] + 20, SENT[2]])
     assert (counter.dtype, counter.tolist()) == (np.int64, [25, 25])
 
@@ -208,7 +208,7 @@ def test_rounds_without_a_number_go_on_as_well(api):
 
 def test_the_state_holds_float_arrays_in_their_precision_and_no_others():
     node = Node("message", ClientMomentum(0.9))
-    node.plays(UPDATES)
+    node.trains(UPDATES)
     (record,) = node.context.state.array_records.values()
     assert {name: array.numpy().dtype.str for name, array in record.items()} == {
         "w": "<f4",
@@ -218,7 +218,7 @@ def test_the_state_holds_float_arrays_in_their_precision_and_no_others():
 
 def test_evaluation_stays_as_it_is_with_arrays_or_without():
     node = Node("message", ClientMomentum(0.9))
-    node.plays([1.0])
+    node.trains([1.0])
     made = [node.play(update, r, kind="evaluate")[0].flat[0] for r, update in ((1, 3.0), (2, 9.0))]
     assert made == [8.0, 14.0]
     assert node.play(1.0, 2)[0].flat[0] == pytest.approx(6.0)
@@ -236,18 +236,18 @@ def test_evaluation_stays_as_it_is_with_arrays_or_without():
 )
 def test_a_model_whose_shapes_have_changed_starts_afresh(api, changed):
     node = Node(api, ClientMomentum(0.9))
-    node.plays(UPDATES)
+    node.trains(UPDATES)
     assert np.allclose(node.play(3.0, 5, changed)[0], changed[0] + 3.0)
     assert np.allclose(node.play(1.0, 6, changed)[0], changed[0] + 2.8)
 
 
 def test_another_training_with_the_same_node_starts_afresh():
     node = Node("message", ClientMomentum(0.9))
-    first, second = node.plays(UPDATES), node.plays(UPDATES)
+    first, second = node.trains(UPDATES), node.trains(UPDATES)
     assert first == second
     last = len(UPDATES)
     assert node.play(UPDATES[-1], last)[0].flat[0] == 5 + UPDATES[-1]  # the same number is no later
-    node.plays(UPDATES)
+    node.trains(UPDATES)
     assert node.play(0.0, 9)[0].flat[0] == pytest.approx(5 + 0.9 * by_hand(UPDATES)[-1])
 
 
@@ -263,7 +263,7 @@ def test_two_functions_that_train_have_a_momentum_each():
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_an_update_that_is_not_finite_goes_out_and_leaves_no_trace(api, broken):
     node = Node(api, ClientMomentum(0.9))
-    first, second, third = node.plays([1.0, broken, 0.0])
+    first, second, third = node.trains([1.0, broken, 0.0])
     assert not np.isfinite(second)
     assert (first, third) == (6.0, pytest.approx(5.9))
 
@@ -278,9 +278,9 @@ def test_an_error_goes_out_as_it_is_and_leaves_no_trace():
 
 
 @BOTH
-def test_a_byzantine_client_lies_about_its_momentum_and_keeps_the_true_one(api):
+def test_a_byzantine_client_sends_a_false_momentum_and_keeps_the_true_one(api):
     node = Node(api, ByzantineMod(attacks.SignFlip(3.0)), ClientMomentum(0.9))
-    assert np.allclose(node.plays(UPDATES), [5 - 3 * m for m in by_hand(UPDATES)], rtol=1e-6)
+    assert np.allclose(node.trains(UPDATES), [5 - 3 * m for m in by_hand(UPDATES)], rtol=1e-6)
 
 
 def test_a_mod_listed_after_it_changes_what_enters_the_momentum():
@@ -289,7 +289,7 @@ def test_a_mod_listed_after_it_changes_what_enters_the_momentum():
         ClientMomentum(0.9),
         ByzantineMod(attacks.SignFlip(3.0), when=lambda r: {3} if r == 1 else {}),
     )
-    assert np.allclose(node.plays(UPDATES), np.add(5, by_hand([-3.0, *UPDATES[1:]])), rtol=1e-6)
+    assert np.allclose(node.trains(UPDATES), np.add(5, by_hand([-3.0, *UPDATES[1:]])), rtol=1e-6)
 
 
 def reply_of(made, mod, context=None):
@@ -301,7 +301,7 @@ def reply_of(made, mod, context=None):
     return mod(message, context, lambda m, _: Message(made, reply_to=m)).content["arrays"]
 
 
-def test_arrays_are_told_apart_by_their_names_whatever_their_order():
+def test_arrays_are_matched_by_their_names_whatever_their_order():
     trained = {"b": np.array(3.0), "v": SENT[1], "w": SENT[0] + np.float32(1)}
     record = ArrayRecord({name: Array(array) for name, array in trained.items()})
     made = reply_of(RecordDict({"arrays": record}), ClientMomentum())
@@ -342,8 +342,8 @@ def test_float64_replies_of_a_float32_model_stay_float64():
     [malformed.named([np.zeros((5, 5))]), ArrayRecord({"x": Array(np.zeros(3))})],
     ids=["shape", "name"],
 )
-def test_weights_that_are_none_of_the_model_s_are_refused(made):
-    with pytest.raises(ValueError, match="is none of the model that was sent"):
+def test_weights_that_are_not_in_the_model_are_refused(made):
+    with pytest.raises(ValueError, match="is not in the model that was sent"):
         reply_of(RecordDict({"arrays": made}), ClientMomentum())
 
 

@@ -1,10 +1,12 @@
 """A mod that makes the replies of an existing ClientApp Byzantine."""
 
+import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from logging import WARNING
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,18 @@ from flwr.app import Array, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
 
-from ... import attacks
-from ...attacks import Attack, Knowledge, Schedule
+from ...attacks import Attack, Fixed, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
 from ...attacks.attack import Vector
+from ...attacks.names import CLASSES, attack_class
+from ...logs import escaped
+from ...settings import ReplyKind, check_reply_kind
 from . import messages
+
+_LEAST_NODE_ID = 2**32
+"""Larger numbers in a list of clients can be the random ids that Flower gives nodes."""
+
+_runs_warned: set[int] = set()
 
 
 @dataclass(eq=False)
@@ -27,17 +36,19 @@ class ByzantineMod:
     ``ClientApp(..., mods=[ByzantineMod(attacks.SignFlip(scale=10))])`` replaces the float arrays of
     the app's training replies; other arrays, metrics and evaluation stay as they are. For red-team
     trials of a deployment that is yours. ``"byzantine-nodes"`` of the run config ("0,3,5") are the
-    partition ids (or node ids) that attack, ``"byzantine-from-round"`` the first round of theirs.
+    partition ids (or node ids) that attack, ``"byzantine-from-round"`` the first round of an
+    attack. A warning is logged, once per run, where no listed client exists.
 
     Parameters
     ----------
     attack : Attack, optional
-        What is sent. By default ``"byzantine-attack"`` of the node config or the run config names
-        it (``"SignFlip"``), and ``"byzantine-scale"`` and the like are its parameters; a node where
-        it is not named stays honest.
-    when : callable, optional
-        Maps the number of a round to the Byzantine clients, such as ``attacks.Rotating(20, 4)``, by
-        ``"partition-id"`` of their node config. By default every node is one in every round.
+        An object such as ``attacks.SignFlip(scale=10)``. By default ``"byzantine-attack"`` of the
+        node config or the run config names its class (``"SignFlip"``), and ``"byzantine-scale"``
+        and the like are its parameters; a node without this key stays honest.
+    when : set of int or callable, optional
+        The Byzantine clients, by ``"partition-id"`` of their node config: the same in every round,
+        such as ``{2, 7}``, or a function of the round, such as ``attacks.Rotating(20, 4)``. By
+        default every node is Byzantine in every round.
     reply : {"weights", "gradients"}, default "weights"
         What the app returns: of weights, attacks see the update from the model that was sent.
     num_clients, num_byzantine : int, optional
@@ -45,27 +56,29 @@ class ByzantineMod:
         number of clients of `when`, or of colluders.
     colluders : path, optional
         A folder that all colluders on this machine share: attacks that need the honest vectors
-        take the colluders' own, which they leave there, as a sample.
+        take the colluders' own, which they leave there, as a sample. Mods that differ in attack,
+        clients or another option do not share vectors.
     num_colluders : int, optional
-        How many leave theirs in a round; needed with `colluders` where there is no `when`.
+        How many leave theirs in a round; needed with `colluders` where `when` is not given.
     timeout : float, default 60.0
-        Seconds to wait for the others' vectors, before those that are there are used.
+        Seconds to wait for the vectors of other colluders before using those that arrived.
     seed : int, default 0
         Of attacks that draw.
 
     Raises
     ------
     ValueError
-        Where the attack needs to know what a mod cannot: honest vectors without `colluders`, the
-        server's batches or rule, or the reply on corrupted labels (give the app corrupted data).
+        Where an option has a wrong value, or the attack needs to know what a mod cannot: honest
+        vectors without `colluders`, the server's batches or rule, or the reply on corrupted labels
+        (give the app corrupted data).
     ConnectionAbortedError
         When called, where the attack stays silent. Flower reports it to the server as an error.
     """
 
     attack: Attack | None = None
     _: KW_ONLY
-    when: Schedule | None = None
-    reply: messages.ReplyKind = "weights"
+    when: Schedule | Collection[int] | None = None
+    reply: ReplyKind = "weights"
     num_clients: int | None = None
     num_byzantine: int | None = None
     colluders: str | os.PathLike[str] | None = None
@@ -74,10 +87,12 @@ class ByzantineMod:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        messages.check_reply_kind(self.reply)
+        check_reply_kind(self.reply)
+        self._schedule = _schedule(self.when)
         if self.colluders is not None and self.when is None and self.num_colluders is None:
             raise ValueError("with colluders, give num_colluders or when")
         if self.attack is not None:
+            _check_is_object(self.attack)
             self._check_possible(self.attack)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -85,34 +100,42 @@ class ByzantineMod:
         if not messages.asks_to_train(message):
             return call_next(message, context)
         config = {**context.run_config, **context.node_config}
+        num_partitions = int(config.get("num-partitions", 0))
         client = int(context.node_config.get("partition-id", context.node_id))
         number = messages.server_round(message)
         nodes = str(config.get("byzantine-nodes", "")).replace(",", " ").split()
         attack = self.attack or _configured_attack(config)
-        byzantine = [] if self.when is None else sorted(self.when(number))
+        byzantine = [] if self._schedule is None else sorted(self._schedule(number))
+        if attack is not None:
+            for listed in (nodes, [str(each) for each in byzantine]):
+                _warn_if_absent(listed, num_partitions, context.run_id)
         if (
             attack is None
             or number < int(config.get("byzantine-from-round", 0))
             or (nodes and not {str(client), str(context.node_id)} & set(nodes))
-            or (self.when is not None and client not in byzantine)
+            or (self._schedule is not None and client not in byzantine)
         ):
             return call_next(message, context)
         self._check_possible(attack)
-        model = flatten(messages.only_array_record(message).to_numpy_ndarrays())
+        sent = messages.only_array_record(message).to_numpy_ndarrays()
         reply = call_next(message, context)
         if reply.has_error():
             return reply
         record = messages.only_array_record(reply)
         arrays = record.to_numpy_ndarrays()
+        model = flatten(sent, like=arrays)
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin
         num_colluders = self.num_colluders or len(byzantine) or 1
-        m = self.num_clients or int(config.get("num-partitions", 0))
+        m = self.num_clients or num_partitions
         q = self.num_byzantine or num_colluders
         rng = np.random.default_rng([self.seed, client, number])
         honest = None
         if self.colluders is not None and "honest" in attack.requires:
-            folder = Path(self.colluders, f"run-{context.run_id}", f"round-{number}")
+            settings = type(attack).__qualname__, sorted(vars(attack).items()), byzantine
+            options = self.reply, num_colluders, m, q, self.seed, message.metadata.message_type
+            key = hashlib.sha256(repr((settings, options)).encode()).hexdigest()[:12]
+            folder = Path(self.colluders, f"run-{context.run_id}", f"round-{number}", key)
             honest = self._share(own, folder, client, num_colluders)
         knowledge = Knowledge(
             own,
@@ -150,12 +173,44 @@ class ByzantineMod:
             np.save(file, own)
         written.replace(written.with_suffix(".npy"))  # whoever sees it sees all of it
         deadline = time.monotonic() + self.timeout
-        while len(left := sorted(folder.glob("*.npy"))) < num_colluders:
+        while len(left := list(folder.glob("*.npy"))) < num_colluders:
             if time.monotonic() > deadline:
                 log(WARNING, "only %d of %d colluders are there", len(left), num_colluders)
                 break
             time.sleep(0.02)
-        return np.stack([np.load(file, allow_pickle=False) for file in left])
+        by_client = sorted(left, key=lambda path: int(path.stem))
+        return np.stack([np.load(path, allow_pickle=False) for path in by_client])
+
+
+def _check_is_object(attack: object) -> None:
+    if not isinstance(attack, Attack):
+        name = attack.__name__ if isinstance(attack, type) else str(attack)
+        known = f"attacks.{name}()" if name in CLASSES else "attacks.SignFlip(scale=10)"
+        write = f"write ByzantineMod({known})"
+        raise ValueError(f"attack must be an attack object, got {attack!r}; {write}")
+
+
+def _schedule(when: object) -> Schedule | None:
+    if when is None or (callable(when) and not isinstance(when, type)):
+        return when
+    if isinstance(when, Collection) and all(
+        isinstance(client, Integral) and not isinstance(client, bool) for client in when
+    ):
+        return Fixed([int(client) for client in when])
+    raise ValueError(
+        "when must be a set of partition-ids such as {2, 7}, or a schedule such as "
+        f"attacks.Rotating(20, 4), got {when!r}"
+    )
+
+
+def _warn_if_absent(listed: Collection[str], num_partitions: int, run_id: int) -> None:
+    """Log a warning, once per run, where clients are listed but none of them can exist."""
+    numbers = [int(each) for each in listed if each.isdecimal()]
+    exists = any(each < num_partitions or each >= _LEAST_NODE_ID for each in numbers)
+    if listed and num_partitions and not exists and run_id not in _runs_warned:
+        _runs_warned.add(run_id)
+        text = "none of the listed clients {%s} exists: partition-ids run from 0 to %d"
+        log(WARNING, text, escaped(", ".join(listed)), num_partitions - 1)
 
 
 def _configured_attack(config: Mapping[str, Any]) -> Attack | None:
@@ -163,9 +218,10 @@ def _configured_attack(config: Mapping[str, Any]) -> Attack | None:
     name = str(config.get("byzantine-attack", ""))
     if not name:
         return None
-    kind = getattr(attacks, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Attack) and kind is not Attack):
-        raise ValueError(f"byzantine-attack = {name!r} is no attack of flwr_byz.attacks")
+    try:
+        kind = attack_class(name)
+    except ValueError as error:
+        raise ValueError(f"byzantine-attack: {error}") from None
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     keys = {name: f"byzantine-{name.replace('_', '-')}" for name in names}
     return kind(**{name: config[key] for name, key in keys.items() if key in config})

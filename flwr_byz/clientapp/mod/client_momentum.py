@@ -10,6 +10,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from ...settings import ReplyKind, check_reply_kind
 from . import messages
 
 Arrays = dict[str, NDArray[Any]]
@@ -67,7 +68,7 @@ class ClientMomentum:
     authors add batches drawn anew in each round, the strategies' `bucketing_seed`.
 
     The node's ``context.state`` keeps the momentum, in at least float32, over rounds in which the
-    client is not asked. It starts afresh in a new run, so also where a server goes on from a
+    client is not asked. It starts afresh in a new run, so also where a server resumes from a
     checkpoint; where the names or shapes of the arrays have changed; and where the number of the
     round has not grown, since another training has begun.
 
@@ -91,14 +92,14 @@ class ClientMomentum:
 
     beta: float = 0.9
     _: KW_ONLY
-    reply: messages.ReplyKind = "weights"
+    reply: ReplyKind = "weights"
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
-        messages.check_reply_kind(self.reply)
+        check_reply_kind(self.reply)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        """Let the app reply, and put its momentum in the place of its update."""
+        """Let the app reply, and replace its update by its momentum."""
         if not messages.asks_to_train(message):
             return call_next(message, context)
         sent = _arrays(messages.only_array_record(message)) if self.reply == "weights" else None
@@ -127,7 +128,7 @@ class ClientMomentum:
 
 
 def _previous(state: RecordDict, key: str, number: int) -> Arrays:
-    """Return the momentum in a node's state; empty where there is none of an earlier round."""
+    """Return the momentum of an earlier round in a node's state; empty without one."""
     if key not in state:
         return {}
     last = int(str(state.config_records[f"{key}.round"]["server-round"]))
@@ -149,7 +150,7 @@ def _updates(replied: Arrays, sent: Arrays | None) -> Arrays:
         origin = sent.get(name)
         if origin is None or origin.shape != array.shape:
             given = f"array {name!r} of the reply, of shape {array.shape},"
-            raise ValueError(f"{given} is none of the model that was sent: {_shapes(sent)}")
+            raise ValueError(f"{given} is not in the model that was sent: {_shapes(sent)}")
         if origin.dtype.kind == "f":
             dtype = np.result_type(np.float32, array.dtype, origin.dtype)
             with np.errstate(over="ignore", invalid="ignore"):

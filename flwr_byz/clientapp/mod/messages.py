@@ -1,20 +1,10 @@
 """What a mod reads in the messages of a ClientApp, of either API."""
 
-from typing import Literal, get_args
-
 from flwr.app import ArrayRecord, Message, MessageType
-
-ReplyKind = Literal["weights", "gradients"]
-
-
-def check_reply_kind(reply: str) -> None:
-    """Raise ValueError where an app can return no such thing."""
-    if reply not in get_args(ReplyKind):
-        raise ValueError(f'reply must be "weights" or "gradients", got {reply!r}')
 
 
 def asks_to_train(message: Message) -> bool:
-    """Say whether a message asks for training, by whatever function of the app."""
+    """Return whether a message asks for training, by whatever function of the app."""
     return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
 
 

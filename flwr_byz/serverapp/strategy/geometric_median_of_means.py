@@ -31,8 +31,8 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
     Parameters
     ----------
     num_byzantine : int, optional
-        q, the most Byzantine clients in any one round; by default as many as k batches outvote,
-        (k − 1) // 2. Give at least one of `num_byzantine` and `num_batches`.
+        q, the most Byzantine clients in any one round; by default the largest minority of k
+        batches, (k − 1) // 2. Give at least one of `num_byzantine` and `num_batches`.
     num_batches : int, optional
         k, more than 2q: 1 is the mean, the number m of clients asked the geometric median of the
         replies. By default the smallest k ≥ 4q, at most m.
@@ -48,7 +48,7 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         γ of the approximate geometric median; each round's certified gap is at most that.
     group_by_key : str, optional
         Simulation only: the metric under which clients report the id to be ordered by (such as
-        "partition-id"), since Flower draws node ids anew in each run. A client can lie about it.
+        "partition-id"), since Flower draws node ids anew in each run. A client can forge it.
     bucketing_seed : int, optional
         Draws the batches afresh in each round, from the seed and the round's number alone, for
         clients whose data differ (Karimireddy, He, Jaggi 2022); by default they are fixed. Keep it
@@ -64,14 +64,15 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         As in `Hardened`.
     **options
         The options of Flower's ``FedAvg``. The minimum numbers of train, evaluate and available
-        nodes are k by default, 2q + 1 where it is not given: fewer cannot outvote q. By default a
-        metric is the median of batch means over the clients that report it as finite numbers, where
-        these outvote q (are more than 2q; with `num_batches` alone, more than half of those that
-        answered). Metrics aggregation functions see as many metrics as can be chosen so that the
-        clients that report all of them still outvote q, and these clients only. `weighted_by_key`
-        names a claim of the client's: it has to be a positive finite number, and weighs nothing.
+        nodes are k by default, 2q + 1 where it is not given: fewer have no honest majority. By
+        default a metric is the median of batch means over the clients that report it as finite
+        numbers, where these have an honest majority (are more than 2q; with `num_batches` alone,
+        more than half of those that answered). Metrics aggregation functions see as many metrics as
+        can be chosen so that the clients that report all of them still have one, and these clients
+        only. `weighted_by_key` names a claim of the client's: it has to be a positive finite number
+        and weighs nothing.
 
-    Raises ValueError where an option is out of range.
+    Raises TypeError or ValueError where an option is unknown, of the wrong type or out of range.
 
     Notes
     -----
@@ -87,8 +88,9 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
     aggregation function is not given), "byz-trimmed" (batches), "byz-bound" (by how many times the
     honest batches' largest distance from any point the aggregate can lie off it, see
     `flwr_byz.theory.sharp_c_alpha`: for q among the batches kept, less what has shown itself;
-    without q, for the most that those outvote), "byz-gap" (certified, before the model is rounded
-    to its dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
+    without q, for the largest minority), "byz-gap" (certified, before the model is rounded to its
+    dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
+    Evaluation metrics hold "byz-clients", "byz-rejected" and "byz-missing".
     """
 
     def __init__(

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from flwr_byz import attacks
-from flwr_byz.redteam.attack_text import DEFAULT_ATTACKS, parse_attack, rehearse
+from flwr_byz.attacks.names import parse_attack
 
 
 def test_a_name_is_an_attack_with_its_defaults():
@@ -22,20 +22,19 @@ def test_keywords_are_literals():
     ("text", "named"),
     [
         ("SignFlop", "SignFlip"),
+        ("gaussian_noise", "did you mean 'GaussianNoise'"),
         ("Attack", "'Attack'"),
         ("Schedule", "'Schedule'"),
-        ("SignFlip(10)", "reads like"),
-        ("SignFlip(scale=", "reads like"),
-        ("SignFlip(scale=10).corrupt", "reads like"),
-        ("attacks.SignFlip()", "reads like"),
-        ("", "reads like"),
+        ("SignFlip(10)", "write an attack as"),
+        ("SignFlip(scale=", "write an attack as"),
+        ("SignFlip(scale=10).corrupt", "write an attack as"),
+        ("attacks.SignFlip()", "write an attack as"),
+        ("", "write an attack as"),
         ("SignFlip(strength=3)", "strength"),
         ("SignFlip(scale=-1)", "at least 0"),
         ("SignFlip(scale='ten')", "SignFlip"),
         ("SignFlip(scale=abs(3))", "SignFlip"),
         ("SignFlip(**{'scale': 3})", "SignFlip"),
-        ("BatchTakeover", "batches"),
-        ("LabelFlip", "relabelled"),
     ],
 )
 def test_what_is_no_attack_is_a_value_error_that_says_why(text, named):
@@ -48,13 +47,3 @@ def test_a_text_is_not_evaluated(tmp_path):
     with pytest.raises(ValueError, match="SignFlip"):
         parse_attack(f"SignFlip(scale=open({str(path)!r}, 'w'))")
     assert not path.exists()
-
-
-def test_the_default_attacks_are_possible_among_few_clients():
-    for attack in DEFAULT_ATTACKS:
-        rehearse(parse_attack(attack), num_clients=3, num_byzantine=1)
-
-
-def test_an_attack_that_cannot_work_among_so_many_is_found_before_anything_is_played():
-    with pytest.raises(ValueError, match="give z"):
-        rehearse(parse_attack("ALittleIsEnough"), num_clients=3, num_byzantine=2)
