@@ -12,9 +12,7 @@ from flwr_byz.clientapp.mod import ByzantineMod
 
 NUM_CLIENTS, DIM = 10, 5
 
-client_app = ClientApp(
-    mods=[ByzantineMod(attacks.SignFlip(scale=10), when=attacks.Fixed({2, 7}))],
-)
+client_app = ClientApp(mods=[ByzantineMod(attacks.SignFlip(scale=10), when={2, 7})])
 
 
 def load_data(partition: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

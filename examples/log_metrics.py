@@ -1,7 +1,7 @@
 """Log each round's metrics to TensorBoard, W&B or MLflow: ``python -m examples.log_metrics``.
 
-`pip install` the one that you use, which this package does not depend on: its tests run these
-functions with stand-ins for the three, which record what they are called with.
+Install the one that you use: this package depends on none of them, and its tests run these
+functions with stand-ins for the three, which record their calls.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ TRACKERS = {"tensorboard": to_tensorboard, "wandb": to_wandb, "mlflow": to_mlflo
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train for three rounds; the run config's "tracker" says where the metrics go."""
+    """Train for three rounds; "tracker" of the run config is one of `TRACKERS`."""
     tracker = TRACKERS[str(context.run_config.get("tracker", "tensorboard"))]
     strategy = GeometricMedianOfMeans(
         num_byzantine=2, min_available_nodes=NUM_CLIENTS, on_round_end=tracker()

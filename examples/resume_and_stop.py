@@ -28,7 +28,7 @@ def loss(metrics: Metrics) -> float:
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train until the loss is small, at most for as many rounds as the run config says."""
+    """Train until the loss is small, or for "num-server-rounds" of the run config."""
     folder = Path(str(context.run_config.get("folder", "results/training")))
     folder.mkdir(parents=True, exist_ok=True)
     strategy = GeometricMedianOfMeans(

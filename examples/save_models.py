@@ -31,7 +31,7 @@ def save_in(folder: Path) -> Callable[[int, ArrayRecord, Any], None]:
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train for three rounds; the run config's "folder" says where the models go."""
+    """Train for three rounds; "folder" of the run config is where the models go."""
     folder = Path(str(context.run_config.get("folder", "results/models")))
     strategy = GeometricMedianOfMeans(
         num_byzantine=2, min_available_nodes=NUM_CLIENTS, on_round_end=save_in(folder)

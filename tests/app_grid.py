@@ -63,7 +63,7 @@ def context(node, num_nodes=NUM_NODES):
 
 def attack(*nodes):
     """Return a mod that lets nodes attack."""
-    return ByzantineMod(attacks.SignFlip(scale=10), when=attacks.Fixed(set(nodes)))
+    return ByzantineMod(attacks.SignFlip(scale=10), when=set(nodes))
 
 
 def moved(arrays, node):

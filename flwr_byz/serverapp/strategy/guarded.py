@@ -81,7 +81,8 @@ class Guarded(Strategy):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-        **more: Any,
+        *more: Any,
+        **named: Any,
     ) -> Result:
         """Run rounds of training and evaluation, as ``flwr.serverapp.strategy.Strategy.start``.
 
@@ -93,8 +94,8 @@ class Guarded(Strategy):
 
         Raises TypeError where `initial_arrays` is no ArrayRecord; ValueError where the folder
         `checkpoints` holds another model, a later round than `num_rounds`, or damaged files only,
-        or where another server uses it. What the installed Flower takes beyond this (`more`) is
-        handed on.
+        or where another server uses it. What the installed Flower takes beyond this, such as
+        `should_stop`, is passed on.
         """
         if not isinstance(initial_arrays, ArrayRecord):
             kind = type(initial_arrays).__name__
@@ -122,14 +123,15 @@ class Guarded(Strategy):
 
             initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
             result = super().start(
-                grid=ArrivingGrid(grid),
-                initial_arrays=initial,
-                num_rounds=num_rounds,
-                timeout=timeout,
-                train_config=train_config,
-                evaluate_config=evaluate_config,
-                evaluate_fn=evaluate if evaluate_fn or self._rounds.options.at_round_ends else None,
-                **more,
+                grid if isinstance(grid, ArrivingGrid) else ArrivingGrid(grid),
+                initial,
+                num_rounds,
+                timeout,
+                train_config,
+                evaluate_config,
+                evaluate if evaluate_fn or self._rounds.options.at_round_ends else None,
+                *more,
+                **named,
             )
         self._is_running = False
         if not result.arrays:  # no step was made
