@@ -40,11 +40,12 @@ pip_flower = .venv-flower-$*/bin/python -m pip --quiet --disable-pip-version-che
 
 $(TEST_FLOWER): test-flower-%:  # flwr and flwr-nightly are the same files
 	$(PYTHON) -m venv .venv-flower-$*
-	$(pip_flower) install --upgrade --editable ".[plots]" hypothesis mypy pytest pytest-xdist
+	$(pip_flower) install --upgrade --editable ".[plots]" hypothesis mypy pytest \
+		pytest-xdist scikit-learn
 	$(pip_flower) uninstall --yes flwr flwr-nightly
 	$(pip_flower) install --upgrade "$(FLOWER_$*)"
 	.venv-flower-$*/bin/python -m mypy
-	.venv-flower-$*/bin/python -m pytest tests/clientapp tests/test_history.py \
+	.venv-flower-$*/bin/python -m pytest tests/clientapp tests/redteam tests/test_history.py \
 		tests/test_hostile_grid.py tests/test_malformed_replies.py tests/test_metrics.py \
 		tests/test_strategies.py tests/test_streaming.py tests/test_transport.py \
 		tests/test_workflow.py
