@@ -1,5 +1,6 @@
 """Trainings of both APIs in this process: a grid whose nodes run a ClientApp at once."""
 
+from copy import deepcopy
 from itertools import count
 
 import numpy as np
@@ -39,7 +40,8 @@ class AppGrid(Grid):
         message_id = f"message {next(self.numbers)}"
         message.metadata.__dict__["_message_id"] = message_id
         try:
-            reply = self.app(message, self.contexts[message.metadata.dst_node_id])
+            received = deepcopy(message)
+            reply = self.app(received, self.contexts[message.metadata.dst_node_id])
         except Exception as error:
             reply = Message(Error(2, repr(error)), reply_to=message)
         self.replies[message_id] = reply

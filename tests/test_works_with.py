@@ -29,6 +29,7 @@ from .app_grid import (
     AppGrid,
     attack,
     client_app,
+    context,
     given,
     moved,
     reply_to,
@@ -50,7 +51,7 @@ BOTH = pytest.mark.parametrize("api", [CLASSIC, MESSAGE], ids=lambda api: api.na
 
 
 @pytest.fixture(autouse=True)
-def warnings(caplog):
+def logged(caplog):
     """Return the lines of the log; what is logged once is so in each test."""
     transport_client._log_once.cache_clear()
     guarded._warn_once.cache_clear()
@@ -65,8 +66,15 @@ def gmom(api, **options):
 
 def check_trained(model, tolerance=0.02, num_rounds=NUM_ROUNDS):
     """Check that every round moved the model by one, as honest clients do."""
+    assert model
     for array in model:
         assert np.abs(array - num_rounds).max() < tolerance
+
+
+def check_kept(model):
+    """Check that the model is the one that training began with."""
+    assert model
+    assert not any(array.any() for array in model)
 
 
 def changed(nodes, change):
@@ -113,10 +121,12 @@ def private(api, kind, strategy):
 
 @BOTH
 @OF_SERVERS
-def test_hardened_around_server_side_privacy(api, kind):
+def test_hardened_around_server_side_privacy(api, kind, logged):
     strategy = private(api, f"ServerSide{kind}", api.flower.FedAvg(**given(api.name)))
     hardened = api.own.Hardened(strategy)
     check_trained(trained(api.name, hardened, [failing(2), MALFORMED]), 0.2)
+    assert logged("are clipped by value")
+    assert logged("central DP noise")
 
 
 @BOTH
@@ -131,23 +141,24 @@ def test_hardened_around_privacy_around_the_median(api, kind):
 @pytest.mark.parametrize(
     ("kind", "mod"), [("Fixed", "fixedclipping_mod"), ("Adaptive", "adaptiveclipping_mod")]
 )
-def test_client_side_privacy_with_its_mod_behind_the_byzantine_one(api, kind, mod):
+def test_client_side_privacy_with_its_mod_behind_the_byzantine_one(api, kind, mod, logged):
     strategy = private(api, f"ClientSide{kind}", gmom(api))
     hardened = api.own.Hardened(strategy, num_byzantine=2)
-    mods = [attack(5), UNCHANGED, getattr(api.mods, mod)]
+    mods = [attack(2), UNCHANGED, getattr(api.mods, mod)]
     check_trained(trained(api.name, hardened, mods), 0.2)
+    assert logged(f"{mod}: ")
+    assert logged("central DP noise")
 
 
 @BOTH
 @pytest.mark.parametrize("kind", ["Fixed", "Adaptive"])
-def test_a_client_that_returns_the_model_holds_up_server_side_privacy(api, kind, warnings):
+def test_a_client_that_returns_the_model_holds_up_server_side_privacy(api, kind, logged):
     hardened = api.own.Hardened(private(api, f"ServerSide{kind}", gmom(api)))
-    for array in trained(api.name, hardened, [UNCHANGED]):
-        assert not array.any()
-    assert warnings("the strategy failed, the model is kept: ZeroDivisionError")
+    check_kept(trained(api.name, hardened, [UNCHANGED]))
+    assert logged("the strategy failed, the model is kept: ZeroDivisionError")
 
 
-def test_a_client_without_a_norm_bit_holds_up_adaptive_classic_privacy(warnings):
+def test_a_client_without_a_norm_bit_holds_up_adaptive_classic_privacy(logged):
     def without_bit(message, context, call_next):
         reply = call_next(message, context)
         if context.node_id == 5:
@@ -156,33 +167,34 @@ def test_a_client_without_a_norm_bit_holds_up_adaptive_classic_privacy(warnings)
         return reply
 
     hardened = CLASSIC.own.Hardened(private(CLASSIC, "ClientSideAdaptive", gmom(CLASSIC)))
-    for array in trained("classic", hardened, [without_bit, CLASSIC.mods.adaptiveclipping_mod]):
-        assert not array.any()
-    assert warnings("the strategy failed, the model is kept: KeyError('norm_bit not returned by")
+    mods = [without_bit, CLASSIC.mods.adaptiveclipping_mod]
+    check_kept(trained("classic", hardened, mods))
+    assert logged("the strategy failed, the model is kept: KeyError('norm_bit not returned by")
 
 
 @BOTH
-def test_privacy_without_hardened_lets_one_client_end_the_run(api, warnings):
+def test_privacy_without_hardened_lets_one_client_end_the_run(api, logged):
     strategy = private(api, "ServerSideFixed", gmom(api))
     check_trained(trained(api.name, strategy, [attack(2, 5)]), 0.2)
     with pytest.raises(ValueError, match="broadcast"):
         trained(api.name, private(api, "ServerSideFixed", gmom(api)), [MALFORMED])
     if api is MESSAGE:
-        assert len(warnings("the loop that runs is not GeometricMedianOfMeans.start")) == 1
+        assert len(logged("the loop that runs is not GeometricMedianOfMeans.start")) == 1
 
 
 @BOTH
-def test_local_privacy_behind_the_byzantine_mod(api):
+def test_local_privacy_behind_the_byzantine_mod(api, logged):
     local = api.mods.LocalDpMod(CLIP, 1e-4, 1.0, 0.1)
     check_trained(trained(api.name, gmom(api), [attack(2, 5), local]))
+    assert logged("local DP noise")
 
 
 @BOTH
-def test_mods_that_log_sizes(api, warnings):
+def test_mods_that_log_sizes(api, logged):
     mods = [attack(2, 5), api.mods.arrays_size_mod, api.mods.message_size_mod]
     check_trained(trained(api.name, gmom(api), mods))
-    assert warnings("Outgoing message size")
-    assert warnings("Total array elements sent")
+    assert logged("Outgoing message size")
+    assert logged("Total array elements sent")
 
 
 # Server optimizers. -----------------------------------------------------------------------------
@@ -228,10 +240,10 @@ def test_trees_are_refused(api, name):
 
 
 @BOTH
-def test_a_fraction_of_the_clients(api, warnings):
+def test_a_fraction_of_the_clients(api, logged):
     fraction = {"fraction_fit" if api is CLASSIC else "fraction_train": 0.5}
     check_trained(trained(api.name, gmom(api, **fraction), [attack(2, 5)]))
-    assert warnings("sampled 5 clients" if api is CLASSIC else "Sampled 5 nodes")
+    assert logged("sampled 5 clients" if api is CLASSIC else "Sampled 5 nodes")
 
 
 @pytest.mark.parametrize("hardened", [False, True])
@@ -395,8 +407,8 @@ def test_hooks_at_round_ends(api, name):
 
 
 @pytest.mark.parametrize("protected", [False, True])
-def test_own_loops(protected, warnings):
-    grid = AppGrid(client_app("message", [attack(5), failing(2), MALFORMED]))
+def test_own_loops(protected, logged):
+    grid = AppGrid(client_app("message", [attack(2), MALFORMED]))
     grid = ArrivingGrid(grid) if protected else grid
     strategy, arrays = gmom(MESSAGE, stop_when=lambda *_: True), ArrayRecord(MODEL)
     for server_round in range(1, NUM_ROUNDS + 1):
@@ -406,8 +418,8 @@ def test_own_loops(protected, warnings):
         arrays = arrays if aggregate is None else aggregate
     check_trained(arrays.to_numpy_ndarrays())
     loop = "the loop that runs is not GeometricMedianOfMeans.start: "
-    assert len(warnings(loop + "no use of stop_when")) == 1
-    unlimited = warnings(loop + "replies may take any size, and rounds any time")
+    assert len(logged(loop + "no use of stop_when")) == 1
+    unlimited = logged(loop + "replies may take any size, and rounds any time")
     assert len(unlimited) == (0 if protected else 1)
     assert all("sends through flwr_byz.transport.ArrivingGrid(grid)" in m for m in unlimited)
 
@@ -415,38 +427,69 @@ def test_own_loops(protected, warnings):
 # Workflows and data. ----------------------------------------------------------------------------
 
 
+def secagg_where_asked(message, context, call_next):
+    if "secaggplus_configs" in message.content:
+        return secaggplus_mod(message, context, call_next)
+    return call_next(message, context)
+
+
+def workflows(grid, context, strategies):
+    """Train with SecAgg+ where a name says so; return the models by name."""
+    models = {}
+    for name, strategy in strategies.items():
+        secure = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2, timeout=60)
+        legacy = LegacyContext(context, ServerConfig(num_rounds=NUM_ROUNDS), strategy)
+        DefaultWorkflow(fit_workflow=secure if "SecAgg" in name else None)(grid, legacy)
+        (record,) = legacy.state.array_records.values()
+        models[name] = record.to_numpy_ndarrays()
+    return models
+
+
+def fed_avg():
+    return CLASSIC.flower.FedAvg(min_fit_clients=5, min_available_clients=5, **given("classic"))
+
+
+def check_copies_are_refused(logged, num_rounds):
+    assert len(logged("all 5 replies are the same numbers")) == num_rounds
+    assert logged("Flower's SecAgg workflows write one mean into every reply: leave them out")
+
+
 @pytest.mark.slow
-def test_workflows(warnings):
-    """In one simulation: Flower's default workflow, and that of SecAgg+."""
-    models, server_app, num_nodes = {}, ServerApp(), 5
+def test_workflows_in_a_simulation(logged):
+    models, server_app = {}, ServerApp()
 
     @server_app.main()
     def main(grid, context):
-        secure = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2, timeout=60)
-        for name, fit in {"default": None, "secure": secure}.items():
-            strategy = gmom(CLASSIC, min_available_clients=num_nodes)
-            legacy = LegacyContext(context, ServerConfig(num_rounds=NUM_ROUNDS), strategy)
-            DefaultWorkflow(fit_workflow=fit)(grid, legacy)
-            (record,) = legacy.state.array_records.values()
-            models[name] = record.to_numpy_ndarrays()
-
-    def secagg_where_asked(message, context, call_next):
-        if "secaggplus_configs" in message.content:
-            return secaggplus_mod(message, context, call_next)
-        return call_next(message, context)
+        strategies = {
+            name: gmom(CLASSIC, min_available_clients=5) for name in ("default", "SecAgg+")
+        }
+        models.update(workflows(grid, context, strategies))
 
     backend = {
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         "init_args": {"num_cpus": 2, "log_to_driver": False},
     }
     app = client_app("classic", [secagg_where_asked, attack(0, 3)])
-    run_simulation(server_app, app, num_nodes, backend_config=backend)
+    run_simulation(server_app, app, 5, backend_config=backend)
     check_trained(models["default"])
-    off = "PROTECTION IS OFF where messages go to nodes past their clients"
-    assert len(warnings(off)) == 1
-    assert not any(array.any() for array in models["secure"])
-    assert len(warnings("all 5 replies are the same numbers")) == NUM_ROUNDS
-    assert warnings("Flower's SecAgg workflows write one mean into every reply: leave them out")
+    assert len(logged("PROTECTION IS OFF where messages go to nodes past their clients")) == 1
+    check_kept(models["SecAgg+"])
+    check_copies_are_refused(logged, NUM_ROUNDS)
+
+
+def test_secure_aggregation_is_refused(logged):
+    grid = AppGrid(client_app("classic", [secagg_where_asked]), 5)
+    strategies = {"SecAgg": gmom(CLASSIC), "SecAgg, FedAvg": CLASSIC.own.Hardened(fed_avg())}
+    for model in workflows(grid, context(0), strategies).values():
+        check_kept(model)
+    check_copies_are_refused(logged, 2 * NUM_ROUNDS)
+
+
+def test_secure_aggregation_of_clients_that_are_all_honest():
+    grid = AppGrid(client_app("classic", [secagg_where_asked]), 5)
+    strategy = CLASSIC.own.Hardened(fed_avg(), num_byzantine=0)
+    (model,) = workflows(grid, context(0), {"SecAgg": strategy}).values()
+    check_trained(model)
 
 
 def test_partitions_of_flwr_datasets():
