@@ -16,6 +16,7 @@ from flwr.server import LegacyContext, ServerConfig
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
+from flwr.supercore.privacy_accounting import SamplingMethod
 
 from flwr_byz.serverapp.strategy import guarded
 from flwr_byz.transport import ArrivingGrid
@@ -170,6 +171,31 @@ def test_a_client_without_a_norm_bit_holds_up_adaptive_classic_privacy(logged):
     mods = [without_bit, CLASSIC.mods.adaptiveclipping_mod]
     check_kept(trained("classic", hardened, mods))
     assert logged("the strategy failed, the model is kept: KeyError('norm_bit not returned by")
+
+
+@pytest.mark.parametrize("num_failing", [0, 1])
+def test_accounts_of_privacy_need_a_usable_reply_of_every_client(num_failing, logged):
+    spent = SimpleNamespace(epsilon=1.0, delta=1e-5, num_releases=1)
+    releases = []
+    accountant = SimpleNamespace(
+        config=SimpleNamespace(
+            sampling_method=SamplingMethod.NO_AMPLIFICATION,
+            population_size=NUM_NODES,
+            max_epsilon=None,
+        ),
+        compose=releases.append,
+        get_privacy_spent=lambda: spent,
+    )
+    wrapper = MESSAGE.flower.DifferentialPrivacyServerSideFixedClipping
+    fed_avg = MESSAGE.flower.FedAvg()
+    hardened = MESSAGE.own.Hardened(wrapper(fed_avg, NOISE, CLIP, NUM_NODES, accountant=accountant))
+    model = trained("message", hardened, [failing(2)] * num_failing)
+    if num_failing:
+        check_kept(model)
+        assert logged("(10) differs from the number of sampled clients (11)")
+    else:
+        check_trained(model, 0.2)
+    assert len(releases) == (0 if num_failing else NUM_ROUNDS)
 
 
 @BOTH
