@@ -84,12 +84,12 @@ class Client(NumPyClient):
         return float(np.mean(parameters[0])), 10, {}
 
 
-def client_app(api, mods=(), arrays_key="arrays", weight_key="num-examples"):
-    """Return an app that moves the model by one."""
+def client_app(api, mods=(), arrays_key="arrays", weight_key="num-examples", app_mods=()):
+    """Return an app that moves the model by one; `app_mods` act in evaluation, too."""
     if api == "classic":
         client = lambda context: Client(context.node_id).to_client()  # noqa: E731
-        return ClientApp(client, mods=list(mods))
-    app = ClientApp()
+        return ClientApp(client, mods=[*mods, *app_mods])
+    app = ClientApp(mods=list(app_mods))
 
     @app.train(mods=list(mods))
     def train(message, context):

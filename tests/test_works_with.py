@@ -223,6 +223,16 @@ def test_mods_that_log_sizes(api, logged):
     assert logged("Total array elements sent")
 
 
+def test_mods_of_training_fail_in_evaluation_where_the_whole_app_has_them(logged):
+    app = client_app("message", app_mods=[attack(2), MESSAGE.mods.fixedclipping_mod])
+    strategy = private(MESSAGE, "ClientSideFixed", gmom(MESSAGE))
+    hardened = MESSAGE.own.Hardened(strategy, num_byzantine=2)
+    check_trained(trained("message", hardened, app=app), 0.2)
+    failures = logged("11 of 11 clients failed alike: this looks like your app, not an attack")
+    assert len(failures) == NUM_ROUNDS
+    assert all("fixedclipping_mod requires the key 'clipping_norm'" in line for line in failures)
+
+
 # Server optimizers. -----------------------------------------------------------------------------
 
 OPTIMIZERS = {
@@ -311,7 +321,7 @@ def test_narrow_and_mixed_dtypes(api, hardened):
     else:
         strategy = gmom(api, **options)
     arrays = trained(api.name, strategy, [attack(2, 5)], model=model)
-    if not hardened:  # FedMedian's own dtypes are its own affair
+    if not hardened:  # FedMedian has dtypes of its own
         assert [array.dtype for array in arrays] == [array.dtype for array in model]
     check_trained(arrays)
 
@@ -430,6 +440,17 @@ def test_hooks_at_round_ends(api, name):
     check_trained(trained(api.name, strategy, [attack(2, 5)], num_rounds=9), num_rounds=3)
     kind = "Parameters" if api is CLASSIC else "ArrayRecord"
     assert ends == [(i, kind, ["evaluate", "server", "train"]) for i in (1, 2, 3)]
+
+
+def test_hooks_of_a_wrapped_strategy_act_at_the_outermost(logged):
+    ends = []
+    inner = gmom(MESSAGE, on_round_end=lambda *_: ends.append("inner"))
+    hardened = MESSAGE.own.Hardened(
+        private(MESSAGE, "ServerSideFixed", inner), on_round_end=lambda *_: ends.append("outer")
+    )
+    check_trained(trained("message", hardened), 0.2)
+    assert ends == ["outer"] * NUM_ROUNDS
+    assert logged("the loop that runs is not GeometricMedianOfMeans.start: no use of on_round_end")
 
 
 @pytest.mark.parametrize("protected", [False, True])
