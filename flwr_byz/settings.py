@@ -20,8 +20,8 @@ from .theory import c_alpha, sharp_c_alpha
 ReplyKind = Literal["weights", "gradients"]
 
 
-def check_reply_kind(reply: str) -> None:
-    """Check that clients can reply with it."""
+def check_reply_kind(reply: object) -> None:
+    """Raise TypeError or ValueError unless clients can reply with it."""
     check_choice("reply", reply, get_args(ReplyKind))
 
 

@@ -13,9 +13,10 @@ def check_strategy(strategy: object, base: type) -> None:
 
     `base` is the class that all strategies of the API have.
     """
+    kind = strategy if isinstance(strategy, type) else type(strategy)
     _check_no_trees(strategy)
-    if isinstance(strategy, type):
-        raise TypeError(f"strategy must be an object, got a class: give {strategy.__name__}(...)")
+    if kind is strategy:
+        raise TypeError(f"strategy must be an object, got a class: give {kind.__name__}(...)")
     package = base.__module__.rpartition(".")[0]
     check_kind("strategy", strategy, base, f"one of {package}, such as FedAvg()")
 
@@ -27,12 +28,22 @@ def check_optimizer(strategy: object, base: type) -> None:
         raise wrong_kind("strategy", needed, strategy)
     _check_no_trees(strategy)
     name, package = strategy.__name__, base.__module__.rpartition(".")[0]
-    others = {kind.__name__ for kind in strategy.__mro__}.intersection(_RULES)
-    if not issubclass(strategy, base) or others:
+    if not issubclass(strategy, base) or {k.__name__ for k in strategy.__mro__} & {*_RULES}:
         raise TypeError(
             f"strategy must be FedAdam, FedAdagrad, FedYogi, FedAvgM, FedProx or FedAvg of "
             f"{package}, got {name}, which takes no mean: Hardened({name}(...)) checks its replies"
         )
+
+
+def _check_no_trees(strategy: object) -> None:
+    """Raise TypeError where a strategy, or one that it wraps, is made from a class of trees."""
+    kind = strategy if isinstance(strategy, type) else type(strategy)
+    for base in kind.__mro__:
+        if base.__name__ in _TREES:
+            needed = "strategy must aggregate arrays of fixed shape, no trees"
+            raise TypeError(f"{needed}, got {base.__name__}: give one such as FedAvg()")
+    if (inner := getattr(strategy, "strategy", None)) is not None:
+        _check_no_trees(inner)
 
 
 def check_rule(kind: type, own: type, method: str) -> None:
@@ -51,13 +62,3 @@ def option(strategy: object, name: str, default: Any) -> Any:
     if name in known:
         return known[name]
     return option(known["strategy"], name, default) if "strategy" in known else default
-
-
-def _check_no_trees(strategy: object) -> None:
-    """Raise TypeError where a strategy, or one that it wraps, aggregates trees."""
-    kind = strategy if isinstance(strategy, type) else type(strategy)
-    if names := [base.__name__ for base in kind.__mro__ if base.__name__ in _TREES]:
-        needed = "strategy must aggregate arrays of fixed shape, as FedAvg does"
-        raise TypeError(f"{needed}, got {kind.__name__} (trees of {names[-1]})")
-    if (inner := getattr(strategy, "strategy", None)) is not None:
-        _check_no_trees(inner)

@@ -219,9 +219,9 @@ def test_rounds_of_at_most_2q_usable_replies_keep_the_model(usable, kept, caplog
 
 @pytest.mark.parametrize("num_byzantine", [-1, True, 1.5, "2"])
 def test_num_byzantine_has_to_be_a_count(num_byzantine):
-    with pytest.raises((TypeError, ValueError), match="num_byzantine must be a whole"):
+    with pytest.raises((TypeError, ValueError), match="num_byzantine must be a whole number"):
         Hardened(message_stock("FedAvg"), num_byzantine=num_byzantine)
-    with pytest.raises((TypeError, ValueError), match="num_byzantine must be a whole"):
+    with pytest.raises((TypeError, ValueError), match="num_byzantine must be a whole number"):
         ClassicHardened(classic_stock("FedAvg"), num_byzantine=num_byzantine)
 
 
@@ -296,13 +296,13 @@ class OwnTrees(message.FedXgbBagging):
     ],
 )
 def test_strategies_of_trees_are_refused_by_name(strategy):
-    with pytest.raises(TypeError, match=r"arrays of fixed shape, .*trees of FedXgb\w+"):
+    with pytest.raises(TypeError, match=r"no trees, got FedXgb\w+"):
         Hardened(strategy)
 
 
 @pytest.mark.parametrize("name", ["FedXgbBagging", "FedXgbCyclic", "FedXgbNnAvg"])
 def test_classic_strategies_of_trees_are_refused_by_name(name):
-    with pytest.raises(TypeError, match=f"arrays of fixed shape, .*trees of {name}"):
+    with pytest.raises(TypeError, match=f"no trees, got {name}"):
         ClassicHardened(getattr(classic, name)())
 
 

@@ -119,9 +119,8 @@ def test_commands_that_run_an_app_name_its_nodes():
     commands = [c for b in blocks for c in re.findall(r"^flwr run (?:.*\\\n)*.*", b, re.M)]
     assert commands
     for command in commands:  # of a simulation, or of a deployment to devices
-        assert re.search(r"num-supernodes=\d+|^flwr run \. \w+.*\bnum-clients=\d+", command), (
-            command
-        )
+        named = re.search(r"num-supernodes=\d+|^flwr run \. \w+.*\bnum-clients=\d+", command)
+        assert named, command
 
 
 def test_links_of_the_readme_are_absolute_and_name_files_that_are_there():

@@ -68,7 +68,7 @@ class ArrivingGrid(Grid):
     """
 
     def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:
-        if not hasattr(grid, "push_messages"):
+        if not {"get_node_ids", "push_messages"}.intersection(dir(grid)):
             raise wrong_kind("grid", "the grid that Flower gives a ServerApp", grid)
         if num_bytes is not None:
             check_number("num_bytes", num_bytes, whole=True, least=1)

@@ -73,7 +73,8 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         only. `weighted_by_key` names a claim of the client's: it has to be a positive finite number
         and weighs nothing.
 
-    Raises TypeError or ValueError where an option is unknown, of the wrong type or out of range.
+    Raises TypeError where an option is unknown or of a wrong kind, ValueError where one is out of
+    range.
 
     Notes
     -----

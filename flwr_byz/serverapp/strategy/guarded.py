@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import cache
+from inspect import signature
 from logging import INFO, WARNING
 from math import inf
 from typing import Any, cast
@@ -126,14 +127,14 @@ class Guarded(Strategy):
 
             initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
             result = super().start(
-                grid if isinstance(grid, ArrivingGrid) else ArrivingGrid(grid),
-                initial,
-                num_rounds,
-                timeout,
-                train_config,
-                evaluate_config,
-                evaluate if evaluate_fn or self._rounds.options.at_round_ends else None,
-                *more,
+                grid=grid if isinstance(grid, ArrivingGrid) else ArrivingGrid(grid),
+                initial_arrays=initial,
+                num_rounds=num_rounds,
+                timeout=timeout,
+                train_config=train_config,
+                evaluate_config=evaluate_config,
+                evaluate_fn=evaluate if evaluate_fn or self._rounds.options.at_round_ends else None,
+                **dict(zip(_later_arguments(), more, strict=False)),
                 **named,
             )
         if not result.arrays:  # no step was made
@@ -268,6 +269,12 @@ class Guarded(Strategy):
         if not self._is_running and (idle := self._rounds.options.at_round_ends):
             names = ", ".join(idle)
             _warn_once(WARNING, f"the loop that runs is not {kind}.start: no use of {names}")
+
+
+def _later_arguments() -> list[str]:
+    """Return what the installed Flower's `start` takes after `evaluate_fn`."""
+    names = list(signature(Strategy.start).parameters)
+    return names[names.index("evaluate_fn") + 1 :]
 
 
 def _own_class(strategy: object) -> type:
