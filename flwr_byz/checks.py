@@ -39,7 +39,7 @@ def check_number(
     below: float = inf,
     note: str = "",
 ) -> None:
-    """Check that a value is a finite number within limits; `note` says what else can be given."""
+    """Check that a value is a finite number within limits; `note` is added to what is needed."""
     limits = {"of at least": least, "above": above, "at most": most, "below": below}
     given = {words: f"{limit:.15g}" for words, limit in limits.items() if abs(limit) < inf}
     bounds = " and ".join(f"{words} {limit}" for words, limit in given.items())

@@ -227,6 +227,18 @@ def test_strategies_that_take_no_mean_are_refused_by_name(name):
         robust(Own, num_byzantine=1)
 
 
+def test_a_subclass_takes_the_options_that_it_hands_on():
+    class Own(message.FedAdam):
+        def __init__(self, mine, **options):
+            super().__init__(**options)
+            self.mine = mine
+
+    made = robust(Own, num_byzantine=1, mine=7, eta=0.5)
+    assert (made.strategy.mine, made.strategy.eta, made.strategy.min_train_nodes) == (7, 0.5, 3)
+    with pytest.raises(TypeError, match=r"robust\(Own\) has no option etta=0\.5: did you mean eta"):
+        robust(Own, num_byzantine=1, mine=7, etta=0.5)
+
+
 def test_an_object_or_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="strategy must be a class"):
         robust(message.FedAdam(), num_byzantine=1)

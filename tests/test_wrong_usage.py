@@ -26,10 +26,10 @@ IMPORTS, _, TABLE = TEXT.partition("\n\n")
 USAGES = re.findall(r"^(\w.*)\n    (.*)$", TABLE, re.M)
 
 
-def start(initial_arrays):
+def start(initial_arrays, **options):
     """Start a training of the Message API with three nodes."""
     grid = AnsweringGrid(3, lambda node, server_round, model: model)
-    GeometricMedianOfMeans(num_byzantine=1).start(grid, initial_arrays, num_rounds=1)
+    GeometricMedianOfMeans(num_byzantine=1).start(grid, initial_arrays, **options)
 
 
 def a_round(num_clients, **options):

@@ -51,8 +51,7 @@ class Trial:
         if q < 1 or 2 * q >= m:
             allowed = "at least one and fewer than half of the nodes"
             raise ValueError(f"the Byzantine clients must be {allowed}, got {q} of {m}")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout must be positive, got {self.timeout}")
+        check_number("timeout", self.timeout, above=0)
         if self.num_rounds is not None:
             check_number("rounds", self.num_rounds, whole=True, least=1)
         check_number("seed", self.seed, whole=True, least=0)

@@ -7,6 +7,7 @@ from functools import cache
 from inspect import signature
 from logging import INFO, WARNING
 from math import inf
+from numbers import Real
 from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -14,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
+from ...checks import check_kind, check_number
 from ...payload import MalformedReply, Model, arrays_layout, read_arrays, to_arrays
 from ...round import Reply
 from ...rounds import Rounds
@@ -93,15 +95,15 @@ class Guarded(Strategy):
         few nodes are connected by then keeps the model; only the first one waits without end, as
         Flower does, and logs every 30 seconds what it waits for.
 
-        Raises TypeError where `initial_arrays` is no ArrayRecord; ValueError where the folder
+        Raises TypeError where an argument is of a wrong kind; ValueError where the folder
         `checkpoints` holds another model, a later round than `num_rounds`, or damaged files only,
         or where another server uses it. What the installed Flower takes beyond this, such as
         `should_stop`, is passed on.
         """
-        if not isinstance(initial_arrays, ArrayRecord):
-            kind = type(initial_arrays).__name__
-            text = "initial_arrays must be an ArrayRecord, such as ArrayRecord(model.state_dict())"
-            raise TypeError(f"{text} or ArrayRecord(list_of_numpy_arrays), got {kind}")
+        examples = "ArrayRecord(model.state_dict()) or ArrayRecord(list_of_numpy_arrays)"
+        check_kind("initial_arrays", initial_arrays, ArrayRecord, f"an ArrayRecord: {examples}")
+        check_number("num_rounds", num_rounds, whole=True, least=0)
+        check_kind("timeout", timeout, (Real, type(None)), "a number of seconds")
         self._timeout, self._has_begun = timeout, False
         resumed = self._rounds.resume(numpy_arrays(initial_arrays))
         with closing(resumed) as history, ExitStack() as at_end:
