@@ -266,7 +266,7 @@ def test_a_class_of_flower_beside_the_median_is_refused_with_the_way_out(api):
 @pytest.mark.parametrize("name", ["FedXgbBagging", "FedXgbCyclic"])
 def test_trees_are_refused(api, name):
     kind = getattr(api.flower, name)
-    with pytest.raises(TypeError, match="only arrays of fixed shape can be checked, no trees"):
+    with pytest.raises(TypeError, match="arrays of fixed shape, no trees"):
         api.own.Hardened(kind())
     with pytest.raises(TypeError, match=f"takes FedAvg and what steps along its mean .* {name}"):
         api.own.robust(kind, num_byzantine=2)
