@@ -58,10 +58,8 @@ class Plan:
 
     Attributes
     ----------
-    num_clients, num_byzantine, samples_per_client, dim : int
-        m, q, N/m and d.
-    epsilon, distance : float
-        ε, and ‖θ0 − θ*‖.
+    num_clients, num_byzantine, samples_per_client, dim, epsilon, distance
+        As given to `plan`: m, q, N/m, d, ε and ‖θ0 − θ*‖.
     num_batches : int
         k, the smallest ≥ 2(1+ε)q.
     trim_norm : float

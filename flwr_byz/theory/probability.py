@@ -51,10 +51,7 @@ def success_probability(
     delta : float
         0 < δ ≤ α − q/k: the probability with which a batch is bad by chance.
 
-    Raises
-    ------
-    ConditionFails
-        Where a condition of Lemma 5 fails.
+    Raises ConditionFails where a condition of Lemma 5 fails.
     """
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
     room = alpha - num_byzantine / num_batches
