@@ -23,19 +23,15 @@ class Fixed:
 
     def __init__(self, clients: Iterable[int], *others: object) -> None:
         numbers = tuple(clients) if isinstance(clients, Iterable) else (None,)
-        if others or not all(map(_is_integer, numbers)):
+        integers = (isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers)
+        if others or not all(integers):
             given = ", ".join(map(repr, (clients, *others)))
             hint = "give a set: Fixed({2, 7})"
             raise ValueError(f"clients must be a collection of integers, got {given}; {hint}")
         object.__setattr__(self, "clients", frozenset(map(int, numbers)))
 
     def __call__(self, server_round: int) -> frozenset[int]:
-        """Return the clients."""
         return self.clients
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,6 @@ class FreshEachRound(_Changing):
     seed: int = 0
 
     def __call__(self, server_round: int) -> frozenset[int]:
-        """Return the clients drawn for a round."""
         rng = np.random.default_rng([self.seed, server_round])
         return frozenset(rng.choice(self.num_clients, self.num_byzantine, replace=False).tolist())
 
@@ -89,6 +84,5 @@ def _check(num_byzantine: int, **limits: int) -> None:
         check_count(name, limit, least=0)
         check_count("num_byzantine", num_byzantine, least=0)
         if num_byzantine > limit:
-            raise ValueError(
-                f"num_byzantine must be between 0 and {name} = {limit}, got {num_byzantine}"
-            )
+            bounds = f"between 0 and {name} = {limit}"
+            raise ValueError(f"num_byzantine must be {bounds}, got {num_byzantine}")
