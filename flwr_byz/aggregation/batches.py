@@ -32,10 +32,7 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
     int
         The smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the mean.
 
-    Raises
-    ------
-    ValueError
-        Where an argument is out of range, or 2q ≥ m: no rule is robust then.
+    Raises ValueError where an argument is out of range, or 2q ≥ m: no rule is robust then.
     """
     if num_clients < 1:
         raise ValueError(f"num_clients must be at least 1, got {num_clients}")
@@ -72,10 +69,8 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
     Raises ValueError where k is not between 1 and m.
     """
     if not 1 <= num_batches <= len(clients):
-        raise ValueError(
-            f"num_batches must be between 1 and the number of clients {len(clients)}, "
-            f"got {num_batches}"
-        )
+        bounds = f"between 1 and the number of clients {len(clients)}"
+        raise ValueError(f"num_batches must be {bounds}, got {num_batches}")
     size, larger = divmod(len(clients), num_batches)
     cuts = [size * batch + min(batch, larger) for batch in range(num_batches + 1)]
     return [clients[start:end] for start, end in pairwise(cuts)]
@@ -94,10 +89,6 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
         In an order that does not depend on when they reply.
     seed, server_round : int
         At least 0. They alone determine the permutation.
-
-    Returns
-    -------
-    list of length m
 
     Raises ValueError where `seed` or `server_round` is negative.
     """
