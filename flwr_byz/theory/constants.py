@@ -112,11 +112,8 @@ def estimate_statistics(
     samples_per_gradient : int, default 1
         Samples that each gradient averages: N/m for clients' gradients.
 
-    Returns
-    -------
-    Statistics
-        `sigma` is measured where the mean gradient is shortest, nearest to θ*, so it is a little
-        too large; `growth` is the largest scatter of gradient differences per distance.
+    The result's `sigma` is measured where the mean gradient is shortest, nearest to θ*, so it is a
+    little too large; `growth` is the largest scatter of gradient differences per distance.
 
     Raises ValueError where shapes do not fit, a number is not finite, two vectors are equal, or the
     gradients show no strong convexity: ⟨∇F(θ) − ∇F(θ′), θ − θ′⟩ ≤ 0 for some pair.

@@ -39,10 +39,8 @@ def plan(
     ----------
     num_clients, num_byzantine : int
         m ≥ 1 and q, 0 ≤ 2q < m: the most Byzantine clients in any one round.
-    samples_per_client : int
-        N/m ≥ 1.
-    dim : int
-        d ≥ 1, the number of parameters.
+    samples_per_client, dim : int
+        N/m ≥ 1, and d ≥ 1, the number of parameters.
     epsilon : float, default 1.0
         ε > 0: k is the smallest ≥ 2(1+ε)q.
     distance : float, optional
@@ -178,9 +176,7 @@ class _Setting:
             return replace(self, samples_per_client=samples).guarantee(k)[0] is not None
 
         enough = next(filter(holds, _SAMPLES), None)
-        if enough is None:
-            return None
-        return bisect_left(range(enough), True, lo=enough // 2 + 1, key=holds)
+        return enough and bisect_left(range(enough), True, lo=enough // 2 + 1, key=holds)
 
     def trade_off(self, k: int) -> TradeOff:
         d, samples, q = self.dim, self.num_samples, self.num_byzantine

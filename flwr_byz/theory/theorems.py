@@ -65,10 +65,8 @@ def theorem_4(
     ----------
     num_batches, num_byzantine, alpha, delta
         As of `success_probability`, with δ < 1.
-    batch_samples : float
-        N/k; where k does not divide m, the samples of the smallest batch.
-    dim : int
-        d.
+    batch_samples, dim : float, int
+        N/k, where k does not divide m the samples of the smallest batch, and d.
     constants : Constants
     r : float, default 1.0
         All iterates stay within r√d of θ*. It is rounded up until the proof's number of shells is
@@ -134,17 +132,8 @@ def _shared(
     small = delta_1(n, d, delta, c.sigma_1)
     check_delta("1", small, c.sigma_1, c.alpha_1)
     shells = 2 * c.sigma_2**2 * r * sqrt(n) / (c.alpha_2 * c.sigma_1)
-    large = delta_2(
-        n,
-        d,
-        delta,
-        sigma_1=c.sigma_1,
-        sigma_2=c.sigma_2,
-        alpha_2=c.alpha_2,
-        M=c.M,
-        M_prime=c.M_prime,
-        r=r * ceil(shells) / shells,
-    )
+    named = {name: getattr(c, name) for name in ("sigma_1", "sigma_2", "alpha_2", "M", "M_prime")}
+    large = delta_2(n, d, delta, r=r * ceil(shells) / shells, **named)
     check_delta("2", large, c.sigma_2, c.alpha_2)
     return {
         "step_size": step_size(c.L, c.M),
