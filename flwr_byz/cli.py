@@ -3,7 +3,7 @@
 import json
 import sys
 from importlib.metadata import version
-from math import inf, nan
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +16,8 @@ from .theory import Plan, plan
 
 _Row = tuple[str | float | None, ...]
 _ROWS_SHOWN = 12
-_ABOUT = "Federated learning with Flower when you cannot trust every client."
 
-app = Typer(add_completion=False, help=_ABOUT)
+app = Typer(add_completion=False)
 
 
 def _print_version(asked: bool) -> None:
@@ -27,14 +26,12 @@ def _print_version(asked: bool) -> None:
         raise Exit()
 
 
+_VERSION = Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+
+
 @app.callback()
-def options(
-    _: Annotated[
-        bool,
-        Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
-    """Take the options that belong to no command."""
+def options(_: Annotated[bool, _VERSION] = False) -> None:
+    """Federated learning with Flower when you cannot trust every client."""
 
 
 @app.command("plan")
@@ -52,17 +49,14 @@ def plan_command(
 
     Expected errors are calibrated on linear regression with Gaussian features.
     """
-    try:
-        made = plan(
-            num_clients=num_clients,
-            num_byzantine=num_byzantine,
-            samples_per_client=samples_per_client,
-            dim=dim,
-            epsilon=epsilon,
-            distance=distance,
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    made = plan(
+        num_clients=num_clients,
+        num_byzantine=num_byzantine,
+        samples_per_client=samples_per_client,
+        dim=dim,
+        epsilon=epsilon,
+        distance=distance,
+    )
     if plot is not None:
         draw_trade_off(made, plot)
     if as_json:
@@ -102,24 +96,22 @@ def redteam_command(
 
     Reports which attacks break either strategy, and what the swap costs in a clean run.
     """
-    try:
-        from .redteam import command, flower_app
+    from .redteam import command, flower_app
 
-        trial = command.Trial(
-            app=flower_app.FlowerApp.read(folder),
-            attacks=attack or command.DEFAULT_ATTACKS,
-            num_nodes=nodes,
-            num_byzantine=num_byzantine,
-            num_rounds=rounds,
-            run_config=run_config,
-            seed=seed,
-            timeout=timeout,
-            metric=metric,
-            higher_is_better=higher_is_better,
-        )
+    trial = command.Trial(
+        app=flower_app.FlowerApp.read(folder),
+        attacks=attack or command.DEFAULT_ATTACKS,
+        num_nodes=nodes,
+        num_byzantine=num_byzantine,
+        num_rounds=rounds,
+        run_config=run_config,
+        seed=seed,
+        timeout=timeout,
+        metric=metric,
+        higher_is_better=higher_is_better,
+    )
+    try:
         command.red_team(trial, results, Console())
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:
         print("interrupted: the same command resumes where it stopped", file=sys.stderr)
         raise Exit(130) from None
@@ -163,11 +155,11 @@ def print_plan(made: Plan, console: Console) -> None:
     curve = Table()
     for name in ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4"):
         curve.add_column(name, justify="right")
-    num_points = len(made.trade_off)
-    every = -(-num_points // _ROWS_SHOWN)
-    for number, point in enumerate(made.trade_off, start=1):
+    every = -(-len(made.trade_off) // _ROWS_SHOWN)
+    shown = made.trade_off[::-every]
+    for point in made.trade_off:
         style = "bold" if point.num_batches == made.num_batches else None
-        if (num_points - number) % every == 0 or style:
+        if point in shown or style:
             errors = point.expected_error, point.clean_error, point.error_rate, point.floor
             curve.add_row(f"{point.num_batches}", *map(_cell, errors), style=style)
     console.print(curve)
@@ -184,17 +176,16 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         raise click.UsageError("--plot needs Matplotlib: pip install 'flwr-byz[plots]'") from None
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
-    points = made.trade_off
-    batches = [point.num_batches for point in points]
-    for label, values, colour, style in (
-        ("expected, strongest attack", [p.expected_error for p in points], "#D55E00", "-"),
-        ("expected, clean run", [p.clean_error for p in points], "#0072B2", "-"),
-        ("the paper's order √(dk/N)", [p.error_rate for p in points], "#666666", "--"),
-        ("proved, Theorem 4", [p.floor or inf for p in points], "#009E73", ".-"),
+    for label, name, colour, style in (
+        ("expected, strongest attack", "expected_error", "#D55E00", "-"),
+        ("expected, clean run", "clean_error", "#0072B2", "-"),
+        ("the paper's order √(dk/N)", "error_rate", "#666666", "--"),
+        ("proved, Theorem 4", "floor", "#009E73", ".-"),
     ):
-        if min(values) < inf:
-            drawn = [value if value < inf else nan for value in values]
-            axes.plot(batches, drawn, style, color=colour, label=label, linewidth=2.2)
+        errors = {point.num_batches: getattr(point, name) for point in made.trade_off}
+        drawn = [nan if error in (None, inf) else error for error in errors.values()]
+        if not all(map(isnan, drawn)):
+            axes.plot(list(errors), drawn, style, color=colour, label=label, linewidth=2.2)
     chosen = f"the plan, k = {made.num_batches}"
     axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0, label=chosen)
     axes.set(yscale="log", xlabel="number of batches k", ylabel="error  ‖θ − θ*‖  (log scale)")
@@ -228,6 +219,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except click.Abort:
         sys.exit(130)
-    except click.ClickException as error:
-        print(f"flwr-byz: {' '.join(error.format_message().split())}", file=sys.stderr)
+    except (click.ClickException, ValueError) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"flwr-byz: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)

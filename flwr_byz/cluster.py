@@ -19,8 +19,6 @@ from .aggregation.rows import Kernel, Part, Vector, form_rows
 from .aggregation.vectors import as_vectors, check_finite
 from .checks import check_number
 
-_FLOAT64: np.dtype[np.floating] = np.dtype(np.float64)
-
 
 def geometric_median_of_means(
     vectors: ArrayLike | Sequence[ArrayLike],
@@ -36,6 +34,7 @@ def geometric_median_of_means(
     Every worker takes a range of coordinates of all vectors. It sends its part of the k × k inner
     products of the batch means, and combines its own coordinates once the weights are known (the
     paper's footnote 3: parameter servers that share the parameters). Ray replaces workers that die.
+    The result is that of a single machine, up to rounding.
 
     Parameters
     ----------
@@ -44,15 +43,7 @@ def geometric_median_of_means(
     num_shards : int, optional
         Number of ranges of coordinates, at most d; by default one for every core.
 
-    Returns
-    -------
-    GeometricMedianOfMeans
-        That of a single machine, up to rounding.
-
-    Raises
-    ------
-    ValueError
-        Where `num_shards` is less than 1, and where `flwr_byz.aggregation` raises it.
+    Raises ValueError where `num_shards` is less than 1, and where `flwr_byz.aggregation` raises it.
     """
     if num_shards is not None:
         check_number("num_shards", num_shards, whole=True, least=1)
@@ -61,16 +52,14 @@ def geometric_median_of_means(
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
     if not ray.is_initialized():
         ray.init()
-    if num_shards is None:
-        cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-        num_shards = max(int(cores), 1)
-    dim = len(vectors[0])
+    cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    dim, num_shards = len(vectors[0]), num_shards or max(int(cores), 1)
     cuts = np.linspace(0, dim, min(num_shards, max(dim, 1)) + 1, dtype=np.intp).tolist()
     shards = [
         ray.put([[[vector[start:stop]] for (vector,) in batch] for batch in batches])
         for start, stop in pairwise(cuts)
     ]
-    rows = _ShardedRows(shards, num_batches, dim)
+    rows = _ShardedRows(shards, num_batches, dim, np.dtype(np.float64))
     measured = gram(rows)
     if not measured.finite.all():
         check_finite(vectors, "vectors")
@@ -86,7 +75,7 @@ class _ShardedRows:
     shards: Sequence[Any]
     num_rows: int
     dim: int
-    dtype: np.dtype[np.floating] = _FLOAT64
+    dtype: np.dtype[np.floating]
 
     def __len__(self) -> int:
         return self.num_rows
@@ -100,5 +89,4 @@ class _ShardedRows:
 @ray.remote
 def _map_shard(batches: Sequence[Sequence[Vector]], kernel: Any) -> list[Any]:
     os.environ["FLWR_BYZ_NUM_THREADS"] = "1"  # a worker has one core to itself
-    rows = form_rows(batches, _FLOAT64)
-    return list(rows.map(kernel))
+    return list(form_rows(batches, np.dtype(np.float64)).map(kernel))

@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from warnings import warn
 
 Class = TypeVar("Class", bound=type)
@@ -14,10 +13,7 @@ Class = TypeVar("Class", bound=type)
 def renamed(**names: str) -> Callable[[Class], Class]:
     """Let a class answer to ``old="new"`` names: read, given to its constructor, or overridden."""
 
-    def decorate(decorated: Class) -> Class:
-        kind: Any = decorated
-        for old, new in names.items():
-            setattr(kind, old, _OldName(kind, old, new))
+    def decorate(kind: Any) -> Any:
         construct = kind.__init__
 
         @wraps(construct)
@@ -36,9 +32,10 @@ def renamed(**names: str) -> Callable[[Class], Class]:
                 elif new in vars(cls):
                     setattr(cls, old, _OldName(cls, old, new))
 
-        kind.__init__ = __init__
-        kind.__init_subclass__ = classmethod(__init_subclass__)
-        return decorated
+        for old, new in names.items():
+            setattr(kind, old, _OldName(kind, old, new))
+        kind.__init__, kind.__init_subclass__ = __init__, classmethod(__init_subclass__)
+        return kind
 
     return decorate
 
@@ -55,8 +52,7 @@ def renamed_in(module: str, **names: str) -> None:
     vars(sys.modules[module])["__getattr__"] = __getattr__
 
 
-@dataclass(frozen=True)
-class _OldName:
+class _OldName(NamedTuple):
     kind: type
     old: str
     new: str

@@ -34,12 +34,8 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
     int
         The smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the mean.
 
-    Raises
-    ------
-    TypeError
-        Where an argument is no number.
-    ValueError
-        Where one is out of range, or 2q ≥ m: no rule is robust then.
+    Raises TypeError where an argument is no number, and ValueError where one is out of range or
+    2q ≥ m: no rule is robust then.
     """
     check_number("num_clients", num_clients, whole=True, least=1)
     check_number("num_byzantine", num_byzantine, whole=True, least=0)
@@ -92,10 +88,6 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
         In an order that does not depend on when they reply.
     seed, server_round : int
         At least 0. They alone determine the permutation.
-
-    Returns
-    -------
-    list of length m
 
     Raises ValueError where `seed` or `server_round` is negative.
     """

@@ -1,7 +1,9 @@
 """Upper bounds on the gap of a point to the optimum, by strong convexity or by duality.
 
 Points z_i with masses a_i that sum to one, f(x) = Σ a_i‖z_i − x‖. At x, d_i = ‖z_i − x‖ and
-u_i = (z_i − x)/d_i; the sum Σ a_i u_i is the residual, minus the gradient of f.
+u_i = (z_i − x)/d_i; the sum Σ a_i u_i is the residual, minus the gradient of f. Arguments are a_i
+as `mass` (k,), d_i > 0 as `distances` (k,), a bound on their relative errors as `distance_error`,
+and a bound on ‖y − x‖ for a point y near x as `moved`.
 """
 
 import numpy as np
@@ -22,18 +24,7 @@ def residual_bound(
     """Bound ‖Σ a_i u_i‖ at a point x near y = Σ w_i z_i, from distances alone.
 
     Since Σ w_i(z_i − x) = y − x, the residual is Σ (a_i/d_i − t·w_i)(z_i − x) + t(y − x) for any t,
-    and so at most Σ |a_i − t·w_i·d_i| + t‖y − x‖ long.
-
-    Parameters
-    ----------
-    distances : ndarray (k,)
-        d_i, measured from x.
-    mass, weights : ndarray (k,)
-        a and w; each sums to one.
-    distance_error : float
-        Bound on the relative errors of the distances.
-    moved : float
-        Bound on ‖y − x‖.
+    and so at most Σ |a_i − t·w_i·d_i| + t‖y − x‖ long. The `weights` w (k,) sum to one.
     """
     scale = float(weights @ distances)
     shares = weights * distances / scale
@@ -64,18 +55,10 @@ def curvature_gap(
     ----------
     offset_products : ndarray (k, k)
         ⟨z_i − y, z_j − y⟩.
-    distances : ndarray (k,)
-        d_i, measured from x, positive.
-    mass : ndarray (k,)
-        a; sums to one.
     product_errors : ndarray (k,)
         e with |error of ⟨z_i − y, z_j − y⟩| ≤ e_i·e_j.
     residual : float
         Bound on r.
-    distance_error : float
-        Bound on the relative errors of the distances.
-    moved : float
-        Bound on ‖y − x‖.
 
     Returns
     -------
@@ -111,19 +94,9 @@ def duality_gap(
     (u_i − r)/(1 + ‖r‖) have mean zero and norm at most one, so that their products with z_i − y add
     up to a lower bound on the optimum, which is at least (f(y)(1 − ‖r‖) − 2·f_J)/(1 + ‖r‖).
 
-    Parameters
-    ----------
-    objective, reached : float
-        f(y) and f(x).
-    residual : float
-        Bound on ‖r‖.
-    excluded_objective : float
-        f_J, the part of f(y) that belongs to J.
-
-    Returns
-    -------
-    float
-        g with f(x) ≤ (1 + g)·min f; infinity where the lower bound is not positive.
+    `objective` is f(y), `reached` f(x), `residual` a bound on ‖r‖ and `excluded_objective` f_J, the
+    part of f(y) that belongs to J. The result is g with f(x) ≤ (1 + g)·min f; infinity where the
+    lower bound is not positive.
     """
     if reached <= 0.0:
         return 0.0

@@ -71,15 +71,8 @@ def geometric_median(
     gamma : float, default 1e-9
         γ > 0, the required gap. Below about 1e-13 rounding decides; compare the returned gap.
 
-    Returns
-    -------
-    GeometricMedian
-
-    Raises
-    ------
-    ValueError
-        Where a point is not finite, not real or of another length (the message names its row), a
-        weight is negative or not finite, or γ is not positive.
+    Raises ValueError where a point is not finite, not real or of another length (the message names
+    its row), a weight is negative or not finite, or γ is not positive.
 
     Notes
     -----
@@ -129,9 +122,7 @@ def median_of_rows(
     """
     if rows.dim == 0:
         weights = map_weights(row_map, mass)
-        return Median(
-            np.zeros(0), objective=0.0, gap=0.0, residual=0.0, weights=weights, iterations=0
-        )
+        return Median(np.zeros(0), 0.0, gap=0.0, residual=0.0, weights=weights, iterations=0)
     with one_blas_thread(), np.errstate(all="ignore"):
         median = None
         if products is not None:
@@ -184,32 +175,24 @@ def _fast_median(
     error = 0.6 * float(np.square(errors / distances).max()) + moved / float(distances.min())
     gap, residual = certified(distances, error)
     measures = gap > gamma or norms.min() ** 2 <= smallest_square(rows)
-    point, measured = combine(rows, weights, row_map, measures=measures)
-    if measures:
-        if not (np.isfinite(measured).all() and measured.min() ** 2 > smallest_square(rows)):
-            return None
-        distances = measured
-        gap, residual = certified(distances, measured_error)
-    return Median(point, float(mass @ distances), gap, residual, weights, iterations)
-
-
-def combine(
-    rows: Rows, weights: NDArray[np.float64], row_map: RowMap, *, measures: bool
-) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Combine mapped rows, and measure their distances from the combination, in one pass.
-
-    Returns the weighted sum (d,) of the mapped rows, in the rows' precision, and the distances
-    (k',), with an error of at most ``_SUMMED/2 + 3`` roundings of that precision where nothing
-    underflows. They have no meaning unless `measures` is true.
-    """
     kernel = partial(_combined, weights.astype(rows.dtype), row_map, measures)
     point, squares = join_and_total(rows, kernel, rows.dtype)
-    return point, np.sqrt(squares)
+    if measures:
+        distances = np.sqrt(squares)
+        if not (np.isfinite(distances).all() and distances.min() ** 2 > smallest_square(rows)):
+            return None
+        gap, residual = certified(distances, measured_error)
+    return Median(point, float(mass @ distances), gap, residual, weights, iterations)
 
 
 def _combined(
     weights: NDArray[np.floating], row_map: RowMap, measures: bool, block: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+    """Combine a block of mapped rows, and measure the squares of their distances from it, if asked.
+
+    The distances (k',) have an error of at most ``_SUMMED/2 + 3`` roundings of the block's
+    precision, where nothing underflows.
+    """
     mapped = map_rows(row_map, block)
     coordinates = _weighted_sum(weights, mapped)
     squares, start = np.zeros(len(mapped)), 0

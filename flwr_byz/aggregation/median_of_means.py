@@ -13,14 +13,7 @@ from ..checks import check_number
 from .batches import check_batches, split_into_batches
 from .geometric_median import median_of_rows
 from .gram import Gram, form_and_measure, gram
-from .pre_aggregation import (
-    NoRowsLeft,
-    TrimNorm,
-    check_trim_norm,
-    may_be_trimmed,
-    select,
-    too_long,
-)
+from .pre_aggregation import NoRowsLeft, TrimNorm, check_trim_norm, select, too_long
 from .rows import Rows, StoredRows
 from .vectors import as_vectors, check_finite
 
@@ -96,17 +89,9 @@ def geometric_median_of_means(
         q. Nothing is trimmed where 2q batches or fewer would be left; without q, where more than
         (k − 1)//2 are too long.
 
-    Returns
-    -------
-    GeometricMedianOfMeans
-
-    Raises
-    ------
-    ValueError
-        Where an argument is out of range, or a vector is not finite or of another length (the
-        message names its row).
-    NoRowsLeft
-        A ValueError: where every batch mean is longer than `trim_norm`.
+    Raises ValueError where an argument is out of range, or a vector is not finite or of another
+    length (the message names its row); NoRowsLeft, a ValueError, where every batch mean is longer
+    than `trim_norm`.
     """
     vectors = as_vectors(vectors, "vectors")
     check_batches(num_byzantine, num_batches)
@@ -142,11 +127,13 @@ def median_of_means(
     finite = measured.finite
     if not finite.any():
         raise NoRowsLeft("no batch mean is finite")
-    if num_byzantine is not None:
-        num_byzantine = max(num_byzantine - int((~finite).sum()), 0)
     long = np.zeros(len(rows), dtype=np.bool_)
     long[finite] = too_long(measured.norms[finite], trim_norm)
-    trims = may_be_trimmed(int(finite.sum()), int(long.sum()), num_byzantine)
+    num_rows, num_long = int(finite.sum()), int(long.sum())
+    if num_byzantine is not None:  # an honest majority has to remain
+        trims = num_rows - num_long > 2 * max(num_byzantine - int((~finite).sum()), 0)
+    else:  # as many as the median withstands: where more are too long, τ is below honest norms
+        trims = num_long <= (num_rows - 1) // 2
     kept = finite & ~long if trims else finite
     mass = np.full(int(kept.sum()), 1 / kept.sum())
     median = median_of_rows(rows, mass, gamma, select(kept), measured.products)
@@ -163,16 +150,7 @@ def median_of_means(
 
 
 def mean(vectors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
-    """Average finite vectors in float64, one after the other, without overflow.
-
-    Parameters
-    ----------
-    vectors : sequence of n ≥ 1 ndarrays of one shape
-
-    Returns
-    -------
-    ndarray, float64
-    """
+    """Average n ≥ 1 finite arrays of one shape, one by one, in float64 and without overflow."""
     with np.errstate(all="ignore"):
         average = sum(vectors, np.zeros(vectors[0].shape)) / len(vectors)
         if not np.isfinite(average).all():

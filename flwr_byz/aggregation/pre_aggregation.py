@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from ..checks import check_number
 
 TrimNorm = float | Literal["auto"] | None
+RowMap = NDArray[np.float64] | None  # None leaves the rows as they are
 
 _AUTO_TRIM_FACTOR = 2.0
 
 
 class NoRowsLeft(ValueError):
     """No row is left for the median."""
-
-
-RowMap = NDArray[np.float64] | None  # None leaves the rows as they are
 
 
 def select(kept: NDArray[np.bool_]) -> RowMap:
@@ -46,9 +44,8 @@ def map_products(row_map: RowMap, products: NDArray[np.float64]) -> NDArray[np.f
     if row_map is None:
         return products
     used = row_map.any(axis=0)
-    mapped: NDArray[np.float64] = (
-        row_map[:, used] @ products[np.ix_(used, used)] @ row_map[:, used].T
-    )
+    left = row_map[:, used]
+    mapped: NDArray[np.float64] = left @ products[np.ix_(used, used)] @ left.T
     return mapped
 
 
@@ -65,29 +62,13 @@ def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool
     """
     if trim_norm is None:
         return np.zeros(len(norms), dtype=np.bool_)
-    limit = trim_norm
-    if limit == "auto":
-        with np.errstate(all="ignore"):
-            limit = _AUTO_TRIM_FACTOR * float(np.median(norms))
+    with np.errstate(all="ignore"):
+        limit = _AUTO_TRIM_FACTOR * float(np.median(norms)) if trim_norm == "auto" else trim_norm
     marked: NDArray[np.bool_] = norms > limit
     if marked.all():
-        raise NoRowsLeft(
-            f"trim_norm = {trim_norm} leaves no batch: the shortest batch mean has norm "
-            f"{norms.min():.6g}"
-        )
+        shortest = f"the shortest batch mean has norm {norms.min():.6g}"
+        raise NoRowsLeft(f"trim_norm = {trim_norm} leaves no batch: {shortest}")
     return marked
-
-
-def may_be_trimmed(num_rows: int, num_trimmed: int, num_byzantine: int | None) -> bool:
-    """Return whether that many rows may be left out for their norm.
-
-    With q known, an honest majority has to remain. Otherwise at most (k − 1)//2 rows may go, the
-    most Byzantine rows that the median of all rows withstands: where more are too long, τ is below
-    the norm of honest rows.
-    """
-    if num_byzantine is None:
-        return num_trimmed <= (num_rows - 1) // 2
-    return num_rows - num_trimmed > 2 * num_byzantine
 
 
 def check_trim_norm(trim_norm: TrimNorm) -> None:

@@ -15,10 +15,7 @@ Vectors = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
     """Check that `values` are n ≥ 1 real vectors of one length, without copying floats.
 
-    Raises
-    ------
-    ValueError
-        Naming the argument and, where one vector is wrong, its row.
+    Raises ValueError, naming the argument and, where one vector is wrong, its row.
     """
     if not isinstance(values, Iterable):
         raise wrong_kind(name, "a sequence of vectors", values)

@@ -18,7 +18,6 @@ class SignFlip(Attack):
     scale: float = number(1.0, least=0.0)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return −s·g."""
         return -self.scale * knowledge.own
 
 
@@ -29,27 +28,17 @@ class Scale(Attack):
     scale: float = number(100.0)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return s·g."""
         return self.scale * knowledge.own
 
 
 @dataclass(frozen=True)
 class GaussianNoise(Attack):
-    """Send noise N(0, s²I), alone or added to the client's own vector (Blanchard et al. 2017).
-
-    Parameters
-    ----------
-    scale : float, default 200.0
-        s ≥ 0, the standard deviation of each coordinate.
-    around_own : bool, default False
-        Whether the noise is added to the client's own vector.
-    """
+    """Send N(0, s²I), s = `scale` ≥ 0, `around_own` vector or around 0 (Blanchard et al. 2017)."""
 
     scale: float = number(200.0, least=0.0)
     around_own: bool = False
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the noise, with the own vector or without."""
         noise = self.scale * knowledge.rng.normal(size=knowledge.own.shape)
         return knowledge.own + noise if self.around_own else noise
 
@@ -61,7 +50,6 @@ class Constant(Attack):
     value: float = number(0.0)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the value in every coordinate."""
         return np.full_like(knowledge.own, self.value)
 
 
@@ -82,7 +70,7 @@ class Silent(Attack):
     """Send nothing (the paper, section 2.1: no message is received)."""
 
     def __call__(self, knowledge: Knowledge) -> None:
-        """Return None."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -92,7 +80,6 @@ class LabelFlip(Attack):
     requires: ClassVar[frozenset[str]] = frozenset({"relabelled"})
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the vector on corrupted labels."""
         self.check_known(knowledge)
         assert knowledge.relabelled is not None
         return knowledge.relabelled()
@@ -102,18 +89,13 @@ class LabelFlip(Attack):
 class Malformed(Attack):
     """Send arrays that differ from the model's in shape, number or dtype (a crash fault).
 
-    Parameters
-    ----------
-    kind : str, default "shape"
-        "shape": an extra row in each; "count": an extra array; "dtype": complex numbers;
-        "overflow": float64 numbers of 1e300; "empty": no numbers; "bytes": one array of random
-        bytes.
+    The `kind` "shape" is an extra row in each; "count" an extra array; "dtype" complex numbers;
+    "overflow" float64 numbers of 1e300; "empty" no numbers; "bytes" one array of random bytes.
     """
 
     kind: Literal["shape", "count", "dtype", "overflow", "empty", "bytes"] = "shape"
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the own vector, for `corrupt` to change its form."""
         return knowledge.own
 
     def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:

@@ -18,12 +18,8 @@ from .omniscient import Omniscient, deviation_of, direction_against, mean_of, sq
 class ModelReplacement(Attack):
     """Send m/η times the step to another model, which a mean then takes (Bagdasaryan et al. 2020).
 
-    Parameters
-    ----------
-    target : float or array-like (d,), default 0.0
-        θ_target; one number stands for every coordinate.
-    server_learning_rate : float, default 1.0
-        η > 0 of the server.
+    That is (m/η)(θ_target − θ), or its opposite for gradients: `target` is θ_target, (d,), or one
+    number for every coordinate, and `server_learning_rate` η > 0.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -40,7 +36,6 @@ class ModelReplacement(Attack):
             raise wrong_value("target", needed, self.target)
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return (m/η)(θ_target − θ), or its opposite for gradients."""
         self.check_known(knowledge)
         assert knowledge.model is not None
         step: Vector = np.asarray(self.target, np.float64) - knowledge.model
@@ -105,16 +100,9 @@ class BatchTakeover(Omniscient):
     """Move the mean of every batch that holds a colluder to one vector t, against medians of means.
 
     The colluders of a batch of size b share b·t minus the sum of its honest vectors. All these
-    batch means stand at t = μ − r·s·p, with p of norm 1 and s the typical distance of an honest
-    batch mean from μ: too near to be outliers, and all on one side. The adversary of the paper
-    knows the batches, too (section 1.2).
-
-    Parameters
-    ----------
-    radius : float, default 2.0
-        r ≥ 0.
-    direction : {"mean", "spread", "sign"}, default "mean"
-        p; see `direction_against`.
+    batch means stand at t = μ − r·s·p, with r = `radius` ≥ 0, p by `direction` (see
+    `direction_against`), and s the typical distance of an honest batch mean from μ: too near to be
+    outliers, and all on one side. The adversary of the paper knows the batches, too (section 1.2).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"honest", "batches"})

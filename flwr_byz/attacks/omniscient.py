@@ -18,7 +18,6 @@ class Omniscient(Attack):
     common: ClassVar[bool] = True
 
     def __call__(self, knowledge: Knowledge) -> Vector:
-        """Return the vector to send."""
         self.check_known(knowledge)
         assert knowledge.honest is not None
         return self._vector(knowledge.honest, knowledge)
@@ -48,8 +47,7 @@ def direction_against(honest: Vector, direction: Direction) -> Vector:
     section IV-A).
     """
     against = deviation_of(honest) if direction == "spread" else mean_of(honest)
-    if direction == "sign":
-        against = np.sign(against)
+    against = np.sign(against) if direction == "sign" else against
     length = float(np.linalg.norm(against))
     return against / length if length > 0.0 else against
 
@@ -77,26 +75,21 @@ class InnerProductManipulation(Omniscient):
 class ALittleIsEnough(Omniscient):
     """Send μ − z·σ, inside the spread of the honest vectors (Baruch, Baruch, Goldberg 2019).
 
-    Parameters
-    ----------
-    z : float, optional
-        By default the largest that hides among the honest vectors: Φ⁻¹((m − q − s)/(m − q)) with
-        s = ⌊m/2⌋ + 1 − q. Give z for one honest client, or a majority of colluders (s ≤ 0).
+    z is by default the largest that hides among the honest vectors: Φ⁻¹((m − q − s)/(m − q)) with
+    s = ⌊m/2⌋ + 1 − q. Give z for one honest client, or a majority of colluders (s ≤ 0).
     """
 
     z: float | None = number(None)
 
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
-        z = _largest_hidden_z(knowledge) if self.z is None else self.z
+        m, q, z = knowledge.num_clients, knowledge.num_byzantine, self.z
+        if z is None:
+            num_honest, num_supporters = m - q, m // 2 + 1 - q
+            if not 0 < num_supporters < num_honest:
+                unfit = f"num_clients={m}, num_byzantine={q}"
+                raise ValueError(f"ALittleIsEnough has no z for {unfit}: give z")
+            z = NormalDist().inv_cdf((num_honest - num_supporters) / num_honest)
         return mean_of(honest) - z * deviation_of(honest)
-
-
-def _largest_hidden_z(knowledge: Knowledge) -> float:
-    m, q = knowledge.num_clients, knowledge.num_byzantine
-    num_honest, num_supporters = m - q, m // 2 + 1 - q
-    if not 0 < num_supporters < num_honest:
-        raise ValueError(f"ALittleIsEnough has no z for num_clients={m}, num_byzantine={q}: give z")
-    return NormalDist().inv_cdf((num_honest - num_supporters) / num_honest)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ returns the same set in every process.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -23,19 +24,15 @@ class Fixed:
 
     def __init__(self, clients: Iterable[int], *others: object) -> None:
         numbers = tuple(clients) if isinstance(clients, Iterable) else (None,)
-        if others or not all(map(_is_integer, numbers)):
+        whole = (isinstance(n, Integral) and not isinstance(n, bool) for n in numbers)
+        if others or not all(whole):
             given = ", ".join(map(shown, (clients, *others)))
             needed = "clients must be a set of whole numbers, as in Fixed({2, 7})"
             raise TypeError(f"{needed}, got {given}")
         object.__setattr__(self, "clients", frozenset(map(int, numbers)))
 
     def __call__(self, server_round: int) -> frozenset[int]:
-        """Return the clients."""
         return self.clients
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,6 @@ class FreshEachRound(_Changing):
     seed: int = 0
 
     def __call__(self, server_round: int) -> frozenset[int]:
-        """Return the clients drawn for a round."""
         rng = np.random.default_rng([self.seed, server_round])
         return frozenset(rng.choice(self.num_clients, self.num_byzantine, replace=False).tolist())
 

@@ -6,81 +6,44 @@ batch means are trimmed. `ConditionFails` names a condition of the paper that do
 its two sides.
 """
 
-from .calibration import calibrated_contraction, calibrated_error
-from .concentration import check_delta, delta_1, delta_2, xi_1, xi_2
-from .conditions import ConditionFails
-from .constants import (
-    LINEAR_REGRESSION,
-    Constants,
-    Statistics,
-    estimate_statistics,
-    linear_regression,
-)
-from .descent import (
-    contraction,
-    error_bound,
-    error_floor,
-    largest_xi_2,
-    population_contraction,
-    rho,
-    sharp_population_contraction,
-    step_size,
-)
-from .median import c_alpha, median_radius, sharp_c_alpha
-from .planner import plan
-from .plans import Plan, StrategyOptions, TradeOff
-from .probability import binary_divergence, exact_success_probability, success_probability
-from .rates import (
-    client_computation,
-    communication,
-    error_rate,
-    minimax_rate,
-    paper_rate,
-    rounds_to_floor,
-    server_computation,
-)
-from .theorems import Guarantee, theorem_4, theorem_5
-
-__all__ = [
-    "LINEAR_REGRESSION",
-    "ConditionFails",
-    "Constants",
-    "Guarantee",
-    "Plan",
-    "Statistics",
-    "StrategyOptions",
-    "TradeOff",
-    "binary_divergence",
-    "c_alpha",
-    "calibrated_contraction",
-    "calibrated_error",
-    "check_delta",
-    "client_computation",
-    "communication",
-    "contraction",
-    "delta_1",
-    "delta_2",
-    "error_bound",
-    "error_floor",
-    "error_rate",
-    "estimate_statistics",
-    "exact_success_probability",
-    "largest_xi_2",
-    "linear_regression",
-    "median_radius",
-    "minimax_rate",
-    "paper_rate",
-    "plan",
-    "population_contraction",
-    "rho",
-    "rounds_to_floor",
-    "server_computation",
-    "sharp_c_alpha",
-    "sharp_population_contraction",
-    "step_size",
-    "success_probability",
-    "theorem_4",
-    "theorem_5",
-    "xi_1",
-    "xi_2",
-]
+from .calibration import calibrated_contraction as calibrated_contraction
+from .calibration import calibrated_error as calibrated_error
+from .concentration import c_alpha as c_alpha
+from .concentration import check_delta as check_delta
+from .concentration import delta_1 as delta_1
+from .concentration import delta_2 as delta_2
+from .concentration import median_radius as median_radius
+from .concentration import sharp_c_alpha as sharp_c_alpha
+from .concentration import xi_1 as xi_1
+from .concentration import xi_2 as xi_2
+from .conditions import ConditionFails as ConditionFails
+from .constants import LINEAR_REGRESSION as LINEAR_REGRESSION
+from .constants import Constants as Constants
+from .constants import Statistics as Statistics
+from .constants import estimate_statistics as estimate_statistics
+from .constants import linear_regression as linear_regression
+from .descent import contraction as contraction
+from .descent import error_bound as error_bound
+from .descent import error_floor as error_floor
+from .descent import largest_xi_2 as largest_xi_2
+from .descent import population_contraction as population_contraction
+from .descent import rho as rho
+from .descent import sharp_population_contraction as sharp_population_contraction
+from .descent import step_size as step_size
+from .planner import plan as plan
+from .plans import Plan as Plan
+from .plans import StrategyOptions as StrategyOptions
+from .plans import TradeOff as TradeOff
+from .probability import binary_divergence as binary_divergence
+from .probability import exact_success_probability as exact_success_probability
+from .probability import success_probability as success_probability
+from .rates import client_computation as client_computation
+from .rates import communication as communication
+from .rates import error_rate as error_rate
+from .rates import minimax_rate as minimax_rate
+from .rates import paper_rate as paper_rate
+from .rates import rounds_to_floor as rounds_to_floor
+from .rates import server_computation as server_computation
+from .theorems import Guarantee as Guarantee
+from .theorems import theorem_4 as theorem_4
+from .theorems import theorem_5 as theorem_5

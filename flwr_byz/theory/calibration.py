@@ -57,18 +57,15 @@ def error_strength(
 def attack_factor(dim: int, num_batches: int, num_byzantine: int) -> float:
     """Return c for d and q/k, interpolated in the table in log d and q/k, constant beyond it."""
     require_honest_majority(num_batches, num_byzantine)
-    of_share = [_at_dim(dim, share) for share in SHARES]
-    return float(np.interp(num_byzantine / num_batches, SHARES, of_share))
+    return float(np.interp(num_byzantine / num_batches, SHARES, _factors(dim)[1:]))
 
 
 def median_factor(dim: int, num_batches: int) -> float:
     """Return a for d, interpolated in the table; 1 for one or two batches, which are averaged."""
-    return 1.0 if num_batches <= 2 else _at_dim(dim, 0.0)
+    return 1.0 if num_batches <= 2 else _factors(dim)[0]
 
 
-def calibrated_strength(
-    dim: int, num_samples: float, num_batches: int, num_byzantine: int
-) -> float:
+def _strength(dim: int, num_samples: float, num_batches: int, num_byzantine: int) -> float:
     """Return x, calibrated; never less than without an attack."""
     clean = median_factor(dim, num_batches) * minimax_rate(dim, num_samples)
     if num_byzantine == 0:
@@ -89,7 +86,7 @@ def calibrated_error(
     It is that under the strongest attack, and for q = 0 that of a clean run. It is infinite where
     growth·x ≥ L: with so few samples the scatter outgrows the gradient.
     """
-    x = calibrated_strength(dim, num_samples, num_batches, num_byzantine)
+    x = _strength(dim, num_samples, num_batches, num_byzantine)
     room = statistics.L**2 - (statistics.growth * x) ** 2
     return statistics.sigma * x / sqrt(room) if room > 0 else inf
 
@@ -106,19 +103,14 @@ def calibrated_contraction(
     η = L/(2M²) is the step. From 1 on, the model does not approach θ*.
     """
     L, M = statistics.L, statistics.M
-    x = calibrated_strength(dim, num_samples, num_batches, num_byzantine)
+    x = _strength(dim, num_samples, num_batches, num_byzantine)
     return sharp_population_contraction(L, M) + step_size(L, M) * statistics.growth * x
 
 
-def _at_dim(dim: int, share: float) -> float:
+@lru_cache
+def _factors(dim: int) -> list[float]:
+    """Return a for d, and after it c for d and each of `SHARES`: the order of the table."""
     require_positive(dim=dim)
-    table = _table()
-    return float(np.interp(log(dim), np.log(DIMS), [table[share, of_dim] for of_dim in DIMS]))
-
-
-@lru_cache(maxsize=1)
-def _table() -> dict[tuple[float, int], float]:
-    """Return the factor for each q/k and d: c, and a where q is 0."""
     lines = files(__package__).joinpath(TABLE).read_text(encoding="utf-8").splitlines()
-    cells = map(json.loads, lines)
-    return {(cell["byzantine_share"], cell["dim"]): cell["factor"] for cell in cells}
+    table = np.reshape([json.loads(line)["factor"] for line in lines], (-1, len(DIMS)))
+    return [float(np.interp(log(dim), np.log(DIMS), factors)) for factors in table]

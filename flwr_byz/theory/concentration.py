@@ -1,12 +1,49 @@
-"""How far the mean gradient of a batch strays from the true gradient (the paper's section 3.2).
+"""How far batch means stray from the true gradient (the paper's section 3.2), and their median.
 
-n > 0 is the number of samples of a batch, N/k, d the dimension, and δ in (0, 1) a probability.
+n > 0 is the number of samples of a batch, N/k, d the dimension, and δ in (0, 1) a probability. The
+fraction of points that are arbitrary is α; ValueError is raised unless 0 ≤ α < 1/2.
 """
 
 from math import log, sqrt
 
-from .conditions import require, require_positive, require_sample
-from .median import c_alpha
+from ..checks import check_number
+from .conditions import require, require_nonnegative, require_positive, require_sample
+
+
+def c_alpha(alpha: float) -> float:
+    """Return C_α = 2(1 − α)/(1 − 2α), equation (7).
+
+    Where a fraction 1 − α of points or more lies within r of some point x, their geometric median
+    lies within C_α·r of x, whatever the other points are (Lemma 1).
+    """
+    check_number("alpha", alpha, least=0, below=0.5)
+    return 2 * (1 - alpha) / (1 - 2 * alpha)
+
+
+def sharp_c_alpha(alpha: float) -> float:
+    """Return (1 − α)/√(1 − 2α), the smallest factor that can replace C_α in a Hilbert space.
+
+    It is at most half of the paper's `c_alpha`: S. Minsker, "Geometric median and robust estimation
+    in Banach spaces", Bernoulli 21 (2015), Lemma 2.1.
+    """
+    check_number("alpha", alpha, least=0, below=0.5)
+    return (1 - alpha) / sqrt(1 - 2 * alpha)
+
+
+def median_radius(
+    alpha: float, radius: float, *, gamma: float = 0.0, largest: float = 0.0
+) -> float:
+    """Return C_α·r + γ·max‖z_i‖/(1 − 2α), how far a (1+γ)-approximate geometric median can be.
+
+    All distances and norms are taken from one point x, as in Lemma 1: r, the `radius`, is the
+    largest distance of the other points, and max‖z_i‖, `largest`, is over all points, the arbitrary
+    ones included. It is needed where γ > 0; trimming by norm bounds it (Remark 2). (In the proof of
+    the lemma, appendix A, the minimum that γ multiplies lacks its sum over i; the lemma has it.)
+    """
+    require_nonnegative(radius=radius, gamma=gamma, largest=largest)
+    if gamma > 0 and largest < radius:
+        raise ValueError(f"largest must be at least radius = {radius}, got {largest}")
+    return c_alpha(alpha) * radius + gamma * largest / (1 - 2 * alpha)
 
 
 def delta_1(n: float, d: int, delta: float, sigma: float) -> float:
@@ -45,10 +82,8 @@ def delta_2(
         The parameters stay within r√d of θ*. The proof takes ℓ* = 2σ2²r√n/(α2σ1), a number of
         shells, to be an integer; otherwise take the next larger r that makes it one.
 
-    Raises
-    ------
-    ConditionFails
-        Where 3(M∨M′)√(n/d) < σ2: the covers of the proof would be coarser than the sets they cover.
+    Raises ConditionFails where 3(M∨M′)√(n/d) < σ2: the covers of the proof would be coarser than
+    the sets they cover.
     """
     require_sample(n, d, delta)
     require_positive(sigma_1=sigma_1, sigma_2=sigma_2, alpha_2=alpha_2, M=M, M_prime=M_prime, r=r)

@@ -20,9 +20,7 @@ class ConditionFails(ValueError):
         super().__init__(
             f"{condition} does not hold: {value:.4g} against {limit:.4g}{factor}{hint}"
         )
-        self.condition = condition
-        self.value = value
-        self.limit = limit
+        self.condition, self.value, self.limit = condition, value, limit
 
 
 def require(holds: bool, condition: str, value: float, limit: float, hint: str = "") -> None:

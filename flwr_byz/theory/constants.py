@@ -113,17 +113,11 @@ def estimate_statistics(
     samples_per_gradient : int, default 1
         Samples that each gradient averages: N/m for clients' gradients.
 
-    Returns
-    -------
-    Statistics
-        `sigma` is measured where the mean gradient is shortest, nearest to θ*, so it is a little
-        too large; `growth` is the largest scatter of gradient differences per distance.
+    The result's `sigma` is measured where the mean gradient is shortest, nearest to θ*, so it is a
+    little too large; `growth` is the largest scatter of gradient differences per distance.
 
-    Raises
-    ------
-    ValueError
-        Where shapes do not fit, a number is not finite, two vectors are equal, or the gradients
-        show no strong convexity: ⟨∇F(θ) − ∇F(θ′), θ − θ′⟩ ≤ 0 for some pair.
+    Raises ValueError where shapes do not fit, a number is not finite, two vectors are equal, or the
+    gradients show no strong convexity: ⟨∇F(θ) − ∇F(θ′), θ − θ′⟩ ≤ 0 for some pair.
     """
     theta = np.asarray(parameters, dtype=np.float64)
     grads = np.asarray(gradients, dtype=np.float64)
@@ -138,16 +132,14 @@ def estimate_statistics(
 
     means = grads.mean(axis=1)
     curvatures, slopes, growths = [], [], []
-    for i in range(p):
-        for j in range(i):
-            step = theta[i] - theta[j]
-            distance = float(np.linalg.norm(step))
-            if distance == 0:
-                raise ValueError(f"parameters {j} and {i} are equal")
-            change = means[i] - means[j]
-            curvatures.append(float(change @ step) / distance**2)
-            slopes.append(float(np.linalg.norm(change)) / distance)
-            growths.append(_scatter(grads[i] - grads[j]) / distance)
+    for i, j in zip(*np.tril_indices(p, -1), strict=True):
+        step, change = theta[i] - theta[j], means[i] - means[j]
+        distance = float(np.linalg.norm(step))
+        if distance == 0:
+            raise ValueError(f"parameters {j} and {i} are equal")
+        curvatures.append(float(change @ step) / distance**2)
+        slopes.append(float(np.linalg.norm(change)) / distance)
+        growths.append(_scatter(grads[i] - grads[j]) / distance)
     if min(curvatures) <= 0:
         raise ValueError(
             f"the mean gradient shows a curvature of {min(curvatures):.4g} between two of the "
@@ -155,12 +147,8 @@ def estimate_statistics(
         )
     nearest = int(np.argmin(np.linalg.norm(means, axis=1)))
     one_sample = sqrt(samples_per_gradient)
-    return Statistics(
-        L=min(curvatures),
-        M=max(slopes),
-        sigma=one_sample * _scatter(grads[nearest]),
-        growth=one_sample * max(growths),
-    )
+    sigma, growth = one_sample * _scatter(grads[nearest]), one_sample * max(growths)
+    return Statistics(L=min(curvatures), M=max(slopes), sigma=sigma, growth=growth)
 
 
 def _scatter(gradients: np.ndarray) -> float:

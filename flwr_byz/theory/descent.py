@@ -17,10 +17,7 @@ def step_size(L: float, M: float) -> float:
 
 
 def population_contraction(L: float, M: float) -> float:
-    """Return √(1 − L²/(4M²)), the contraction of a step along the true gradient (14), Lemma 3.
-
-    See `sharp_population_contraction` for a smaller factor by the same proof.
-    """
+    """Return √(1 − L²/(4M²)), the contraction of a step along the true gradient (14), Lemma 3."""
     require_curvature(L, M)
     return sqrt(1 - L**2 / (4 * M**2))
 
@@ -48,8 +45,7 @@ def rho(L: float, M: float, xi_2: float) -> float:
     """
     require_nonnegative(xi_2=xi_2)
     value = 1 - population_contraction(L, M) - xi_2 * step_size(L, M)
-    largest = largest_xi_2(L, M)
-    hint = f"ξ2 is {xi_2:.4g} and must be below {largest:.4g}"
+    hint = f"ξ2 is {xi_2:.4g} and must be below {largest_xi_2(L, M):.4g}"
     require(value > 0, "ρ > 0", value, 0.0, hint)
     return value
 
@@ -70,15 +66,8 @@ def error_bound(
 ) -> float:
     """Return (1 − ρ)^t·‖θ0 − θ*‖ + ηξ1/ρ, the bound on ‖θt − θ*‖ of Theorem 2 (17).
 
-    Raises ConditionFails where ρ ≤ 0. (The proof of Lemma 4 prints ‖·‖2 for ‖·‖ once.)
-
-    Parameters
-    ----------
-    rounds : int
-        t ≥ 0.
-    distance : float
-        ‖θ0 − θ*‖ ≥ 0.
-    L, M, xi_1, xi_2 : float
+    t = `rounds` ≥ 0, and `distance` is ‖θ0 − θ*‖ ≥ 0. Raises ConditionFails where ρ ≤ 0. (The proof
+    of Lemma 4 prints ‖·‖2 for ‖·‖ once.)
     """
     require_nonnegative(rounds=rounds, distance=distance)
     floor = error_floor(L, M, xi_1=xi_1, xi_2=xi_2)

@@ -1,6 +1,6 @@
 """Plan a training: from m, q, N/m and d to its settings and its expected error."""
 
-from collections.abc import Callable
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from math import exp, hypot, isfinite, sqrt
 
@@ -9,20 +9,18 @@ import numpy as np
 from ..aggregation import num_batches
 from ..checks import check_number
 from .calibration import calibrated_contraction, calibrated_error
+from .concentration import c_alpha
 from .conditions import ConditionFails, require, require_positive
 from .constants import LINEAR_REGRESSION, Constants, Statistics, linear_regression
 from .descent import step_size
-from .median import c_alpha
 from .plans import Plan, TradeOff
 from .probability import exact_success_probability, success_probability
 from .rates import communication, error_rate, minimax_rate, rounds_to_floor
 from .theorems import Guarantee, theorem_4
 
 _CURVE_POINTS = 40
-_MOST_SAMPLES = 10**15
+_SAMPLES = [2**power for power in range(50)]  # per client: up to about 10^15
 _LEAST_LOG_DELTA = -500.0  # exp of it, and its inverse, are float64 numbers
-
-ConstantsOf = Callable[[float, int, float], Constants]  # of N/k, d and δ
 
 
 def plan(
@@ -42,10 +40,8 @@ def plan(
     ----------
     num_clients, num_byzantine : int
         m ≥ 1 and q, 0 ≤ 2q < m: the most Byzantine clients in any one round.
-    samples_per_client : int
-        N/m ≥ 1.
-    dim : int
-        d ≥ 1, the number of parameters.
+    samples_per_client, dim : int
+        N/m ≥ 1, and d ≥ 1, the number of parameters.
     epsilon : float, default 1.0
         ε > 0: k is the smallest ≥ 2(1+ε)q.
     distance : float, optional
@@ -57,16 +53,7 @@ def plan(
         The constants of Assumptions 1 to 4, for the guarantee. By default those of linear
         regression (Lemma 8), or with `statistics` no guarantee at all.
 
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    TypeError
-        Where an argument is no number.
-    ValueError
-        Where one is out of range.
+    Raises TypeError where an argument is no number, ValueError where one is out of range.
 
     Notes
     -----
@@ -80,17 +67,11 @@ def plan(
     require_positive(distance=distance)
     k = num_batches(num_clients, num_byzantine, epsilon=epsilon)
     setting = _Setting(
-        num_clients=num_clients,
-        num_byzantine=num_byzantine,
-        samples_per_client=samples_per_client,
-        dim=dim,
-        distance=distance,
-        statistics=statistics or _statistics_of(constants),
-        constants_of=_constants_of(constants, statistics),
+        num_clients, num_byzantine, samples_per_client, dim, distance, statistics, constants
     )
-    chosen, num_samples = setting.trade_off(k), setting.num_samples
+    chosen, num_samples, scatter = setting.trade_off(k), setting.num_samples, setting.scatter
     error = chosen.expected_error
-    contraction = calibrated_contraction(dim, num_samples, k, num_byzantine, setting.statistics)
+    contraction = calibrated_contraction(dim, num_samples, k, num_byzantine, scatter)
     rounds = None
     if isfinite(error) and contraction < 1:
         rounds = max(rounds_to_floor(contraction, distance, error / 10), 1)
@@ -106,7 +87,7 @@ def plan(
         num_batches=k,
         trim_norm=setting.trim_norm(k),
         gamma=1 / num_samples,
-        step_size=step_size(setting.statistics.L, setting.statistics.M),
+        step_size=step_size(scatter.L, scatter.M),
         rounds=rounds,
         expected_error=error,
         clean_error=chosen.clean_error,
@@ -124,59 +105,48 @@ def plan(
     )
 
 
-def _statistics_of(constants: Constants | None) -> Statistics:
-    """Return the largest statistics within the constants: a variance is at most σ²."""
-    if (c := constants) is None:
-        return LINEAR_REGRESSION
-    return Statistics(L=c.L, M=c.M, sigma=c.sigma_1, growth=c.sigma_2)
-
-
-def _constants_of(constants: Constants | None, statistics: Statistics | None) -> ConstantsOf | None:
-    """Return the constants of the problem: linear regression where neither is given."""
-    if constants is not None:
-        return lambda n, d, delta: constants
-    return linear_regression if statistics is None else None
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Setting:
-    """Everything but k, which the methods take."""
+    """What `plan` is given, but for ε; the methods take k."""
 
     num_clients: int
     num_byzantine: int
     samples_per_client: int
     dim: int
     distance: float
-    statistics: Statistics
-    constants_of: ConstantsOf | None
+    statistics: Statistics | None
+    constants: Constants | None
 
     @property
     def num_samples(self) -> int:
         return self.num_clients * self.samples_per_client
 
+    @property
+    def scatter(self) -> Statistics:
+        """The given statistics, or those that the constants bound: a variance is at most σ²."""
+        if self.statistics is None and (c := self.constants) is not None:
+            return Statistics(L=c.L, M=c.M, sigma=c.sigma_1, growth=c.sigma_2)
+        return self.statistics or LINEAR_REGRESSION
+
     def trim_norm(self, k: int) -> float:
         # E‖mean‖² is at most ‖∇F‖² + d·variance/(N/k), and ‖∇F‖ at most M‖θ − θ*‖.
-        gradient = self.statistics.M * self.distance
-        deviation = hypot(self.statistics.sigma, self.statistics.growth * self.distance)
+        gradient = self.scatter.M * self.distance
+        deviation = hypot(self.scatter.sigma, self.scatter.growth * self.distance)
         return 2 * hypot(gradient, deviation * error_rate(self.dim, k, self.num_samples))
 
     def shares(self, k: int) -> dict[str, float]:
         """Return the α and δ of Lemma 5."""
         share = self.num_byzantine / k
         alpha = (share + 0.5) / 2
-        return {
-            "alpha": alpha,
-            "delta": (alpha - share) * exp(max(-self.dim, _LEAST_LOG_DELTA)),
-        }
+        return {"alpha": alpha, "delta": (alpha - share) * exp(max(-self.dim, _LEAST_LOG_DELTA))}
 
     def guarantee(self, k: int) -> tuple[Guarantee, None] | tuple[None, str]:
         """Return the guarantee of Theorem 4, or the condition that fails."""
-        if self.constants_of is None:
+        if self.statistics is not None and self.constants is None:
             return None, "the constants of Assumptions 1 to 4 are not given"
-        shares = self.shares(k)
+        shares, trim_norm = self.shares(k), self.trim_norm(k)
         batch_samples = self.num_clients // k * self.samples_per_client
-        constants = self.constants_of(batch_samples, self.dim, shares["delta"])
-        trim_norm = self.trim_norm(k)
+        constants = self.constants or linear_regression(batch_samples, self.dim, shares["delta"])
         try:
             guarantee = theorem_4(
                 num_batches=k,
@@ -204,16 +174,8 @@ class _Setting:
         def holds(samples: int) -> bool:
             return replace(self, samples_per_client=samples).guarantee(k)[0] is not None
 
-        enough = 1
-        while not holds(enough):
-            enough *= 2
-            if self.constants_of is None or enough > _MOST_SAMPLES:
-                return None
-        too_few = enough // 2
-        while enough - too_few > 1:
-            middle = (enough + too_few) // 2
-            enough, too_few = (middle, too_few) if holds(middle) else (enough, middle)
-        return enough
+        enough = next(filter(holds, _SAMPLES), None)
+        return enough and bisect_left(range(enough), True, lo=enough // 2 + 1, key=holds)
 
     def trade_off(self, k: int) -> TradeOff:
         d, samples, q = self.dim, self.num_samples, self.num_byzantine
@@ -221,8 +183,8 @@ class _Setting:
         return TradeOff(
             num_batches=k,
             error_rate=error_rate(d, k, samples),
-            expected_error=calibrated_error(d, samples, k, q, self.statistics),
-            clean_error=calibrated_error(d, samples, k, 0, self.statistics),
+            expected_error=calibrated_error(d, samples, k, q, self.scatter),
+            clean_error=calibrated_error(d, samples, k, 0, self.scatter),
             floor=None if guarantee is None else guarantee.floor,
         )
 

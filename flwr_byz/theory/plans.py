@@ -26,14 +26,8 @@ class TradeOff:
 
     Attributes
     ----------
-    num_batches : int
-        k.
-    error_rate : float
-        √(dk/N), the order in which the paper's bound grows.
-    expected_error : float
-        Calibrated, under the strongest attack; infinity where samples are too few.
-    clean_error : float
-        Calibrated, without an attack.
+    num_batches, error_rate, expected_error, clean_error
+        For k batches, as of `Plan`.
     floor : float or None
         The bound of Theorem 4 on the error that remains; None where a condition fails.
     """
@@ -58,18 +52,14 @@ class Plan:
 
     Attributes
     ----------
-    num_clients, num_byzantine, samples_per_client, dim : int
-        m, q, N/m and d.
-    epsilon, distance : float
-        ε, and ‖θ0 − θ*‖.
+    num_clients, num_byzantine, samples_per_client, dim, epsilon, distance
+        As given to `plan`: m, q, N/m, d, ε and ‖θ0 − θ*‖.
     num_batches : int
         k, the smallest ≥ 2(1+ε)q.
     trim_norm : float
         τ (Remark 2): twice the root mean square norm of an honest batch's mean gradient at θ0.
-    gamma : float
-        γ = 1/N (Remark 2).
-    step_size : float
-        η = L/(2M²).
+    gamma, step_size : float
+        γ = 1/N (Remark 2), and η = L/(2M²).
     rounds : int or None
         Rounds at `expected_contraction` that shrink ‖θ0 − θ*‖ to a tenth of `expected_error`; None
         where the contraction is 1 or more, or the error infinite.
@@ -79,15 +69,13 @@ class Plan:
     expected_contraction : float
         Calibrated factor of a round, far from θ* and under attack.
     error_rate, minimax_rate : float
-        √(dk/N) and √(d/N).
+        √(dk/N), the order in which the paper's bound grows, and √(d/N).
     alpha, delta : float
         The guarantee's α, halfway between q/k and 1/2 (Remark 1), and δ = (α − q/k)·e^(−d).
     success_probability, exact_success_probability : float
         Lower bounds on the probability that the guarantee holds: (19) and (20).
-    guarantee : Guarantee or None
-        That of Theorem 4; None where it does not apply.
-    guarantee_fails : str or None
-        The condition of Theorem 4 that fails.
+    guarantee, guarantee_fails : Guarantee or None, str or None
+        That of Theorem 4, or the condition of it that fails.
     samples_for_guarantee : int or None
         The fewest samples per client with which Theorem 4 applies; None beyond 10^15, or where the
         problem's constants are unknown.
@@ -146,14 +134,11 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields in a form that JSON can hold, with null for infinite numbers."""
-        fields: dict[str, Any] = _finite(asdict(self))
-        return fields
+        return asdict(self, dict_factory=_for_json)
 
 
-def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite by None, also in nested lists and dicts."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+def _for_json(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of fields, with lists for tuples and None for numbers that are not finite."""
+    made = {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
+    infinite = {n: None for n, v in made.items() if isinstance(v, float) and not isfinite(v)}
+    return made | infinite

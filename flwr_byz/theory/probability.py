@@ -15,13 +15,8 @@ def binary_divergence(a: float, b: float) -> float:
     """
     for name, value in (("a", a), ("b", b)):
         check_number(name, value, least=0, most=1)
-
-    def term(x: float, y: float) -> float:
-        if x == 0:
-            return 0.0
-        return inf if y == 0 else x * log(x / y)
-
-    return max(term(a, b) + term(1 - a, 1 - b), 0.0)
+    pairs = ((a, b), (1 - a, 1 - b))
+    return max(sum(x * log(x / y) if y > 0 else inf for x, y in pairs if x > 0), 0.0)
 
 
 def check_lemma_5(num_batches: int, num_byzantine: int, alpha: float, delta: float) -> None:
@@ -51,10 +46,7 @@ def success_probability(
     delta : float
         0 < δ ≤ α − q/k: the probability with which a batch is bad by chance.
 
-    Raises
-    ------
-    ConditionFails
-        Where a condition of Lemma 5 fails.
+    Raises ConditionFails where a condition of Lemma 5 fails.
     """
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
     room = alpha - num_byzantine / num_batches

@@ -30,16 +30,8 @@ def minimax_rate(dim: int, num_samples: float) -> float:
 def rounds_to_floor(contraction: float, distance: float, floor: float) -> int:
     """Return the smallest t with contraction^t · distance ≤ floor: O(log N) rounds (Theorem 1).
 
-    After t rounds the bound on the error is at most twice the floor.
-
-    Parameters
-    ----------
-    contraction : float
-        Factor of a round, in [0, 1).
-    distance : float
-        ‖θ0 − θ*‖ ≥ 0.
-    floor : float
-        The error that remains, > 0.
+    `contraction` in [0, 1) is the factor of a round, `distance` ‖θ0 − θ*‖ ≥ 0, and `floor` > 0 the
+    error that remains. After t rounds the bound on the error is at most twice the floor.
     """
     require_nonnegative(distance=distance)
     require_positive(floor=floor)

@@ -1,14 +1,13 @@
 """The main theorems (the paper's section 3.3), with every constant explicit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, sqrt
 
-from .concentration import check_delta, delta_1, delta_2, xi_1, xi_2
+from .concentration import c_alpha, check_delta, delta_1, delta_2, xi_1, xi_2
 from .conditions import require, require_nonnegative, require_positive
 from .constants import Constants
 from .descent import contraction, error_floor, population_contraction, rho, step_size
-from .median import c_alpha
-from .probability import check_lemma_5, exact_success_probability, success_probability
+from .probability import exact_success_probability, success_probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +63,10 @@ def theorem_4(
 
     Parameters
     ----------
-    num_batches, num_byzantine : int
-        k and q.
-    batch_samples : float
-        N/k; where k does not divide m, the samples of the smallest batch.
-    dim : int
-        d.
-    alpha, delta : float
-        q/k < α < 1/2, 0 < δ ≤ α − q/k, δ < 1.
+    num_batches, num_byzantine, alpha, delta
+        As of `success_probability`, with δ < 1.
+    batch_samples, dim : float, int
+        N/k, where k does not divide m the samples of the smallest batch, and d.
     constants : Constants
     r : float, default 1.0
         All iterates stay within r√d of θ*. It is rounded up until the proof's number of shells is
@@ -81,31 +76,18 @@ def theorem_4(
         (Remark 2). By Lemma 1 the aggregate strays by up to γ·(τ + M‖θ − θ*‖)/(1 − 2α) more, which
         is added to ξ1 and ξ2. The caller has to make sure that no good batch is trimmed.
 
-    Raises
-    ------
-    ConditionFails
-        Naming the condition: q/k < α < 1/2, δ ≤ α − q/k, Δ1 ≤ σ1²/α1, Δ2 ≤ σ2²/α2, ρ > 0.
+    Raises ConditionFails, naming the condition: q/k < α < 1/2, δ ≤ α − q/k, Δ1 ≤ σ1²/α1,
+    Δ2 ≤ σ2²/α2, ρ > 0.
     """
     require_nonnegative(gamma=gamma, trim_norm=trim_norm)
     if gamma > 0 and trim_norm == 0:
         raise ValueError("gamma > 0 needs a trim_norm: nothing bounds γ·max‖z‖ otherwise")
-    check_lemma_5(num_batches, num_byzantine, alpha, delta)
-    small, large = _deltas(batch_samples, dim, delta, constants, r)
+    shared = _shared(num_batches, num_byzantine, batch_samples, dim, alpha, delta, constants, r)
     L, M = constants.L, constants.M
-    strayed_1 = xi_1(alpha, small) + gamma * trim_norm / (1 - 2 * alpha)
-    strayed_2 = xi_2(alpha, large) + gamma * M / (1 - 2 * alpha)
-    shares = {"alpha": alpha, "delta": delta}
-    return Guarantee(
-        step_size=step_size(L, M),
-        contraction=1 - rho(L, M, strayed_2),
-        floor=error_floor(L, M, xi_1=strayed_1, xi_2=strayed_2),
-        success_probability=success_probability(num_batches, num_byzantine, **shares),
-        exact_success_probability=exact_success_probability(num_batches, num_byzantine, **shares),
-        delta_1=small,
-        delta_2=large,
-        xi_1=strayed_1,
-        xi_2=strayed_2,
-    )
+    shared["xi_1"] += gamma * trim_norm / (1 - 2 * alpha)
+    shared["xi_2"] += gamma * M / (1 - 2 * alpha)
+    floor = error_floor(L, M, xi_1=shared["xi_1"], xi_2=shared["xi_2"])
+    return Guarantee(contraction=1 - rho(L, M, shared["xi_2"]), floor=floor, **shared)
 
 
 def theorem_5(
@@ -129,45 +111,36 @@ def theorem_5(
     Parameters and errors are those of `theorem_4`; in place of ρ > 0 it checks (33), which is
     stronger.
     """
-    check_lemma_5(num_batches, num_byzantine, alpha, delta)
-    small, large = _deltas(batch_samples, dim, delta, constants, r)
+    shared = _shared(num_batches, num_byzantine, batch_samples, dim, alpha, delta, constants, r)
     L, M = constants.L, constants.M
     left = 1 - population_contraction(L, M)
     limit = M**2 / (8 * c_alpha(alpha) * L) * left
-    condition = "(33): Δ2 ≤ M²/(8C_α·L)·(1 − √(1 − L²/(4M²)))"
+    condition, large = "(33): Δ2 ≤ M²/(8C_α·L)·(1 − √(1 − L²/(4M²)))", shared["delta_2"]
     require(large <= limit, condition, large, limit, "more samples in a batch help")
-    fourth = theorem_4(
-        num_batches=num_batches,
-        num_byzantine=num_byzantine,
-        batch_samples=batch_samples,
-        dim=dim,
-        alpha=alpha,
-        delta=delta,
-        constants=constants,
-        r=r,
-    )
-    floor = step_size(L, M) * 8 * c_alpha(alpha) * small / left
-    return replace(fourth, contraction=contraction(L, M), floor=floor)
+    floor = step_size(L, M) * 8 * c_alpha(alpha) * shared["delta_1"] / left
+    return Guarantee(contraction=contraction(L, M), floor=floor, **shared)
 
 
-def _deltas(n: float, d: int, delta: float, constants: Constants, r: float) -> tuple[float, float]:
-    """Return Δ1 and Δ2, checked."""
+def _shared(
+    k: int, q: int, n: float, d: int, alpha: float, delta: float, constants: Constants, r: float
+) -> dict[str, float]:
+    """Return what the theorems share of their guarantees, for an exact median, checked."""
+    chernoff = success_probability(k, q, alpha=alpha, delta=delta)
     require_positive(r=r)
     require(n > 0, "N/k > 0", n, 0.0)
     c = constants
     small = delta_1(n, d, delta, c.sigma_1)
     check_delta("1", small, c.sigma_1, c.alpha_1)
     shells = 2 * c.sigma_2**2 * r * sqrt(n) / (c.alpha_2 * c.sigma_1)
-    large = delta_2(
-        n,
-        d,
-        delta,
-        sigma_1=c.sigma_1,
-        sigma_2=c.sigma_2,
-        alpha_2=c.alpha_2,
-        M=c.M,
-        M_prime=c.M_prime,
-        r=r * ceil(shells) / shells,
-    )
+    named = {name: getattr(c, name) for name in ("sigma_1", "sigma_2", "alpha_2", "M", "M_prime")}
+    large = delta_2(n, d, delta, r=r * ceil(shells) / shells, **named)
     check_delta("2", large, c.sigma_2, c.alpha_2)
-    return small, large
+    return {
+        "step_size": step_size(c.L, c.M),
+        "success_probability": chernoff,
+        "exact_success_probability": exact_success_probability(k, q, alpha=alpha, delta=delta),
+        "delta_1": small,
+        "delta_2": large,
+        "xi_1": xi_1(alpha, small),
+        "xi_2": xi_2(alpha, large),
+    }

@@ -35,25 +35,16 @@ def momentum(
     beta : float
         0 ≤ β < 1; 0 keeps no history.
 
-    Returns
-    -------
-    ndarray
-        A new array, in the update's precision, but in float32 for float16, whose 11 bits round
-        away what (1 − β)·u adds.
-
-    Raises
-    ------
-    ValueError
-        Where β is out of range, or the shapes differ.
+    The result is a new array in the update's precision, but in float32 for float16, whose 11 bits
+    round away what (1 − β)·u adds. Raises ValueError where β is out of range, or the shapes differ.
     """
     check_number("beta", beta, least=0, below=1)
     dtype = np.result_type(np.float32, update.dtype)
     if previous is None:
         return update.astype(dtype)
     if previous.shape != update.shape:
-        raise ValueError(
-            f"previous must be of the update's shape {update.shape}, got {previous.shape}"
-        )
+        shapes = f"{update.shape}, got {previous.shape}"
+        raise ValueError(f"previous must be of the update's shape {shapes}")
     kept = np.multiply(previous, beta, dtype=dtype)
     return np.asarray(kept + np.multiply(update, 1 - beta, dtype=dtype))
 
@@ -84,11 +75,8 @@ class ClientMomentum:
     reply : {"weights", "gradients"}, default "weights"
         What the app returns: of weights, the update is the offset from the model that was sent.
 
-    Raises
-    ------
-    ValueError
-        Where an option is out of range; when called, where weights are not of the model's names and
-        shapes, or a message does not hold one ArrayRecord.
+    Raises ValueError where an option is out of range; when called, where weights are not of the
+    model's names and shapes, or a message does not hold one ArrayRecord.
     """
 
     beta: float = 0.9
@@ -115,9 +103,7 @@ class ClientMomentum:
             return reply
         key = f"flwr-byz.momentum.{message.metadata.message_type}"
         number = messages.server_round(message)
-        previous = _previous(context.state, key, number)
-        if _shapes(previous) != _shapes(updates):
-            previous = {}
+        previous = _previous(context.state, key, number, updates)
         momenta = {n: momentum(previous.get(n), update, self.beta) for n, update in updates.items()}
         context.state[key] = ArrayRecord({name: Array(made) for name, made in momenta.items()})
         context.state[f"{key}.round"] = ConfigRecord({"server-round": number})
@@ -128,12 +114,13 @@ class ClientMomentum:
         return reply
 
 
-def _previous(state: RecordDict, key: str, number: int) -> Arrays:
-    """Return the momentum of an earlier round in a node's state; empty without one."""
+def _previous(state: RecordDict, key: str, number: int, updates: Arrays) -> Arrays:
+    """Return the momentum of an earlier round and of the updates' shapes; empty without one."""
     if key not in state:
         return {}
     last = int(str(state.config_records[f"{key}.round"]["server-round"]))
-    return {} if 0 < number <= last else _arrays(state.array_records[key])
+    kept = _arrays(state.array_records[key])
+    return {} if 0 < number <= last or _shapes(kept) != _shapes(updates) else kept
 
 
 def _updates(replied: Arrays, sent: Arrays | None) -> Arrays:
