@@ -268,7 +268,7 @@ def test_trees_are_refused(api, name):
     kind = getattr(api.flower, name)
     with pytest.raises(TypeError, match="arrays of fixed shape, no trees"):
         api.own.Hardened(kind())
-    with pytest.raises(TypeError, match=f"takes FedAvg and what steps along its mean .* {name}"):
+    with pytest.raises(TypeError, match=f"arrays of fixed shape, no trees, got {name}"):
         api.own.robust(kind, num_byzantine=2)
 
 
