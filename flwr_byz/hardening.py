@@ -197,7 +197,10 @@ def _judged(
 
 
 def _of_one_form(replies: Sequence[Reply], form_of: FormOf, rejections: Rejections) -> list[Reply]:
-    """Return the replies of the form that most have."""
+    """Return the replies of the form that most have.
+
+    Another form is no evidence against a client: q of them can make the rarer of two the usual one.
+    """
     forms = [form_of(reply) for reply in replies]
     votes = Counter(form for form in forms if form is not None)
     usual = max(votes, key=lambda form: (votes[form], sorted(form)), default=frozenset())
@@ -205,10 +208,10 @@ def _of_one_form(replies: Sequence[Reply], form_of: FormOf, rejections: Rejectio
     for reply, form in zip(replies, forms, strict=True):
         if form == usual:
             kept.append(reply)
-        elif form is None:
-            rejections.add(reply.client, "a metric is no number or text, or not finite")
-        else:
+            continue
+        text = "a metric is no number or text, or not finite"
+        if form is not None:
             names = sorted({name for name, _ in usual ^ form})
             text = f"its metrics or records differ from those of most clients in {names[:2]}"
-            rejections.add(reply.client, text)
+        rejections.add(reply.client, text, is_error=True)
     return kept

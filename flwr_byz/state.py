@@ -63,7 +63,7 @@ def put_back(strategy: object, values: dict[str, Any]) -> None:
 
 def _attributes(strategy: object, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in vars(strategy).items():
-        if name == "strategy":
+        if name == "strategy" and hasattr(value, "__dict__"):
             yield from _attributes(value, f"{prefix}{name}.")
         elif not callable(value):
             yield prefix + name, value
