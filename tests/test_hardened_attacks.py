@@ -18,6 +18,7 @@ from flwr_byz.server.strategy import Hardened as ClassicHardened
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans, Hardened, robust
 
 from . import malformed
+from .answering_grid import AnsweringGrid
 from .stock import (
     LEAST,
     SENT,
@@ -28,6 +29,7 @@ from .stock import (
     message_round,
     message_stock,
     model_of,
+    own,
     same,
 )
 
@@ -249,3 +251,39 @@ def test_records_and_parameters_come_back_from_a_checkpoint(tmp_path):
     restored = through_a_checkpoint(tmp_path, holder, before)
     assert alike(model_of(restored.record), model_of(holder.record))
     assert restored.parameters == Parameters(holder.parameters.tensors, "numpy.ndarray")
+
+
+# The loop. --------------------------------------------------------------------------------------
+
+
+def training(folder, hostile):
+    """Train through `start`; nodes 11 and above answer what is `hostile`."""
+
+    def reply(node, server_round, arrays):
+        if node >= 11:
+            return hostile[node - 11]
+        rng = np.random.default_rng([node, server_round])
+        noisy = [(a + rng.normal(size=a.shape)).astype("f4") for a in arrays]
+        return malformed.content(malformed.named(noisy))
+
+    strategy = Hardened(message.FedMedian(fraction_evaluate=0.0), checkpoints=folder)
+    result = strategy.start(AnsweringGrid(11 + len(hostile), reply), malformed.named(SENT), 3)
+    metrics = [own(metrics) for metrics in result.train_metrics_clientapp.values()]
+    return [array.numpy().tobytes() for array in result.arrays.values()], metrics
+
+
+def test_a_whole_training_with_every_kind_of_reply_is_that_of_the_honest_nodes(tmp_path):
+    kinds = [*malformed.MESSAGE_MALFORMED.values(), *malformed.MESSAGE_BAD_METRICS.values()]
+    clean = training(tmp_path / "clean", [None] * len(kinds))
+    assert len(clean[1]) == 3
+    assert training(tmp_path / "hostile", kinds) == clean
+    assert training(tmp_path / "hostile", []) == clean  # from its checkpoint
+
+
+def test_a_start_of_the_strategy_s_own_is_not_called_and_that_is_said(caplog):
+    class Own(message.FedAvg):
+        def start(self, *arguments, **options):
+            raise AssertionError
+
+    Hardened(Own())
+    assert "Own.start is not called: Hardened runs the rounds" in caplog.text

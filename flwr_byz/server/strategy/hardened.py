@@ -22,7 +22,8 @@ class Hardened(Guarded):
 
     The checks and options are those of `flwr_byz.serverapp.strategy.Hardened`; clients are ordered
     by their `cid`. Failures are counted and logged, and never reach the strategy: its
-    `accept_failures` changes nothing.
+    `accept_failures` changes nothing. Metrics count only where the strategy aggregates them. Each
+    message waits as long as ``round_timeout`` of Flower's ``ServerConfig``, 12 hours by default.
 
     Parameters
     ----------
