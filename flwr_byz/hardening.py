@@ -131,7 +131,7 @@ def attempted(make: Callable[[], Model | None], strategy: object, rounds: Rounds
 
 
 def form_of_metrics(reply: Reply) -> Form | None:
-    """Return the names and types of a reply's metrics; None where one is none or not finite."""
+    """Return the names and types of a reply's metrics; None where one is not finite."""
     form = set()
     for name, value in reply.metrics.items():
         kind = type(value).__name__
@@ -144,8 +144,6 @@ def form_of_metrics(reply: Reply) -> Form | None:
             for number in numbers:
                 read_number(number, "a metric")
         except MalformedReply:
-            return None
-        if not isinstance(name, str):
             return None
         form.add((name, kind))
     return frozenset(form)
@@ -203,15 +201,15 @@ def _of_one_form(replies: Sequence[Reply], form_of: FormOf, rejections: Rejectio
     """
     forms = [form_of(reply) for reply in replies]
     votes = Counter(form for form in forms if form is not None)
-    usual = max(votes, key=lambda form: (votes[form], sorted(form)), default=frozenset())
+    usual = max(votes, key=lambda form: (votes[form], sorted(map(repr, form))), default=frozenset())
     kept = []
     for reply, form in zip(replies, forms, strict=True):
         if form == usual:
             kept.append(reply)
             continue
-        text = "a metric is no number or text, or not finite"
+        text = "a metric is not finite, or beyond 64 bits"
         if form is not None:
-            names = sorted({name for name, _ in usual ^ form})
+            names = sorted({str(name) for name, _ in usual ^ form})
             text = f"its metrics or records differ from those of most clients in {names[:2]}"
         rejections.add(reply.client, text, is_error=True)
     return kept
