@@ -131,7 +131,7 @@ def attempted(make: Callable[[], Model | None], strategy: object, rounds: Rounds
 
 
 def form_of_metrics(reply: Reply) -> Form | None:
-    """Return the names and types of a reply's metrics; None where one is none or not finite."""
+    """Return the names and types of a reply's metrics; None where one is not finite."""
     form = set()
     for name, value in reply.metrics.items():
         kind = type(value).__name__
@@ -144,8 +144,6 @@ def form_of_metrics(reply: Reply) -> Form | None:
             for number in numbers:
                 read_number(number, "a metric")
         except MalformedReply:
-            return None
-        if not isinstance(name, str):
             return None
         form.add((name, kind))
     return frozenset(form)
@@ -197,18 +195,21 @@ def _judged(
 
 
 def _of_one_form(replies: Sequence[Reply], form_of: FormOf, rejections: Rejections) -> list[Reply]:
-    """Return the replies of the form that most have."""
+    """Return the replies of the form that most have.
+
+    Another form is no evidence against a client: q of them can make the rarer of two the usual one.
+    """
     forms = [form_of(reply) for reply in replies]
     votes = Counter(form for form in forms if form is not None)
-    usual = max(votes, key=lambda form: (votes[form], sorted(form)), default=frozenset())
+    usual = max(votes, key=lambda form: (votes[form], sorted(map(repr, form))), default=frozenset())
     kept = []
     for reply, form in zip(replies, forms, strict=True):
         if form == usual:
             kept.append(reply)
-        elif form is None:
-            rejections.add(reply.client, "a metric is no number or text, or not finite")
-        else:
-            names = sorted({name for name, _ in usual ^ form})
+            continue
+        text = "a metric is not finite, or beyond 64 bits"
+        if form is not None:
+            names = sorted({str(name) for name, _ in usual ^ form})
             text = f"its metrics or records differ from those of most clients in {names[:2]}"
-            rejections.add(reply.client, text)
+        rejections.add(reply.client, text, is_error=True)
     return kept

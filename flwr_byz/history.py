@@ -55,7 +55,7 @@ class History:
     evaluate: Rounds = field(default_factory=dict)  # by clients
     server: Rounds = field(default_factory=dict)  # of the evaluation at the server
     state: State = field(default_factory=State)  # of the strategy's optimizer, after that round
-    suspicion: Scores = field(default_factory=dict)  # where suspects are excluded
+    suspicion: Scores = field(default_factory=dict)  # of each client
     _release: Callable[[], object] | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -265,10 +265,8 @@ def _named(metrics: Any) -> dict[str, Any]:
 
 def _can_become(initial: Arrays, arrays: Arrays) -> bool:
     """Say whether a training from a model can have come to arrays: some strategies widen dtypes."""
-    return [(n, a.shape) for n, a in initial.items()] == [
-        (n, a.shape) for n, a in arrays.items()
-    ] and all(
-        np.can_cast(before.dtype, after.dtype)
+    return list(initial) == list(arrays) and all(
+        before.shape == after.shape and np.can_cast(before.dtype, after.dtype)
         for before, after in zip(initial.values(), arrays.values(), strict=True)
     )
 

@@ -103,6 +103,7 @@ class Rounds:
             self.audit.begin(history.finished)
         if self.audit is None or history.suspicion:
             self.suspicion.scores = history.suspicion
+        history.suspicion = self.suspicion.scores
         self._is_stopped, self._best = False, -inf
         if history.finished > 0:
             self._stop_if_wanted(history.finished)
@@ -135,8 +136,6 @@ class Rounds:
         value = self._value(metrics) if server_round > 0 else -inf
         is_best = value > self._best
         self._best = max(value, self._best)
-        if self.options.exclude_above is not None:
-            self.history.suspicion = self.suspicion.scores
         if self.history.folder is not None:
             self.history.finish(server_round, arrays(), state(), is_best=is_best)
         if server_round > 0:

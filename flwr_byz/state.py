@@ -47,7 +47,16 @@ def state_of(strategy: object, before: dict[str, Any]) -> State:
 
 
 def restore(strategy: object, state: State) -> None:
-    """Set the attributes of a strategy to those of a state."""
+    """Set the attributes of a strategy to those of a state.
+
+    Raises ValueError where the state is of one that wraps another, and the strategy does not.
+    """
+    owners = {"", *(name.rpartition(".")[0] for name in attributes(strategy))}
+    if others := [name for name in state.tree if name.rpartition(".")[0] not in owners]:
+        kind = type(strategy).__name__
+        raise ValueError(
+            f"the checkpoint holds {others[0]!r}: it is of another strategy than {kind}"
+        )
     put_back(strategy, {n: _unpacked(packed, state.arrays) for n, packed in state.tree.items()})
 
 
@@ -63,7 +72,7 @@ def put_back(strategy: object, values: dict[str, Any]) -> None:
 
 def _attributes(strategy: object, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in vars(strategy).items():
-        if name == "strategy":
+        if name == "strategy" and hasattr(value, "__dict__"):
             yield from _attributes(value, f"{prefix}{name}.")
         elif not callable(value):
             yield prefix + name, value

@@ -58,7 +58,7 @@ def check_rule(kind: type, own: type, method: str) -> None:
 
 def option(strategy: object, name: str, default: Any) -> Any:
     """Return an option of a strategy, or of the first one it wraps that has it."""
-    known = vars(strategy) if strategy is not None else {}
+    known = getattr(strategy, "__dict__", {})
     if name in known:
         return known[name]
     return option(known["strategy"], name, default) if "strategy" in known else default

@@ -50,6 +50,13 @@ def unchecked(**values):
     return malformed.content(metrics={"num-examples": 10, "loss": 0.5} | values)
 
 
+def forged(records):
+    """A content past Flower's own checks."""
+    made = RecordDict()
+    made.__dict__["_data"].update(records)
+    return made
+
+
 MORE_MESSAGE = {
     "an extra metric": unchecked(more=1.0),
     "a metric of another name": malformed.content(metrics={"num-examples": 10, "los": 0.5}),
@@ -61,6 +68,8 @@ MORE_MESSAGE = {
     "a metric whose name is a number": malformed.content(
         metrics={"num-examples": 10, "loss": 0.5, 7: 0.5}
     ),
+    "a record whose name is a number": forged({"arrays": RECORD, "metrics": GOOD, 7: GOOD}),
+    "a name for its metrics that is a number": forged({"arrays": RECORD, 7: GOOD}),
     "another name of its metrics": RecordDict({"arrays": RECORD, "other": GOOD}),
     "a ConfigRecord beside": RecordDict(
         {"arrays": RECORD, "metrics": GOOD, "config": ConfigRecord({"a": b"b"})}

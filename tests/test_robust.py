@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord
 from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
 from flwr.server import strategy as classic
@@ -13,6 +14,7 @@ from flwr_byz.server.strategy import Hardened as ClassicHardened
 from flwr_byz.server.strategy import robust as classic_robust
 from flwr_byz.serverapp.strategy import Hardened, robust
 
+from . import malformed
 from .answering_grid import AnsweringGrid, model, summary
 from .test_history import Client, Stop
 
@@ -107,6 +109,20 @@ def test_under_attack_it_stays_by_the_clean_run_in_the_classic_api_too(name):
     assert distance(own, clean) > 0.3
 
 
+def test_replies_that_are_added_up_on_arrival_give_nearly_the_same_model():
+    options = OPTIONS["FedAdam"] | {"fraction_evaluate": 0.0, "num_byzantine": Q}
+    held = message_model(robust(message.FedAdam, **options), attacked)
+    streamed = message_model(robust(message.FedAdam, streaming=True, **options), attacked)
+    assert distance(held, streamed) < 1e-4
+
+
+def test_what_the_optimizer_s_class_sends_to_clients_is_sent():
+    strategy = robust(message.FedProx, num_byzantine=1, proximal_mu=0.25)
+    malformed.in_a_run()
+    (sent, *_) = strategy.configure_train(1, model(), ConfigRecord(), AnsweringGrid(M, None))
+    assert sent.content["config"]["proximal-mu"] == 0.25
+
+
 # Restarts. --------------------------------------------------------------------------------------
 
 
@@ -191,6 +207,13 @@ def test_a_wider_dtype_that_the_optimizer_makes_is_no_other_model(tmp_path):
     parameters, _ = classic_run(make, towards_one, 1)
     assert {a.dtype.name for a in parameters_to_ndarrays(parameters)} == {"float64"}
     assert classic_run(make, towards_one, 2)[0].tensors != parameters.tensors
+
+
+def test_a_checkpoint_of_another_strategy_is_refused_in_a_sentence(tmp_path):
+    wrapped = message.DifferentialPrivacyServerSideFixedClipping(message.FedAdam(), 0.0, 5.0, M)
+    message_run(Hardened(wrapped, checkpoints=tmp_path), towards_one, 1)
+    with pytest.raises(ValueError, match=r"'strategy\.\w+': .* another strategy than FedAdam"):
+        message_run(Hardened(message.FedAdam(), checkpoints=tmp_path), towards_one, 2)
 
 
 def silent_at_first(client, server_round, arrays):

@@ -1,7 +1,9 @@
 """What the ends of rounds set off, through the loops that run them in both APIs."""
 
+import itertools
 import logging
 import math
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -168,6 +170,47 @@ def test_a_user_s_function_that_fails_is_logged_and_ends_nothing(run, name, tmp_
     assert equal(final, run(name, 2)[0])
     for option in ("on_round_end", "stop_when", "best_by"):
         assert f"{option} failed: KeyError" in caplog.text
+
+
+@pytest.mark.parametrize("write", range(1, 9))
+def test_a_kill_at_any_write_loses_no_best_model(tmp_path, monkeypatch, write):
+    def best_by(metrics):
+        return -abs(metrics["server"]["mean"] - 0.2)
+
+    whole = {"best_by": best_by, "checkpoints": tmp_path / "whole"}
+    halves = {"best_by": best_by, "checkpoints": tmp_path / "halves"}
+    message_run("Hardened", 4, **whole)
+    numbers, write_file = itertools.count(1), Checkpoint.write
+
+    def killed(checkpoint, path):
+        if next(numbers) == write:
+            raise Stop
+        write_file(checkpoint, path)
+
+    monkeypatch.setattr(Checkpoint, "write", killed)
+    with suppress(Stop):
+        message_run("Hardened", 4, **halves)
+    message_run("Hardened", 4, **halves)
+    one, other = (Checkpoint.read(o["checkpoints"] / "best.npz") for o in (whole, halves))
+    assert one.server_round == other.server_round == 2
+    assert equal(one.arrays.values(), other.arrays.values())
+
+
+def test_on_round_end_gets_what_clients_evaluate():
+    ends = []
+
+    def end(server_round, arrays, metrics):
+        ends.append(metrics["evaluate"])
+
+    Hardened(message.FedMedian(), on_round_end=end).start(AnsweringGrid(5, drift), model(), 2)
+    strategy = ClassicHardened(classic.FedMedian(**INITIAL), on_round_end=end)
+    manager = SimpleClientManager()
+    for number in range(5):
+        manager.register(Client(number, drift))
+    Server(client_manager=manager, strategy=strategy).fit(2, None)
+    assert len(ends) == 4
+    assert all(np.isfinite(metrics["loss"]) for metrics in ends)
+    assert all(metrics["byz-clients"] == 5 for metrics in ends)
 
 
 def test_a_value_that_is_no_number_is_never_the_best(tmp_path):

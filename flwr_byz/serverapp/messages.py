@@ -1,5 +1,6 @@
 """Flower's messages, opened and closed: replies to checked models, metrics and back."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -100,9 +101,13 @@ def of_replies(
     """
     if aggregate is None or aggregate is aggregate_metricrecords:
         return None
-    return lambda chosen: aggregate(
-        [_with_metrics(reply.payload.content, own) for reply, own in chosen], weight_key
-    )
+
+    def aggregated(chosen: Sequence[tuple[Reply, Any]]) -> MetricRecord:
+        names = Counter(_name_of_metrics(reply) for reply, _ in chosen)
+        usual = max(names, key=lambda name: (names[name], name), default="metrics")
+        return aggregate([_with_metrics(reply, own, usual) for reply, own in chosen], weight_key)
+
+    return aggregated
 
 
 def numpy_arrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
@@ -120,10 +125,17 @@ def metric_record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord
     return None if metrics is None else MetricRecord(metrics)
 
 
-def _with_metrics(content: RecordDict, metrics: Mapping[str, MetricRecordValues]) -> RecordDict:
-    """Return content with its one MetricRecord cut down to some metrics."""
-    (name,) = _records(content, MetricRecord)
-    return RecordDict({**content, name: MetricRecord(dict(metrics))})
+def _name_of_metrics(reply: Reply) -> str:
+    """Return the name of the one MetricRecord of a reply."""
+    (name,) = _records(reply.payload.content, MetricRecord)
+    return name
+
+
+def _with_metrics(reply: Reply, metrics: Mapping[str, MetricRecordValues], name: str) -> RecordDict:
+    """Return a reply's content with its one MetricRecord cut down to some metrics, and named so."""
+    content = {**reply.payload.content}
+    del content[_name_of_metrics(reply)]
+    return RecordDict(content | {name: MetricRecord(dict(metrics))})
 
 
 def _records(content: RecordDict, kind: type[Record]) -> dict[str, Record]:

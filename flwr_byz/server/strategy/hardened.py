@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flwr.common import Parameters
-from flwr.server.strategy import Strategy
+from flwr.server.strategy import DifferentialPrivacyClientSideAdaptiveClipping, Strategy
 
 from ... import hardening
 from ...identity import ClientId
@@ -22,7 +22,8 @@ class Hardened(Guarded):
 
     The checks and options are those of `flwr_byz.serverapp.strategy.Hardened`; clients are ordered
     by their `cid`. Failures are counted and logged, and never reach the strategy: its
-    `accept_failures` changes nothing.
+    `accept_failures` changes nothing. Metrics count only where the strategy aggregates them. Each
+    message waits as long as ``round_timeout`` of Flower's ``ServerConfig``, 12 hours by default.
 
     Parameters
     ----------
@@ -107,8 +108,10 @@ class Hardened(Guarded):
         return 1 if has_none and option(self, "server_momentum", 0.0) else server_round
 
     def _form_of(self, custom: str) -> hardening.FormOf | None:
-        """Return what replies have to have in common, where the strategy aggregates metrics."""
-        return None if option(self, custom, None) is None else hardening.form_of_metrics
+        """Return what replies have to have in common, where the strategy looks at metrics."""
+        looks = isinstance(self.strategy, DifferentialPrivacyClientSideAdaptiveClipping)
+        looks = looks or option(self, custom, None) is not None
+        return hardening.form_of_metrics if looks else None
 
     def _state(self) -> State:
         return state_of(self.strategy, self._as_given)

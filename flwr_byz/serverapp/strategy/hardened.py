@@ -25,9 +25,12 @@ class Hardened(Guarded):
     Flower's strategies end the run on one malformed reply. Behind this wrapper, malformed,
     non-finite, oversized, duplicate and forged replies never reach the strategy; it sees the others
     in the order of their node ids, with arrays in the order, shapes and dtypes of the model that
-    was sent. What it raises is logged and keeps the model, and so does an aggregate that is not
-    finite. Rounds close at their deadline. What well-formed replies do to the model is up to the
-    strategy: ``Hardened(FedAvg())`` is as easily poisoned as ``FedAvg()``.
+    was sent. Since Flower's strategies need it, replies are left out whose records and metrics have
+    other names or types than those of most clients, or whose metrics are not finite. What the
+    strategy raises is logged and keeps the model and its attributes, and so does an aggregate that
+    is not finite or not of the model's names and shapes. Rounds close at their deadline. What
+    well-formed replies do to the model, or keep the strategy from doing, is up to the strategy:
+    ``Hardened(FedAvg())`` is as easily poisoned as ``FedAvg()``.
 
     Parameters
     ----------
@@ -38,22 +41,24 @@ class Hardened(Guarded):
         the checks keep the model.
     checkpoints : path, optional
         A folder for a checkpoint after each round, from which `start` goes on: the rounds that are
-        done are played over from the file, without clients. It holds the strategy's own state, too,
-        such as an optimizer's moments.
+        done are taken from the file, without clients. It holds the strategy's own state, too, such
+        as an optimizer's moments, where that is numbers, text and arrays.
     audit : path, optional
         A file to which each round adds a line on what every client did (see `flwr_byz.audit`).
     on_round_end : function, optional
         ``on_round_end(server_round, arrays, metrics)`` is called after each round, with the model
         and its metrics by kind: ``metrics["train"]``, ``["evaluate"]`` (by clients), ``["server"]``
-        (of `evaluate_fn`), each by name.
+        (of `evaluate_fn`), each by name. What this function and the next two raise is logged.
     stop_when : function, optional
-        ``stop_when(server_round, metrics) -> bool`` ends training after a round.
+        ``stop_when(server_round, metrics) -> bool`` ends training after a round. Clients' metrics
+        are what the strategy makes of what they claim: those of `evaluate_fn` are the server's own.
     best_by : function, optional
         ``best_by(metrics) -> float``: the model with the largest value so far is kept as
         ``best.npz`` beside the checkpoints.
     exclude_above : float, optional
         Clients whose suspicion (see `flwr_byz.audit.Suspicion`) stays above it, between 0 and 1,
-        are not asked any more: at most q, and in every tenth round all are.
+        are not asked any more: at most q, and in every tenth round all are. Metrics of another form
+        are no evidence.
 
     Raises TypeError or ValueError where an argument is none of these.
 

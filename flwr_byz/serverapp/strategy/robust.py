@@ -28,7 +28,7 @@ def robust(
 
     Replies are aggregated as by `GeometricMedianOfMeans`; the optimizer then sees one client, which
     replied the aggregate. Without Byzantine clients (``num_byzantine=0``) and with clients of as
-    many examples it is Flower's own class.
+    many examples it is, but for rounding, Flower's own class.
 
     Parameters
     ----------
