@@ -5,44 +5,24 @@ from collections.abc import Iterable, Mapping
 from logging import WARNING
 from typing import Any, TypeVar, cast
 
-from flwr.common import (
-    Code,
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    GetParametersIns,
-    MetricsAggregationFn,
-    Parameters,
-    Scalar,
-    Status,
-    ndarray_to_bytes,
-    parameters_to_ndarrays,
-)
+from flwr import common
+from flwr.common import Code, FitRes, Parameters, Status
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from .. import payload
 from ..checks import check_kind
 from ..identity import ClientId
 from ..logs import escaped
 from ..metrics import median_of_means
-from ..payload import (
-    Layout,
-    MalformedReply,
-    Model,
-    check_num_examples,
-    parameters_layout,
-    read_number,
-    read_parameters,
-    to_parameters,
-)
+from ..payload import Layout, MalformedReply, Model
 from ..robust_server import MetricsFunction, RobustServer
 from ..round import UNKNOWN, Reply, model_of
 from ..transport import GuardedClient, room_for
 
-Instruction = TypeVar("Instruction", FitIns, EvaluateIns)
+Instruction = TypeVar("Instruction", common.FitIns, common.EvaluateIns)
 
 _FIRST_ANSWER = 60.0  # seconds that a client has to give initial parameters
 _LONG = 86_400  # seconds to wait for the first client, as Flower does
@@ -55,7 +35,7 @@ def initial_parameters_of_a_client(client_manager: ClientManager) -> Parameters:
     clients = list(client_manager.all().values())
     for client in random.sample(clients, len(clients)):
         try:
-            answer = client.get_parameters(GetParametersIns({}), _FIRST_ANSWER, 0)
+            answer = client.get_parameters(common.GetParametersIns({}), _FIRST_ANSWER, 0)
             if answer.status.code == Code.OK and read_model(answer.parameters).values:
                 return answer.parameters
             raise MalformedReply("it has none")
@@ -83,7 +63,7 @@ def guarded(
 ) -> list[tuple[ClientProxy, Instruction]]:
     """Guard the clients, where it is known what their replies may take."""
     try:
-        room = room_for(spec.size for spec in parameters_layout(parameters).arrays)
+        room = room_for(spec.size for spec in payload.parameters_layout(parameters).arrays)
     except MalformedReply:
         return instructions
     return [(GuardedClient(client, room), instruction) for client, instruction in instructions]
@@ -91,12 +71,12 @@ def guarded(
 
 def numpy_arrays(parameters: Parameters) -> dict[str, NDArray[Any]]:
     """Return the arrays of parameters by number."""
-    return {str(i): array for i, array in enumerate(parameters_to_ndarrays(parameters))}
+    return {str(i): array for i, array in enumerate(common.parameters_to_ndarrays(parameters))}
 
 
 def read_model(parameters: Parameters) -> Model:
     """Read what the server sends; raise MalformedReply where it is malformed or not finite."""
-    model = read_parameters(parameters, parameters_layout(parameters))
+    model = payload.read_parameters(parameters, payload.parameters_layout(parameters))
     model.check_can_be_trained()
     return model
 
@@ -104,7 +84,7 @@ def read_model(parameters: Parameters) -> Model:
 def layout_of(result: FitRes) -> Layout | None:
     """Return the layout of a result; None where it cannot be read."""
     try:
-        return parameters_layout(result.parameters)
+        return payload.parameters_layout(result.parameters)
     except Exception:  # counted as malformed when it is opened
         return None
 
@@ -114,8 +94,8 @@ def opened(client: ClientProxy, result: FitRes, layout: Layout | None) -> Reply:
     try:
         if layout is None:
             raise MalformedReply("no reply has readable arrays")
-        model = read_parameters(result.parameters, layout)
-        check_num_examples(result.num_examples, "num_examples")
+        model = payload.read_parameters(result.parameters, layout)
+        payload.check_num_examples(result.num_examples, "num_examples")
         return Reply(client.cid, model, _mapping(result.metrics), (client, result))
     except Exception as error:
         return Reply(client.cid, None, reason=error)
@@ -127,17 +107,17 @@ def rebuilt(reply: Reply) -> tuple[ClientProxy, FitRes]:
     tensors = result.parameters.tensors
     parts = zip(tensors, model_of(reply).items(), strict=True)
     data = [
-        part if value.dtype == spec.dtype else ndarray_to_bytes(value.astype(spec.dtype))
+        part if value.dtype == spec.dtype else common.ndarray_to_bytes(value.astype(spec.dtype))
         for part, (spec, value) in parts
     ]
     parameters = Parameters(data, "numpy.ndarray")
-    metrics = cast(dict[str, Scalar], reply.metrics)
+    metrics = cast(dict[str, common.Scalar], reply.metrics)
     return client, FitRes(Status(Code.OK, ""), parameters, result.num_examples, metrics)
 
 
 def one_result(model: Model) -> tuple[ClientProxy, FitRes]:
     """Return a result with a model, as if there were one client only."""
-    return Nobody(), FitRes(Status(Code.OK, ""), to_parameters(model), 1, {})
+    return Nobody(), FitRes(Status(Code.OK, ""), payload.to_parameters(model), 1, {})
 
 
 def failed(failure: tuple[ClientProxy, Any] | BaseException) -> Reply:
@@ -149,17 +129,17 @@ def failed(failure: tuple[ClientProxy, Any] | BaseException) -> Reply:
     return Reply(client.cid, None, reason=reason, is_error=True)
 
 
-def evaluated(client: ClientProxy, result: EvaluateRes) -> Reply:
+def evaluated(client: ClientProxy, result: common.EvaluateRes) -> Reply:
     """Check a reply to a request to evaluate; what it trips over is its own fault."""
     try:
-        check_num_examples(result.num_examples, "num_examples")
-        read_number(result.loss, "the loss")
+        payload.check_num_examples(result.num_examples, "num_examples")
+        payload.read_number(result.loss, "the loss")
         return Reply(client.cid, None, _mapping(result.metrics), (client, result))
     except Exception as error:
         return Reply(client.cid, None, reason=error)
 
 
-def of_replies(custom: MetricsAggregationFn | None) -> MetricsFunction | None:
+def of_replies(custom: common.MetricsAggregationFn | None) -> MetricsFunction | None:
     """Return a user's function of metrics as one of replies and the metrics chosen of them."""
     if custom is None:
         return None

@@ -5,15 +5,8 @@ from collections.abc import Iterable
 from logging import WARNING
 from typing import Any
 
-from flwr.common import (
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    Parameters,
-    Scalar,
-    ndarrays_to_parameters,
-)
+from flwr import common
+from flwr.common import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters, Scalar
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
@@ -26,18 +19,8 @@ from ...round import Reply
 from ...rounds import Rounds
 from ...state import State
 from ...wrapped import option
+from .. import results as opening
 from ..clients import ChosenClients
-from ..results import (
-    Nobody,
-    evaluated,
-    failed,
-    guarded,
-    initial_parameters_of_a_client,
-    layout_of,
-    numpy_arrays,
-    opened,
-    read_model,
-)
 
 Failures = list[tuple[ClientProxy, Any] | BaseException]
 
@@ -84,11 +67,11 @@ class Guarded(Strategy):
         deleted.
         """
         given = self._behind().initialize_parameters(client_manager)
-        history = self._rounds.resume(None if given is None else numpy_arrays(given))
+        history = self._rounds.resume(None if given is None else opening.numpy_arrays(given))
         self._restore(history.state)
         if history.finished >= 0:
-            return ndarrays_to_parameters(list(history.arrays.values()))
-        return initial_parameters_of_a_client(client_manager) if given is None else given
+            return common.ndarrays_to_parameters(list(history.arrays.values()))
+        return opening.initial_parameters_of_a_client(client_manager) if given is None else given
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
@@ -101,12 +84,12 @@ class Guarded(Strategy):
         model = None
         if parameters.tensors:
             try:
-                model = read_model(parameters)
+                model = opening.read_model(parameters)
             except MalformedReply as error:
                 text = "the parameters sent are malformed (%s); clients decide"
                 log(WARNING, text, escaped(error))
         self._rounds.begin(model, [client.cid for client, _ in instructions])
-        return guarded(instructions, parameters)
+        return opening.guarded(instructions, parameters)
 
     def aggregate_fit(
         self,
@@ -120,9 +103,11 @@ class Guarded(Strategy):
         """
         if self._rounds.are_over(server_round):
             return None, self._rounds.history.train.get(server_round, {})
-        layout = self._rounds.layout or most_common_layout([layout_of(r) for _, r in results])
-        replies = [opened(*pair, layout) for pair in results]
-        replies += [failed(failure) for failure in failures]
+        layout = self._rounds.layout or most_common_layout(
+            [opening.layout_of(r) for _, r in results]
+        )
+        replies = [opening.opened(*pair, layout) for pair in results]
+        replies += [opening.failed(failure) for failure in failures]
         model, metrics = self._aggregate(server_round, replies)
         return None if model is None else to_parameters(model), metrics
 
@@ -156,7 +141,7 @@ class Guarded(Strategy):
             self._end(server_round, parameters)
         self._evaluated = parameters
         self._evaluating = frozenset(client.cid for client, _ in instructions)
-        return guarded(instructions, parameters)
+        return opening.guarded(instructions, parameters)
 
     def aggregate_evaluate(
         self,
@@ -169,8 +154,8 @@ class Guarded(Strategy):
         if self._rounds.are_over(server_round):
             loss, metrics = history.evaluate.get(server_round, (None, {}))
             return loss, metrics
-        replies = [evaluated(*pair) for pair in results]
-        replies += [failed(failure) for failure in failures]
+        replies = [opening.evaluated(*pair) for pair in results]
+        replies += [opening.failed(failure) for failure in failures]
         history.evaluate[server_round] = loss, metrics = self._evaluate(
             server_round, replies, self._evaluating
         )
@@ -202,7 +187,9 @@ class Guarded(Strategy):
     def _nobody(self, server_round: int, instruction: Any) -> list[tuple[ClientProxy, Any]]:
         """Return an instruction that lets Flower's `Server` take a finished round from the file."""
         is_finished = server_round <= self._rounds.history.finished
-        return [(Nobody(), instruction)] if is_finished else []
+        return [(opening.Nobody(), instruction)] if is_finished else []
 
     def _end(self, server_round: int, parameters: Parameters) -> None:
-        self._rounds.end(server_round, parameters, lambda: numpy_arrays(parameters), self._state)
+        self._rounds.end(
+            server_round, parameters, lambda: opening.numpy_arrays(parameters), self._state
+        )
