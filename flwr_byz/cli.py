@@ -9,7 +9,7 @@ from typing import Annotated
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from typer import Argument, Exit, Option, Typer
 
 from .theory import Plan, plan
@@ -149,9 +149,8 @@ def print_plan(made: Plan, console: Console) -> None:
     _print_rows(console, "Proved (Theorem 4)", *guarantee, ("Lemma 5's probability", probability))
 
     console.print("\n[bold]Trade-off over k")
-    curve = Table()
-    for name in ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4"):
-        curve.add_column(name, justify="right")
+    names = ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4")
+    curve = Table(*(Column(name, justify="right") for name in names))
     every = -(-len(made.trade_off) // _ROWS_SHOWN)
     shown = made.trade_off[::-every]
     for point in made.trade_off:
