@@ -27,12 +27,8 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
         ε > 0 of the paper. A larger ε gives more batches: less averaging of honest noise within a
         batch, but more distance to the breakdown point.
 
-    Returns
-    -------
-    int
-        The smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the mean.
-
-    Raises ValueError where an argument is out of range, or 2q ≥ m: no rule is robust then.
+    The result is the smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the
+    mean. Raises ValueError where an argument is out of range, or 2q ≥ m: no rule is robust then.
     """
     if num_clients < 1:
         raise ValueError(f"num_clients must be at least 1, got {num_clients}")
@@ -60,13 +56,9 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
     num_batches : int
         k, with 1 ≤ k ≤ m.
 
-    Returns
-    -------
-    list of k sequences
-        Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
-        does not divide m, sizes differ by at most one and the larger batches come first.
-
-    Raises ValueError where k is not between 1 and m.
+    Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
+    does not divide m, sizes differ by at most one and the larger batches come first. Raises
+    ValueError where k is not between 1 and m.
     """
     if not 1 <= num_batches <= len(clients):
         bounds = f"between 1 and the number of clients {len(clients)}"
