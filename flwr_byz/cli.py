@@ -9,7 +9,7 @@ from typing import Annotated
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from typer import Argument, Exit, Option, Typer
 
 from .theory import Plan, plan
@@ -123,24 +123,6 @@ def print_plan(made: Plan, console: Console) -> None:
         f"m = {made.num_clients} clients with {made.samples_per_client} samples each, "
         f"q = {made.num_byzantine} of them Byzantine, d = {made.dim} parameters"
     )
-    _print_rows(
-        console,
-        "Settings",
-        ("batches k", f"{made.num_batches}", f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"),
-        ("step η", made.step_size, "L/(2M²)"),
-        ("trim norm τ", made.trim_norm, "twice an honest batch's norm at the start"),
-        ("gap γ", made.gamma, "1/N"),
-        ("rounds", made.rounds, "until a tenth of the error is left of ‖θ0 − θ*‖"),
-    )
-    _print_rows(
-        console,
-        "Expected on linear regression with Gaussian features (calibrated, no proof)",
-        ("error under the strongest attack", made.expected_error),
-        ("error in a clean run", made.clean_error),
-        ("factor of a round", made.expected_contraction),
-        ("the paper's order √(dk/N)", made.error_rate),
-        ("no method beats √(d/N)", made.minimax_rate),
-    )
     if made.guarantee is None:
         needed = f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"
         guarantee: list[_Row] = [("no bound", made.guarantee_fails), ("needed", needed)]
@@ -149,12 +131,34 @@ def print_plan(made: Plan, console: Console) -> None:
         guarantee = [("error that may remain", floor), ("factor of a round", contraction)]
     exact, chernoff = made.exact_success_probability, made.success_probability
     probability = f"{_cell(exact)} (by Chernoff {_cell(chernoff)})"
-    _print_rows(console, "Proved (Theorem 4)", *guarantee, ("Lemma 5's probability", probability))
+    chosen = f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"
+    tables: dict[str, list[_Row]] = {
+        "Settings": [
+            ("batches k", f"{made.num_batches}", chosen),
+            ("step η", made.step_size, "L/(2M²)"),
+            ("trim norm τ", made.trim_norm, "twice an honest batch's norm at the start"),
+            ("gap γ", made.gamma, "1/N"),
+            ("rounds", made.rounds, "until a tenth of the error is left of ‖θ0 − θ*‖"),
+        ],
+        "Expected on linear regression with Gaussian features (calibrated, no proof)": [
+            ("error under the strongest attack", made.expected_error),
+            ("error in a clean run", made.clean_error),
+            ("factor of a round", made.expected_contraction),
+            ("the paper's order √(dk/N)", made.error_rate),
+            ("no method beats √(d/N)", made.minimax_rate),
+        ],
+        "Proved (Theorem 4)": [*guarantee, ("Lemma 5's probability", probability)],
+    }
+    for title, rows in tables.items():
+        console.print(f"\n[bold]{title}")
+        table = Table(show_header=False)
+        for row in rows:
+            table.add_row(*map(_cell, row))
+        console.print(table)
 
     console.print("\n[bold]Trade-off over k")
-    curve = Table()
-    for name in ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4"):
-        curve.add_column(name, justify="right")
+    names = ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4")
+    curve = Table(*(Column(name, justify="right") for name in names))
     every = -(-len(made.trade_off) // _ROWS_SHOWN)
     shown = made.trade_off[::-every]
     for point in made.trade_off:
@@ -196,14 +200,6 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--plot {path}: {error}") from None
-
-
-def _print_rows(console: Console, title: str, *rows: _Row) -> None:
-    console.print(f"\n[bold]{title}")
-    table = Table(show_header=False)
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    console.print(table)
 
 
 def _cell(value: str | float | None) -> str:

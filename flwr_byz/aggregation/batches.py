@@ -60,13 +60,9 @@ def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequen
     num_batches : int
         k, with 1 ≤ k ≤ m.
 
-    Returns
-    -------
-    list of k sequences
-        Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
-        does not divide m, sizes differ by at most one and the larger batches come first.
-
-    Raises ValueError where k is not between 1 and m.
+    Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
+    does not divide m, sizes differ by at most one and the larger batches come first. Raises
+    ValueError where k is not between 1 and m.
     """
     note = ", the number of clients"
     check_number("num_batches", num_batches, whole=True, least=1, most=len(clients), note=note)

@@ -49,23 +49,13 @@ def curvature_gap(
     therefore inside, and f(x) − min f ≤ r²(1 + ρ)/(2c·T). An error of the distances enters squared:
     inner products in float32 can certify a gap of 1e-9.
 
-    λ is at most the largest row sum of a_j/(T·d_j)·|⟨u_i, u_j⟩|.
+    λ is at most the largest row sum of a_j/(T·d_j)·|⟨u_i, u_j⟩|. The `offset_products` (k, k) are
+    ⟨z_i − y, z_j − y⟩, their errors at most e_i·e_j with e the `product_errors` (k,), and r at most
+    `residual`.
 
-    Parameters
-    ----------
-    offset_products : ndarray (k, k)
-        ⟨z_i − y, z_j − y⟩.
-    product_errors : ndarray (k,)
-        e with |error of ⟨z_i − y, z_j − y⟩| ≤ e_i·e_j.
-    residual : float
-        Bound on r.
-
-    Returns
-    -------
-    float
-        g with f(x) − min f ≤ g·min(min f, 1/T): even if some points are very far off, 1/T is the
-        distance of the near ones. Infinity where no bound is found, for example where the minimiser
-        is one of the points, or the points are collinear.
+    The result is g with f(x) − min f ≤ g·min(min f, 1/T): even if some points are very far off, 1/T
+    is the distance of the near ones. It is infinity where no bound is found, for example where the
+    minimiser is one of the points, or the points are collinear.
     """
     inverse_weights = mass / distances
     total = float(inverse_weights.sum())

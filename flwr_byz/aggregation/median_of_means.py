@@ -17,8 +17,6 @@ from .pre_aggregation import NoRowsLeft, TrimNorm, check_trim_norm, select, too_
 from .rows import Rows, StoredRows
 from .vectors import as_vectors, check_finite
 
-_FLOAT64 = np.dtype(np.float64)
-
 
 @dataclass(frozen=True, eq=False)
 class GeometricMedianOfMeans:
@@ -96,7 +94,7 @@ def geometric_median_of_means(
     vectors = as_vectors(vectors, "vectors")
     check_batches(num_byzantine, num_batches)
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
-    rows, measured = form_and_measure(batches, _FLOAT64)
+    rows, measured = form_and_measure(batches, np.dtype(np.float64))
     if not measured.finite.all():
         check_finite(vectors, "vectors")
         assert isinstance(rows, StoredRows)

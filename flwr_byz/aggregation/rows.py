@@ -32,18 +32,11 @@ _READ, _GATHERED = 1 << 18, 1 << 21  # numbers of a block of stored and of copie
 
 @dataclass(frozen=True)
 class Columns:
-    """Coordinates `start` … `stop` − 1 of a vector.
-
-    Attributes
-    ----------
-    start, stop : int
-    parts : tuple of (int, slice)
-        The pieces that hold them, with their slice of each.
-    """
+    """Coordinates `start` … `stop` − 1 of a vector."""
 
     start: int
     stop: int
-    parts: tuple[tuple[int, slice], ...]
+    parts: tuple[tuple[int, slice], ...]  # the pieces that hold them, with their slice of each
 
     def of(self, vector: Vector) -> NDArray[Any]:
         """Return these coordinates of a vector, as a view if one piece holds them all."""

@@ -28,10 +28,8 @@ def as_vectors(values: ArrayLike | Sequence[ArrayLike], name: str) -> Vectors:
         raise ValueError(f"{name} must hold at least one vector, got none")
     for i, row in enumerate(rows):
         if row.ndim != 1 or row.shape != rows[0].shape:
-            raise ValueError(
-                f"{name} must be vectors of one length: {name}[0] has shape "
-                f"{rows[0].shape}, {name}[{i}] has {row.shape}"
-            )
+            shapes = f"{name}[0] has shape {rows[0].shape}, {name}[{i}] has {row.shape}"
+            raise ValueError(f"{name} must be vectors of one length: {shapes}")
     return rows
 
 

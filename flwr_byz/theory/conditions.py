@@ -15,11 +15,10 @@ class ConditionFails(ValueError):
     """
 
     def __init__(self, condition: str, value: float, limit: float, hint: str = "") -> None:
+        sides = f"{value:.4g} against {limit:.4g}"
         factor = f", {value / limit:.3g} times as much" if value > limit > 0 else ""
         hint = f"; {hint}" if hint else ""
-        super().__init__(
-            f"{condition} does not hold: {value:.4g} against {limit:.4g}{factor}{hint}"
-        )
+        super().__init__(f"{condition} does not hold: {sides}{factor}{hint}")
         self.condition, self.value, self.limit = condition, value, limit
 
 

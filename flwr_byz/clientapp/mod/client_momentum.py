@@ -20,21 +20,14 @@ Arrays = dict[str, NDArray[Any]]
 def momentum(
     previous: NDArray[np.floating] | None, update: NDArray[Any], beta: float
 ) -> NDArray[np.floating]:
-    """Return a client's momentum m_t = β·m_{t−1} + (1 − β)·u_t, with m_1 = u_1.
+    """Return a client's momentum m_t = β·m_{t−1} + (1 − β)·u_t, with m_1 = u_1; 0 ≤ β < 1.
 
     Where updates scatter independently from round to round, the momentum scatters less, in the end
     by the factor √((1 − β)/(1 + β)): an attack has less to hide in (Karimireddy, He, Jaggi 2021,
     "Learning from History for Byzantine Robust Optimization").
 
-    Parameters
-    ----------
-    previous : ndarray or None
-        m_{t−1}, of the update's shape; None in a client's first round.
-    update : ndarray of real numbers
-        u_t, of any shape: one array of a model, or the vectors of all clients, one a row.
-    beta : float
-        0 ≤ β < 1; 0 keeps no history.
-
+    The `update` u_t holds real numbers in any shape: one array of a model, or the vectors of all
+    clients, one a row. `previous` is m_{t−1}, of the same shape, or None in a client's first round.
     The result is a new array in the update's precision, but in float32 for float16, whose 11 bits
     round away what (1 − β)·u adds. Raises ValueError where β is out of range, or the shapes differ.
     """
