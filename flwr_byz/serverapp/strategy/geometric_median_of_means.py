@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from logging import INFO
 from typing import Any, Literal
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
+from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
@@ -152,15 +151,8 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
             log(INFO, "%s", line)
         super().summary()
 
-    def _configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return super(Guarded, self).configure_train(server_round, arrays, config, grid)
-
-    def _configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return super(Guarded, self).configure_evaluate(server_round, arrays, config, grid)
+    def _behind(self) -> Any:
+        return super(Guarded, self)
 
     def _aggregate(
         self, server_round: int, replies: Iterable[Reply]

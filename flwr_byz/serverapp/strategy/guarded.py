@@ -45,16 +45,8 @@ class Guarded(Strategy):
         self._timeout, self._has_begun, self._is_running = _TIMEOUT, False, False
 
     @abstractmethod
-    def _configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Configure a round of training as the strategy behind does."""
-
-    @abstractmethod
-    def _configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Configure a round of evaluation as the strategy behind does."""
+    def _behind(self) -> Any:
+        """Return the strategy behind, which configures the rounds."""
 
     @abstractmethod
     def _aggregate(
@@ -160,9 +152,10 @@ class Guarded(Strategy):
             raise ValueError(f"the model cannot be aggregated: {error}") from None
         self._warn_of_another_loop(grid)
         nodes = self._nodes(grid, server_round, "min_train_nodes")
-        self._sent_messages = (
-            list(self._configure_train(server_round, arrays, config, nodes)) if nodes else []
-        )
+        self._sent_messages = []
+        if nodes is not None:
+            sent = self._behind().configure_train(server_round, arrays, config, nodes)
+            self._sent_messages = list(sent)
         self._rounds.begin(model, [m.metadata.dst_node_id for m in self._sent_messages])
         return self._sent_messages
 
@@ -180,17 +173,9 @@ class Guarded(Strategy):
             return arrays, metric_record(history.train.get(server_round))
         if (layout := self._rounds.layout) is None:
             raise RuntimeError("call configure_train before aggregate_train")
-        model, metrics = self._aggregate(
-            server_round,
-            opened(
-                replies,
-                self._sent_messages,
-                self._weight_key,
-                option(self, "arrayrecord_key", "arrays"),
-                layout,
-                lets_go=self._lets_go,
-            ),
-        )
+        keys = self._weight_key, option(self, "arrayrecord_key", "arrays")
+        received = opened(replies, self._sent_messages, *keys, layout, lets_go=self._lets_go)
+        model, metrics = self._aggregate(server_round, received)
         _log_counts("aggregate_train", metrics)
         return None if model is None else to_arrays(model), MetricRecord(metrics)
 
@@ -204,7 +189,7 @@ class Guarded(Strategy):
             return []
         nodes = self._nodes(grid, server_round, "min_evaluate_nodes")
         if nodes is not None:
-            sent = self._configure_evaluate(server_round, arrays, config, nodes)
+            sent = self._behind().configure_evaluate(server_round, arrays, config, nodes)
             self._sent_evaluations = list(sent)
         return self._sent_evaluations
 

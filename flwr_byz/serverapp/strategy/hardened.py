@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
+from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 
@@ -103,15 +102,8 @@ class Hardened(Guarded):
         log(INFO, "\t├──> Hardened: no reply can take %s down", type(self.strategy).__name__)
         self.strategy.summary()
 
-    def _configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.strategy.configure_train(server_round, arrays, config, grid)
-
-    def _configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+    def _behind(self) -> Strategy:
+        return self.strategy
 
     def _aggregate(
         self, server_round: int, replies: Iterable[Reply]
