@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from flwr.supercore import log
+from numpy.typing import NDArray
 
 from .audit import RoundRecord, Verdict
 from .identity import ClientId, identity_order
@@ -69,7 +70,7 @@ def aggregate(
     model, metrics = _step(rule, strategy, rounds, usable)
     verdicts = dict.fromkeys(sorted(asked, key=identity_order), Verdict("silent"))
     verdicts |= rejections.verdicts
-    verdicts |= _judged(usable, model if rounds.are_judged else None, rounds.layout)
+    verdicts |= _judged(usable, model if rounds.are_judged else None, rounds.weights)
     rounds.record(server_round, RoundRecord(model is None, None, [], verdicts))
     rounds.history.train[server_round] = report = {**metrics, **counts}
     return model, report
@@ -179,15 +180,20 @@ def _is_sent(rounds: Rounds, model: Model) -> bool:
 
 
 def _judged(
-    usable: Sequence[Reply], model: Model | None, sent: Layout | None
+    usable: Sequence[Reply], model: Model | None, weights: frozenset[str]
 ) -> dict[ClientId, Verdict]:
-    """Return the verdicts on replies that were used, with their distances from a model."""
+    """Return the verdicts on replies that were used, with the distances of their weights."""
     distances: list[float | None] = [None] * len(usable)
     if model is not None:
-        # A strategy may make floats of counters: the vector is that of the model sent.
-        floats = Model(sent or model.layout, model.values).floats()
+        specs = model_of(usable[0]).layout.arrays
+
+        def vector(of: Model) -> list[NDArray[Any]]:
+            pairs = zip(specs, of.values, strict=True)
+            return [value.ravel(spec.order) for spec, value in pairs if spec.name in weights]
+
+        floats = vector(model)
         point = np.concatenate(floats) if floats else np.empty(0)
-        distances = [*distances_from([model_of(r).floats() for r in usable], None, point)]
+        distances = [*distances_from([vector(model_of(r)) for r in usable], None, point)]
     return {
         reply.client: Verdict("used", distance=distance)
         for reply, distance in zip(usable, distances, strict=True)

@@ -106,6 +106,12 @@ class Model:
         """Return the integer and bool arrays."""
         return [value for spec, value in self.items() if not spec.is_float]
 
+    def with_counters_of(self, other: "Model") -> "Model":
+        """Return this model with the arrays that are integer or bool in another of its names."""
+        pairs = zip(self.items(), other.items(), strict=True)
+        specs, values = zip(*(a if b[0].is_float else b for a, b in pairs), strict=True)
+        return Model(Layout(specs), values)
+
     def check_can_be_trained(self) -> None:
         """Raise MalformedReply where a model to be sent has no entries, or is not finite."""
         if not any(spec.size for spec in self.layout.arrays):

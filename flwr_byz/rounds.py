@@ -77,6 +77,7 @@ class Rounds:
         self.history = History()
         self.sent: Model | None = None
         self.asked: frozenset[ClientId] | None = None
+        self.weights: frozenset[str] = frozenset()  # names of arrays that distances are taken of
         self._is_stopped = False
         self._best = -inf
         self._excluded: frozenset[str] = frozenset()
@@ -99,6 +100,8 @@ class Rounds:
         self.history.close()
         folder = self.options.checkpoints
         self.history = history = History.resume(None if folder is None else Path(folder), initial)
+        # As they were given: a strategy may make floats of counters.
+        self.weights = frozenset(n for n, a in (initial or {}).items() if a.dtype.kind == "f")
         if self.audit is not None:
             self.audit.begin(history.finished)
         if self.audit is None or history.suspicion:
@@ -119,6 +122,8 @@ class Rounds:
     def begin(self, model: Model | None, clients: Collection[ClientId] | None = None) -> None:
         """Remember the model sent and the clients asked: None where that is not known."""
         self.sent, self.asked = model, None if clients is None else frozenset(clients)
+        if model is not None and not self.weights:
+            self.weights = frozenset(spec.name for spec in model.layout.floats)
 
     def end(
         self,

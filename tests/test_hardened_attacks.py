@@ -106,6 +106,27 @@ def test_the_adaptive_wrapper_at_clients_is_not_vetoed_by_one_that_sends_no_bit(
     assert same(made(ClassicHardened, honest | {1: classic_result(1)}), reference)
 
 
+EXTREME = [3e38, -3e38, 1e30, 1e20, -1e19, 0, 1e-45]
+
+
+@pytest.mark.parametrize("name", ["FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan"])
+def test_two_clients_at_the_ends_of_float32_neither_stop_nor_move_a_robust_rule(name):
+    rng = np.random.default_rng(5)
+    for _ in range(8):
+        arrays = [rng.choice(EXTREME, size=a.shape).astype("f4") for a in SENT]
+        metrics = {"num-examples": rng.choice([1e308, 5e-324]).item(), "loss": -1e308}
+        bad = malformed.content(malformed.named(arrays), metrics)
+        made, _ = message_round(Hardened(message_stock(name)), contents() | {1: bad, 55: bad})
+        for got, true in zip(model_of(made).values(), malformed.model_arrays(1.0), strict=True):
+            assert np.abs(got - true).max() < 0.5
+        result = malformed.fit_res(arrays, num_examples=2**62)
+        made, _ = classic_round(
+            ClassicHardened(classic_stock(name)), results() | {1: result, 55: result}
+        )
+        for got, true in zip(model_of(made).values(), malformed.model_arrays(1.0), strict=True):
+            assert np.abs(got - true).max() < 0.5
+
+
 # What reaches the strategy. ---------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
 from flwr.server import strategy as classic
@@ -50,9 +50,10 @@ def message_model(strategy, reply, rounds=ROUNDS):
     return message_run(strategy, reply, rounds).arrays.to_numpy_ndarrays()
 
 
-def classic_run(make, reply, rounds=ROUNDS):
+def classic_run(make, reply, rounds=ROUNDS, arrays=None):
     """Train with Flower's own Server; `make` takes the initial parameters."""
-    strategy = make(initial_parameters=ndarrays_to_parameters(model().to_numpy_ndarrays()))
+    arrays = model().to_numpy_ndarrays() if arrays is None else arrays
+    strategy = make(initial_parameters=ndarrays_to_parameters(arrays))
     manager = SimpleClientManager()
     for number in range(M):
         manager.register(Client(number, reply))
@@ -114,6 +115,31 @@ def test_replies_that_are_added_up_on_arrival_give_nearly_the_same_model():
     held = message_model(robust(message.FedAdam, **options), attacked)
     streamed = message_model(robust(message.FedAdam, streaming=True, **options), attacked)
     assert distance(held, streamed) < 1e-4
+
+
+def counting(client, server_round, arrays):
+    """Clients that train as `attacked` and count; the Byzantine ones count too far."""
+    weights = attacked(client, server_round, arrays[1:])
+    return [np.full(3, (10**9 if client < Q else 0) + 1000 * server_round + client), *weights]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counters_stay_integers_which_no_distance_is_taken_of(name):
+    """Flower's optimizers make floats of them, beside which the weights would count for nothing."""
+    options = OPTIONS[name] | {"fraction_evaluate": 0.0, "num_byzantine": Q}
+    start = [np.zeros(3, "i8"), *model().to_numpy_ndarrays()]
+    arrays = ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(start)})
+    got = robust(getattr(message, name), **options).start(AnsweringGrid(M, counting), arrays, 3)
+    make = partial(classic_robust, getattr(classic, name), **options)
+    classic_got = parameters_to_ndarrays(classic_run(make, counting, 3, start)[0])
+    plain = message_model(robust(getattr(message, name), **options), attacked, 3)
+    classic_plain = classic_model(make, attacked, 3)
+    for (counter, *weights), alone in (
+        (got.arrays.to_numpy_ndarrays(), plain),
+        (classic_got, classic_plain),
+    ):
+        np.testing.assert_array_equal(counter, np.full(3, 3007), strict=True)
+        assert distance(weights, alone) < 1e-4
 
 
 def test_what_the_optimizer_s_class_sends_to_clients_is_sent():

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Error, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord
 from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
 from flwr.server import strategy as classic
@@ -297,6 +297,31 @@ def test_no_client_gets_an_honest_one_excluded_by_what_it_sends():
     assert all(asked[r] >= everyone() - {"0", "1"} for r in range(1, 10))
     _, asked = classic_run("Hardened", 9, hostile, exclude_above=0.3)
     assert all(asked[r] >= everyone() - {"0", "1"} for r in range(1, 10))
+
+
+def counting(client, server_round, arrays):
+    """Client 5 has by far the most data, so that it counts the most batches."""
+    counter = arrays[0] + (10**6 if client == 5 else client)
+    return [counter.astype("i8"), *far(client, server_round, arrays[1:])]
+
+
+def test_counters_make_no_client_suspect(tmp_path):
+    """FedAvg returns them as floats, which they then are in the model that is sent."""
+    start = [np.zeros(3, "i8"), *model().to_numpy_ndarrays()]
+    for rounds in (3, 6):  # after a restart, too
+        asked = {}
+
+        def answer(node, server_round, arrays, asked=asked):
+            asked.setdefault(server_round, set()).add(str(node))
+            return counting(node, server_round, arrays)
+
+        options = {"num_byzantine": Q, "exclude_above": 0.5, "checkpoints": tmp_path}
+        Hardened(message.FedAvg(fraction_evaluate=0.0), **options).start(
+            AnsweringGrid(M, answer),
+            ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(start)}),
+            rounds,
+        )
+    assert asked == dict.fromkeys([4, 5, 6], everyone() - {"0", "1"})
 
 
 @pytest.mark.parametrize("above", [0, 1, -0.5, "0.5", True])

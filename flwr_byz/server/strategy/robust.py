@@ -68,7 +68,8 @@ class _RobustOptimizer(Hardened):
                 parameters, _ = self.strategy.aggregate_fit(self._number(server_round), results, [])
                 return None if parameters is None else read_model(parameters)
 
-            return attempted(make, self.strategy, self._rounds)
+            made = attempted(make, self.strategy, self._rounds)
+            return None if made is None else made.with_counters_of(aggregate)
 
         custom = self._custom["fit_metrics_aggregation_fn"]
         return self._server.aggregate(server_round, replies, custom, optimize=optimize)

@@ -28,7 +28,8 @@ def robust(
 
     Replies are aggregated as by `GeometricMedianOfMeans`; the optimizer then sees one client, which
     replied the aggregate. Without Byzantine clients (``num_byzantine=0``) and with clients of as
-    many examples it is, but for rounding, Flower's own class.
+    many examples it is, but for rounding, Flower's own class. Integer and bool arrays, of which an
+    optimizer would make floats, are those of the aggregate.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ class _RobustOptimizer(Hardened):
                 arrays, _ = self.strategy.aggregate_train(server_round, [reply])
                 return None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
 
-            return attempted(make, self.strategy, self._rounds)
+            made = attempted(make, self.strategy, self._rounds)
+            return None if made is None else made.with_counters_of(aggregate)
 
         custom, ignored = self._custom["train_metrics_aggr_fn"], {self._weight_key}
         return self._server.aggregate(server_round, replies, custom, ignored, optimize=optimize)
