@@ -28,8 +28,10 @@ from .round import (
 )
 from .rounds import Rounds
 from .state import attributes, put_back
+from .wrapped import clips_at_server
 
 Rule = Callable[[list[Reply]], tuple[Model | None, Mapping[str, Any]]]
+_NO_MOVE = 1e-18  # a distance whose square float32 rounds to 0
 Form = frozenset[tuple[str, str]]  # names and types
 FormOf = Callable[[Reply], Form | None]  # None where a reply has no form that could be usual
 
@@ -66,6 +68,8 @@ def aggregate(
     """
     rejections = Rejections()
     asked, usable = accepted(replies, rounds.asked, rejections, form_of)
+    if rounds.sent is not None and clips_at_server(strategy):
+        usable = _moved(usable, rounds.sent, rejections)
     counts = rounds.counts(asked, [reply.client for reply in usable], rejections)
     model, metrics = _step(rule, strategy, rounds, usable)
     verdicts = dict.fromkeys(sorted(asked, key=identity_order), Verdict("silent"))
@@ -198,6 +202,16 @@ def _judged(
         reply.client: Verdict("used", distance=distance)
         for reply, distance in zip(usable, distances, strict=True)
     }
+
+
+def _moved(replies: Sequence[Reply], sent: Model, rejections: Rejections) -> list[Reply]:
+    """Return the replies that differ from the model sent: Flower divides by how far they do."""
+    point = np.concatenate([np.empty(0), *sent.floats()])
+    distances = distances_from([model_of(r).floats() for r in replies], None, point)
+    for reply, distance in zip(replies, distances, strict=True):
+        if distance <= _NO_MOVE:
+            rejections.add(reply.client, "it is the model that was sent", is_error=True)
+    return [r for r, distance in zip(replies, distances, strict=True) if distance > _NO_MOVE]
 
 
 def _of_one_form(replies: Sequence[Reply], form_of: FormOf, rejections: Rejections) -> list[Reply]:

@@ -71,7 +71,11 @@ def put_back(strategy: object, values: dict[str, Any]) -> None:
 
 
 def _attributes(strategy: object, prefix: str) -> Iterator[tuple[str, Any]]:
+    package = __name__.partition(".")[0] + "."
+    is_ours = any(kind.__module__.startswith(package) for kind in type(strategy).__mro__)
     for name, value in vars(strategy).items():
+        if is_ours and (name.startswith("_") or name == "settings"):
+            continue  # set anew in each round
         if name == "strategy" and hasattr(value, "__dict__"):
             yield from _attributes(value, f"{prefix}{name}.")
         elif not callable(value):

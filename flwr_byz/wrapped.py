@@ -56,6 +56,14 @@ def check_rule(kind: type, own: type, method: str) -> None:
             )
 
 
+def clips_at_server(strategy: object) -> bool:
+    """Say whether a strategy, or one that it wraps, clips updates at the server for privacy."""
+    if type(strategy).__name__.startswith("DifferentialPrivacyServerSide"):
+        return True
+    inner = getattr(strategy, "strategy", None)
+    return inner is not None and clips_at_server(inner)
+
+
 def option(strategy: object, name: str, default: Any) -> Any:
     """Return an option of a strategy, or of the first one it wraps that has it."""
     known = getattr(strategy, "__dict__", {})
