@@ -220,9 +220,9 @@ def test_a_classic_training_that_is_stopped_goes_on_to_the_bit(tmp_path, name, l
         patch.setattr(ClassicHardened, "aggregate_fit", stop)
         with pytest.raises(Stop):
             classic_run(strategy("halves"), attacked, 6)
-    again, told = classic_run(strategy("halves"), attacked, 6)
+    again, recorded = classic_run(strategy("halves"), attacked, 6)
     assert again.tensors == whole.tensors
-    assert vars(told) == vars(history)
+    assert vars(recorded) == vars(history)
 
 
 def test_a_wider_dtype_that_the_optimizer_makes_is_no_other_model(tmp_path):
