@@ -88,10 +88,10 @@ class _RobustOptimizer(Hardened):
 
             def make() -> Model | None:
                 arrays, _ = self.strategy.aggregate_train(server_round, [reply])
-                return None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
+                made = None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
+                return made and made.with_counters_of(aggregate)
 
-            made = attempted(make, self.strategy, self._rounds)
-            return None if made is None else made.with_counters_of(aggregate)
+            return attempted(make, self.strategy, self._rounds)
 
         custom, ignored = self._custom["train_metrics_aggr_fn"], {self._weight_key}
         return self._server.aggregate(server_round, replies, custom, ignored, optimize=optimize)
