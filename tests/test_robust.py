@@ -261,6 +261,32 @@ def test_a_first_round_that_keeps_the_model_is_no_end(name, harden):
     assert distance(classic_model(made, silent_at_first, 3), model().to_numpy_ndarrays()) > 0.01
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_optimizer_that_fails_once_keeps_the_model_and_goes_on(name, caplog):
+    options = OPTIONS[name] | {"fraction_evaluate": 0.0, "num_byzantine": Q}
+    for module, method in ((message, "aggregate_train"), (classic, "aggregate_fit")):
+        kind = getattr(module, name)
+
+        class Failing(kind):
+            calls = 0
+
+        def aggregate(strategy, *arguments, kind=kind, method=method):
+            made = getattr(kind, method)(strategy, *arguments)
+            type(strategy).calls += 1
+            if type(strategy).calls == 1:
+                raise RuntimeError("once")
+            return made
+
+        setattr(Failing, method, aggregate)
+        if module is message:
+            got = message_model(robust(Failing, **options), attacked, 3)
+        else:
+            got = classic_model(partial(classic_robust, Failing, **options), attacked, 3)
+        assert distance(got, model().to_numpy_ndarrays()) > 0.01
+        assert "the strategy failed, the model is kept: RuntimeError" in caplog.text
+        caplog.clear()
+
+
 # What can be given. -----------------------------------------------------------------------------
 
 
