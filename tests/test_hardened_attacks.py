@@ -130,7 +130,7 @@ def test_two_clients_at_the_ends_of_float32_neither_stop_nor_move_a_robust_rule(
 # What reaches the strategy. ---------------------------------------------------------------------
 
 
-class Spoiling(message.FedAvg):
+class Emptying(message.FedAvg):
     """A strategy that empties what it is given."""
 
     def aggregate_train(self, server_round, replies):
@@ -143,7 +143,7 @@ class Spoiling(message.FedAvg):
 
 def test_what_a_strategy_does_to_its_replies_does_not_reach_the_audit(tmp_path):
     trail = tmp_path / "audit.jsonl"
-    strategy = Hardened(Spoiling(**LEAST), audit=trail)
+    strategy = Hardened(Emptying(**LEAST), audit=trail)
     assert message_round(strategy, contents())[0] is not None
     assert '"distance": null' not in trail.read_text()
 
@@ -244,7 +244,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
-def test_state_that_no_checkpoint_can_hold_is_named_and_spoils_none(kind, tmp_path, caplog):
+def test_state_that_no_checkpoint_can_hold_is_named_and_left_out(kind, tmp_path, caplog):
     state._log_once.cache_clear()
     holder = Holder()
     before = state.attributes(holder)

@@ -220,9 +220,9 @@ def test_a_classic_training_that_is_stopped_goes_on_to_the_bit(tmp_path, name, l
         patch.setattr(ClassicHardened, "aggregate_fit", stop)
         with pytest.raises(Stop):
             classic_run(strategy("halves"), attacked, 6)
-    again, told = classic_run(strategy("halves"), attacked, 6)
+    again, recorded = classic_run(strategy("halves"), attacked, 6)
     assert again.tensors == whole.tensors
-    assert vars(told) == vars(history)
+    assert vars(recorded) == vars(history)
 
 
 def test_a_wider_dtype_that_the_optimizer_makes_is_no_other_model(tmp_path):
@@ -259,6 +259,32 @@ def test_a_first_round_that_keeps_the_model_is_no_end(name, harden):
         return classic_robust(kind, initial_parameters=initial_parameters, **options)
 
     assert distance(classic_model(made, silent_at_first, 3), model().to_numpy_ndarrays()) > 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_optimizer_that_fails_once_keeps_the_model_and_goes_on(name, caplog):
+    options = OPTIONS[name] | {"fraction_evaluate": 0.0, "num_byzantine": Q}
+    for module, method in ((message, "aggregate_train"), (classic, "aggregate_fit")):
+        kind = getattr(module, name)
+
+        class Failing(kind):
+            calls = 0
+
+        def aggregate(strategy, *arguments, kind=kind, method=method):
+            made = getattr(kind, method)(strategy, *arguments)
+            type(strategy).calls += 1
+            if type(strategy).calls == 1:
+                raise RuntimeError("once")
+            return made
+
+        setattr(Failing, method, aggregate)
+        if module is message:
+            got = message_model(robust(Failing, **options), attacked, 3)
+        else:
+            got = classic_model(partial(classic_robust, Failing, **options), attacked, 3)
+        assert distance(got, model().to_numpy_ndarrays()) > 0.01
+        assert "the strategy failed, the model is kept: RuntimeError" in caplog.text
+        caplog.clear()
 
 
 # What can be given. -----------------------------------------------------------------------------

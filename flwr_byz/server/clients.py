@@ -10,16 +10,7 @@ from ..waiting import wait_for
 
 
 class ChosenClients(ClientManager):
-    """A manager of which only some clients are seen, and that logs what it waits for.
-
-    Parameters
-    ----------
-    manager : ClientManager
-    admitted : collection of str
-        The cids of the clients that may be asked, of those that were connected; None for all.
-    num_byzantine : int, optional
-        For the log.
-    """
+    """A manager without the `excluded` clients, that logs what it waits for."""
 
     def __init__(
         self, manager: ClientManager, excluded: frozenset[str], num_byzantine: int | None

@@ -66,10 +66,10 @@ class _RobustOptimizer(Hardened):
             def make() -> Model | None:
                 results = [one_result(aggregate)]
                 parameters, _ = self.strategy.aggregate_fit(self._number(server_round), results, [])
-                return None if parameters is None else read_model(parameters)
+                made = None if parameters is None else read_model(parameters)
+                return made and made.with_counters_of(aggregate)
 
-            made = attempted(make, self.strategy, self._rounds)
-            return None if made is None else made.with_counters_of(aggregate)
+            return attempted(make, self.strategy, self._rounds)
 
         custom = self._custom["fit_metrics_aggregation_fn"]
         return self._server.aggregate(server_round, replies, custom, optimize=optimize)

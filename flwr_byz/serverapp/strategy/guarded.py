@@ -173,7 +173,7 @@ class Guarded(Strategy):
             return arrays, metric_record(history.train.get(server_round))
         if (layout := self._rounds.layout) is None:
             raise RuntimeError("call configure_train before aggregate_train")
-        keys = self._weight_key, option(self, "arrayrecord_key", "arrays")
+        keys = self._weight_key, self._arrays_key
         received = opened(replies, self._sent_messages, *keys, layout, lets_go=self._lets_go)
         model, metrics = self._aggregate(server_round, received)
         _log_counts("aggregate_train", metrics)
@@ -226,6 +226,13 @@ class Guarded(Strategy):
     @property
     def _weight_key(self) -> str:
         return str(option(self, "weighted_by_key", ""))
+
+    @property
+    def _arrays_key(self) -> str:
+        """Name of the model's record: the strategy's option, or as the strategy sends it."""
+        contents = [message.content for message in self._sent_messages[:1]]
+        sent = [name for content in contents for name in content.array_records]
+        return str(option(self, "arrayrecord_key", sent[0] if sent else "arrays"))
 
     def _nodes(self, grid: Grid, server_round: int, minimum: str) -> Grid | None:
         """Wait for nodes: without end in the first round, later for `timeout` seconds."""

@@ -10,7 +10,7 @@ from ...payload import Model, arrays_layout, read_arrays
 from ...robust_server import RobustServer
 from ...round import Reply
 from ...settings import Settings, split_options
-from ...wrapped import check_optimizer, option
+from ...wrapped import check_optimizer
 from ..messages import of_replies, one_reply
 from .hardened import Hardened
 
@@ -83,15 +83,15 @@ class _RobustOptimizer(Hardened):
         self, server_round: int, replies: Iterable[Reply]
     ) -> tuple[Model | None, dict[str, Any]]:
         def optimize(aggregate: Model) -> Model | None:
-            key = option(self, "arrayrecord_key", "arrays")
-            reply = one_reply(aggregate, self._sent_messages, key, self._weight_key)
+            keys = self._arrays_key, self._weight_key
+            reply = one_reply(aggregate, self._sent_messages, *keys)
 
             def make() -> Model | None:
                 arrays, _ = self.strategy.aggregate_train(server_round, [reply])
-                return None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
+                made = None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
+                return made and made.with_counters_of(aggregate)
 
-            made = attempted(make, self.strategy, self._rounds)
-            return None if made is None else made.with_counters_of(aggregate)
+            return attempted(make, self.strategy, self._rounds)
 
         custom, ignored = self._custom["train_metrics_aggr_fn"], {self._weight_key}
         return self._server.aggregate(server_round, replies, custom, ignored, optimize=optimize)
