@@ -198,11 +198,15 @@ class WatchedTraining:
         values = {
             name: float(value) if abs(value) <= sys.float_info.max else None  # JSON has no NaN
             for name, value in (made or {}).items()
-            if isinstance(value, Real) and not isinstance(value, bool) and name[:4] != "byz-"
+            if _is_number(value) and not name.startswith("byz-")
         }
         if values:
             event = {"source": source, "round": server_round, "values": values}
             self._record({"event": "metrics", **event})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _refuse_workflow(workflow: object, *args: object, **kwargs: object) -> NoReturn:
