@@ -55,7 +55,7 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """A round: whether the old model was kept, the gap, the batches and the clients."""
+    """A line of the trail."""
 
     kept: bool
     gap: float | None
@@ -82,8 +82,7 @@ class Suspicion:
         with np.errstate(all="ignore"):
             typical = float(np.median(distances)) if distances else math.nan
         for client, verdict in verdicts.items():
-            evidence = _evidence(verdict, typical)
-            if evidence is not None:
+            if (evidence := _evidence(verdict, typical)) is not None:
                 rounds, total = self.scores.get(str(client), (0, 0.0))
                 self.scores[str(client)] = rounds + 1, total + evidence
 
@@ -124,7 +123,7 @@ class AuditTrail:
         self.suspicion.scores.clear()
         if finished <= 0:
             return
-        lines: list[tuple[int, Scores]] = []
+        by_round: dict[int, Scores] = {}
         num_damaged = 0
         for line in chain(*map(json_lines.read_all, (_rotated(self.path), self.path))):
             try:
@@ -132,16 +131,16 @@ class AuditTrail:
             except Exception:  # JSON of any other shape
                 num_damaged += 1
                 continue
-            while lines and lines[-1][0] >= number:
-                lines.pop()  # that round was lost, and run again
-            lines.append((number, scores))
+            while by_round and next(reversed(by_round)) >= number:
+                by_round.popitem()  # that round was lost, and run again
+            by_round[number] = scores
         if num_damaged:
             log(WARNING, "%d damaged lines of %s are skipped", num_damaged, self.path)
-        lines = [line for line in lines if line[0] <= finished]
-        if not lines or lines[-1][0] < finished:
+        if finished not in by_round:
             log(WARNING, "%s does not hold round %d", self.path, finished)
-        for _, scores in lines:
-            self.suspicion.scores |= scores
+        for number, scores in by_round.items():
+            if number <= finished:
+                self.suspicion.scores |= scores
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
