@@ -62,14 +62,10 @@ class ByzantineMod:
     seed : int, default 0
         Of attacks that draw.
 
-    Raises
-    ------
-    ValueError
-        Where an option has a wrong value, or the attack needs to know what a mod cannot: honest
-        vectors without `colluders`, the server's batches or rule, or the reply on corrupted labels
-        (give the app corrupted data).
-    ConnectionAbortedError
-        When called, where the attack stays silent. Flower reports it to the server as an error.
+    Raises ValueError where an option has a wrong value, or the attack needs to know what a mod
+    cannot: honest vectors without `colluders`, the server's batches or rule, or the reply on
+    corrupted labels (give the app corrupted data); when called, ConnectionAbortedError where the
+    attack stays silent, which Flower reports to the server as an error.
     """
 
     attack: Attack | None = None
@@ -114,8 +110,7 @@ class ByzantineMod:
             return call_next(message, context)
         self._check_possible(attack)
         sent = messages.only_array_record(message).to_numpy_ndarrays()
-        reply = call_next(message, context)
-        if reply.has_error():
+        if (reply := call_next(message, context)).has_error():
             return reply
         record = messages.only_array_record(reply)
         arrays = record.to_numpy_ndarrays()
