@@ -135,10 +135,9 @@ def _call_the_roll(grid: Grid, num_nodes: int) -> dict[int, int]:
     """Wait for all nodes, let them import the app, and return which partition each holds."""
     while len(node_ids := list(grid.get_node_ids())) < num_nodes:
         time.sleep(0.05)
+    calls = [Message(RecordDict(), dst_node_id=each, message_type=ROLL_CALL) for each in node_ids]
     partitions = {}
-    for reply in grid.send_and_receive(
-        [Message(RecordDict(), dst_node_id=each, message_type=ROLL_CALL) for each in node_ids]
-    ):
+    for reply in grid.send_and_receive(calls):
         if reply.has_error():
             *_, last = f"{reply.error.reason}".rstrip("'>").splitlines()  # of a traceback
             raise RuntimeError(f"the client app cannot be used: {last}")

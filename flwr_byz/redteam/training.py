@@ -60,7 +60,7 @@ class WatchedTraining:
             setattr(kind, "__call__", _refuse_workflow)  # noqa: B010
 
     def evaluate_start(self) -> None:
-        """Let clients evaluate the initial model as in a round 0, which Flower's loops do not.
+        """Let clients evaluate the initial model with the app's own strategy, as in a round 0.
 
         It is for the time after the app, which it cannot change then; an error is logged.
         """
@@ -94,34 +94,33 @@ class WatchedTraining:
     def _start(self, own: Strategy, given: dict[str, Any]) -> Any:
         if given.get("evaluate_fn") is not None:
             given["evaluate_fn"] = partial(self._measure, "server", None, given["evaluate_fn"])
-        strategy = self._begin(own, given["num_rounds"])
 
         def evaluate_first_model() -> None:
             config = ConfigRecord(dict(given.get("evaluate_config") or {}))
-            asked = strategy.configure_evaluate(0, self._first_model, config, given["grid"])
+            asked = own.configure_evaluate(0, self._first_model, config, given["grid"])
             replies = given["grid"].send_and_receive(asked, timeout=given.get("timeout", 3600))
-            strategy.aggregate_evaluate(0, replies)
+            own.aggregate_evaluate(0, replies)
 
-        self._evaluate_first_model = self._evaluate_first_model or evaluate_first_model
-        return strategy.start(**given)
+        return self._begin(own, given["num_rounds"], evaluate_first_model).start(**given)
 
     def _fit(self, server: Server, given: dict[str, Any]) -> Any:
         manager = server.client_manager()
         if isinstance(manager, SimpleClientManager):  # in a run's own order they are drawn
             in_order = sorted(manager.clients.items(), key=lambda c: self.partitions[int(c[0])])
             manager.clients = dict(in_order)
-        server.set_strategy(self._begin(server.strategy, given["num_rounds"]))
 
         def evaluate_first_model() -> None:
             server.parameters = self._first_model
             server.evaluate_round(0, given.get("timeout"))
 
-        self._evaluate_first_model = self._evaluate_first_model or evaluate_first_model
+        own = server.strategy
+        server.set_strategy(self._begin(own, given["num_rounds"], evaluate_first_model))
         return server.fit(**given)
 
-    def _begin(self, own: Any, num_rounds: int) -> Any:
+    def _begin(self, own: Any, num_rounds: int, evaluate_first_model: Function) -> Any:
         """Record the start of a training, and return the strategy that is to train, watched."""
         refuse_trees(own)
+        self._evaluate_first_model = self._evaluate_first_model or evaluate_first_model
         run = self._job.run
         strategy, notes = (own, []) if run.strategy == "own" else exchange(own, run.num_byzantine)
         self.has_begun = True
