@@ -82,9 +82,17 @@ class Suspicion:
         with np.errstate(all="ignore"):
             typical = float(np.median(distances)) if distances else math.nan
         for client, verdict in verdicts.items():
-            if (evidence := _evidence(verdict, typical)) is not None:
-                rounds, total = self.scores.get(str(client), (0, 0.0))
-                self.scores[str(client)] = rounds + 1, total + evidence
+            distance = verdict.distance
+            if verdict.reply == "rejected":
+                evidence = 1.0
+            elif distance is None:
+                continue
+            elif distance > typical:
+                evidence = min(distance / typical - 1.0, 1.0) if typical > 0 else 1.0
+            else:
+                evidence = 0.0
+            rounds, total = self.scores.get(str(client), (0, 0.0))
+            self.scores[str(client)] = rounds + 1, total + evidence
 
     def entry(self, client: ClientId) -> dict[str, int | float | None]:
         """Return the rounds in which a client answered, and its suspicion."""
@@ -147,8 +155,8 @@ class AuditTrail:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"round": server_round, "time": now, **_plain(asdict(record))}
         self.suspicion.add(record.clients)
-        for client in record.clients:
-            line["clients"][str(client)] |= self.suspicion.entry(client)
+        for client, entry in line["clients"].items():
+            entry |= self.suspicion.entry(client)
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
                 self.path.replace(_rotated(self.path))
@@ -173,17 +181,6 @@ def _read_scores(line: Any) -> tuple[int, Scores]:
     if type(line["round"]) is not int:
         raise ValueError("round")
     return line["round"], scores
-
-
-def _evidence(verdict: Verdict, typical: float) -> float | None:
-    """Return how much farther than typical a reply is, relative to that and at most 1."""
-    if verdict.reply == "rejected":
-        return 1.0
-    if verdict.distance is None:
-        return None
-    if not verdict.distance > typical:
-        return 0.0
-    return min(verdict.distance / typical - 1.0, 1.0) if typical > 0 else 1.0
 
 
 def _rotated(path: Path) -> Path:

@@ -92,8 +92,8 @@ def red_team(trial: Trial, folder: Path, console: Console) -> None:
 
 def _report(results: list[RunResult], standard: Standard, folder: Path, console: Console) -> None:
     rows = [Row(*pair) for pair in zip(results[::2], results[1::2], strict=True)]
-    run, name = results[0].run, Path(results[0].run.app).name
-    title = f"{name} with {run.num_byzantine} Byzantine among {run.num_nodes} clients"
+    run = results[0].run
+    title = f"{Path(run.app).name} with {run.num_byzantine} Byzantine among {run.num_nodes} clients"
     conclusion = verdict(rows, standard)
     picture, svg = draw(rows, standard, title, folder / "redteam")
     page = folder / "redteam.html"
