@@ -76,9 +76,13 @@ class Replies:
         """Return the number of clients."""
         return self.num_clients
 
-    def sample(self, num_clients: int, min_num_clients: int) -> list[ClientProxy]:
+    def all(self) -> dict[str, ClientProxy]:
         """Return all clients of the classic API."""
-        return [proxy for proxy, _ in self.classic]
+        return {proxy.cid: proxy for proxy, _ in self.classic}
+
+    def sample(self, *_: object) -> list[ClientProxy]:
+        """Return all clients of the classic API."""
+        return list(self.all().values())
 
     def get_node_ids(self) -> list[int]:
         """Return all nodes of the Message API."""

@@ -56,7 +56,7 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """A round: whether the old model was kept, the gap, the batches and the clients."""
+    """A line of the trail."""
 
     kept: bool
     gap: float | None
@@ -83,10 +83,17 @@ class Suspicion:
         with np.errstate(all="ignore"):
             typical = float(np.median(distances)) if distances else math.nan
         for client, verdict in verdicts.items():
-            evidence = _evidence(verdict, typical)
-            if evidence is not None:
-                rounds, total = self.scores.get(str(client), (0, 0.0))
-                self.scores[str(client)] = rounds + 1, total + evidence
+            distance = verdict.distance
+            if verdict.reply == "rejected":
+                evidence = 1.0
+            elif distance is None:
+                continue
+            elif distance > typical:
+                evidence = min(distance / typical - 1.0, 1.0) if typical > 0 else 1.0
+            else:
+                evidence = 0.0
+            rounds, total = self.scores.get(str(client), (0, 0.0))
+            self.scores[str(client)] = rounds + 1, total + evidence
 
     def entry(self, client: ClientId) -> dict[str, int | float | None]:
         """Return the rounds in which a client answered, and its suspicion."""
@@ -125,7 +132,7 @@ class AuditTrail:
         self.suspicion.scores.clear()
         if finished <= 0:
             return
-        lines: list[tuple[int, Scores]] = []
+        by_round: dict[int, Scores] = {}
         num_damaged = 0
         for line in chain(*map(json_lines.read_all, (_rotated(self.path), self.path))):
             try:
@@ -133,24 +140,24 @@ class AuditTrail:
             except Exception:  # JSON of any other shape
                 num_damaged += 1
                 continue
-            while lines and lines[-1][0] >= number:
-                lines.pop()  # that round was lost, and run again
-            lines.append((number, scores))
+            while by_round and next(reversed(by_round)) >= number:
+                by_round.popitem()  # that round was lost, and run again
+            by_round[number] = scores
         if num_damaged:
             log(WARNING, "%d damaged lines of %s are skipped", num_damaged, self.path)
-        lines = [line for line in lines if line[0] <= finished]
-        if not lines or lines[-1][0] < finished:
+        if finished not in by_round:
             log(WARNING, "%s does not hold round %d", self.path, finished)
-        for _, scores in lines:
-            self.suspicion.scores |= scores
+        for number, scores in by_round.items():
+            if number <= finished:
+                self.suspicion.scores |= scores
 
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"round": server_round, "time": now, **_plain(asdict(record))}
         self.suspicion.add(record.clients)
-        for client in record.clients:
-            line["clients"][str(client)] |= self.suspicion.entry(client)
+        for client, entry in line["clients"].items():
+            entry |= self.suspicion.entry(client)
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
                 self.path.replace(_rotated(self.path))
@@ -175,17 +182,6 @@ def _read_scores(line: Any) -> tuple[int, Scores]:
     if type(line["round"]) is not int:
         raise ValueError("round")
     return line["round"], scores
-
-
-def _evidence(verdict: Verdict, typical: float) -> float | None:
-    """Return how much farther than typical a reply is, relative to that and at most 1."""
-    if verdict.reply == "rejected":
-        return 1.0
-    if verdict.distance is None:
-        return None
-    if not verdict.distance > typical:
-        return 0.0
-    return min(verdict.distance / typical - 1.0, 1.0) if typical > 0 else 1.0
 
 
 def _rotated(path: Path) -> Path:

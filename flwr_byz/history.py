@@ -1,8 +1,8 @@
 """The rounds of a training, kept in a folder so that a server that was stopped can go on.
 
-Each finished round is a checkpoint, a file ``round-000012.npz``: the model, and as JSON the metrics
-of all rounds so far and the state of Python's `random`, with which Flower draws the clients of a
-round. The newest two are kept. A lock keeps a second server out of the folder.
+Each finished round is a checkpoint, a file ``round-000012.npz``: the model, and as JSON (null for
+what it has no form for) the metrics of all rounds so far and the state of Python's `random`, with
+which Flower draws the clients of a round. The newest two are kept, and a lock keeps others out.
 """
 
 import json
@@ -38,15 +38,11 @@ _FORMAT = "flwr-byz checkpoint 1"
 _NAME = re.compile(r"round-(\d{6,})\.npz")
 _KINDS = ("train", "evaluate", "server")
 BEST = "best.npz"
-_KEPT = 2
 
 
 @dataclass(eq=False)
 class History:
-    """The rounds of a training so far: what a strategy of either API replays after a restart.
-
-    What JSON has no form for is null in a checkpoint.
-    """
+    """The rounds of a training so far: what a strategy of either API replays after a restart."""
 
     folder: Path | None = None  # where a checkpoint is written after each round, if anywhere
     finished: int = -1  # the last round that was finished before this start
@@ -82,24 +78,17 @@ class History:
             self._release()
 
     def finish(
-        self,
-        server_round: int,
-        arrays: Arrays,
-        state: State | None = None,
-        *,
-        is_best: bool = False,
+        self, server_round: int, arrays: Arrays, state: State | None = None, is_best: bool = False
     ) -> None:
         """Write a checkpoint of a finished round, with the state of the strategy's optimizer.
 
         Where the model is the best so far, it also becomes ``best.npz``. An OSError is raised in
         round 0, and logged later on: it must not end a training.
         """
-        if self.folder is None:
-            return
-        rounds: dict[str, Rounds] = {kind: getattr(self, kind) for kind in _KINDS}
-        checkpoint = Checkpoint(
-            *(server_round, arrays, rounds, random.getstate(), state or State(), self.suspicion)
-        )
+        assert self.folder is not None
+        rounds = {kind: getattr(self, kind) for kind in _KINDS}
+        kept = random.getstate(), state or State(), self.suspicion
+        checkpoint = Checkpoint(server_round, arrays, rounds, *kept)
         try:
             if is_best:  # first: a round in a checkpoint is not evaluated again after a restart
                 checkpoint.write(self.folder / BEST)
@@ -114,8 +103,7 @@ class History:
         return {kind: _named(getattr(self, kind).get(server_round)) for kind in _KINDS}
 
     def _go_on(self, folder: Path, initial: Arrays | None) -> None:
-        checkpoint = Checkpoint.latest(folder)
-        if checkpoint is None:
+        if (checkpoint := Checkpoint.latest(folder)) is None:
             return
         if initial is not None and not _can_become(initial, checkpoint.arrays):
             raise ValueError(
@@ -176,7 +164,7 @@ class Checkpoint:
         path = folder / f"round-{self.server_round:06}.npz"
         self.write(path)
         older = [old for n, old in _by_age(folder) if n < self.server_round and old.is_file()]
-        for old in older[_KEPT - 1 :]:
+        for old in older[1:]:
             old.unlink(missing_ok=True)
         return path
 
@@ -249,11 +237,10 @@ class Checkpoint:
                 return cls.read(path)
             except DamagedCheckpoint as error:
                 log(WARNING, "%s; the one before it is tried", error)
-        if not by_age:
-            return None
-        raise DamagedCheckpoint(
-            f"no checkpoint in {folder} is whole; to start anew, empty the folder"
-        )
+        if by_age:
+            hint = "to start anew, empty the folder"
+            raise DamagedCheckpoint(f"no checkpoint in {folder} is whole; {hint}")
+        return None
 
 
 def _named(metrics: Any) -> dict[str, Any]:
@@ -266,8 +253,8 @@ def _named(metrics: Any) -> dict[str, Any]:
 def _can_become(initial: Arrays, arrays: Arrays) -> bool:
     """Say whether a training from a model can have come to arrays: some strategies widen dtypes."""
     return list(initial) == list(arrays) and all(
-        before.shape == after.shape and np.can_cast(before.dtype, after.dtype)
-        for before, after in zip(initial.values(), arrays.values(), strict=True)
+        before.shape == arrays[name].shape and np.can_cast(before.dtype, arrays[name].dtype)
+        for name, before in initial.items()
     )
 
 

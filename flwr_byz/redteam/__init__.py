@@ -1,6 +1,6 @@
 """Red-team trials of unchanged Flower apps: ``flwr-byz redteam APP``.
 
-`command` does one run after another of a `flower_app`. A run has a process of its own (`process`,
-`simulate`): there `training` watches what the app trains, `swap` exchanges its strategy, and
-`attacked_app` makes clients attack. `verdict` judges the results (`runs`), `report` shows them.
+`command` does one run after another of a `flower_app`, each in a process of its own (`simulate`):
+there `training` watches what the app trains, `swap` exchanges its strategy, and `attacked_app`
+makes clients attack. `verdict` judges the results (`runs`), `report` shows them.
 """

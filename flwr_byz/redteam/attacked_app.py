@@ -3,7 +3,6 @@
 import json
 import random
 import sys
-from functools import cache
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -12,8 +11,7 @@ from flwr.clientapp import ClientApp
 from ..attacks.names import parse_attack
 from ..clientapp.mod import ByzantineMod
 from ..clientapp.mod.messages import asks_to_train, server_round
-from .flower_app import FlowerApp
-from .runs import NO_ATTACK, Job
+from .runs import Job
 
 ROLL_CALL = "query.flwr_byz_roll_call"
 
@@ -31,21 +29,15 @@ class AttackedApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Hand a message to the app, or to the attack."""
-        job = self.job
-        client = int(context.node_config["partition-id"])
-        calls_the_roll = message.metadata.message_type == ROLL_CALL
-        seed_everything(job.run.seed, client, 0 if calls_the_roll else server_round(message))
-        app = _load(job.app)
-        if calls_the_roll:
+        job, client = self.job, int(context.node_config["partition-id"])
+        seed_everything(job.run.seed, client, server_round(message))
+        app: ClientApp = job.app.load(job.app.clientapp)
+        if message.metadata.message_type == ROLL_CALL:
             content = RecordDict({"client": ConfigRecord({"partition-id": client})})
             return Message(content, reply_to=message)
         before, context.run_config = context.run_config, dict(job.run_config)
         try:
-            if (
-                job.run.attack != NO_ATTACK
-                and client in job.run.byzantine
-                and asks_to_train(message)
-            ):
+            if client in job.run.byzantine and asks_to_train(message):
                 return _attack(job, app, message, context)
             return app(message, context)
         finally:
@@ -79,13 +71,6 @@ def _attack(job: Job, app: ClientApp, message: Message, context: Context) -> Mes
             path = job.folder / f"attack-failed-{context.node_config['partition-id']}.txt"
             path.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         raise
-
-
-@cache
-def _load(app: FlowerApp) -> ClientApp:
-    """Import the app's ClientApp, once in a process."""
-    loaded: ClientApp = app.load(app.clientapp)
-    return loaded
 
 
 def seed_everything(*numbers: int) -> None:

@@ -1,8 +1,8 @@
 """``flwr-byz redteam``: run an app under attacks, with its own strategy and with the robust one."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from ..attacks import Knowledge
 from ..attacks.names import parse_attack
 from ..checks import check_number
 from .flower_app import FlowerApp
-from .process import run_apart
 from .report import draw, notes, table, write_page
-from .runs import NO_ATTACK, STRATEGIES, Job, Run, RunResult, load
+from .runs import NO_ATTACK, Job, Run, RunResult, load
 from .verdict import Row, Standard, choose_measure, verdict
 
 DEFAULT_ATTACKS = (
@@ -61,18 +60,16 @@ class Trial:
             except ValueError as error:
                 raise ValueError(f"--attack {attack!r}: {error}") from None
         app = str(self.app.folder), self.app.digest(), self.run_config
-        return [
-            Run(*app, m, q, self.num_rounds, self.seed, attack, strategy)
-            for attack in (NO_ATTACK, *dict.fromkeys(self.attacks))
-            for strategy in STRATEGIES
-        ]
+        clean = Run(*app, m, q, self.num_rounds, self.seed, NO_ATTACK, "own")
+        own = [clean, *(replace(clean, attack=attack) for attack in dict.fromkeys(self.attacks))]
+        return [run for each in own for run in (each, replace(each, strategy="robust"))]
 
 
 def red_team(trial: Trial, folder: Path, console: Console) -> None:
     """Do the runs that the folder lacks, and report; raise ValueError where that is impossible."""
     planned = trial.runs()
     run_config = trial.app.run_config(trial.run_config)
-    _check_installed()
+    run_apart = _runner()
     folder = folder.resolve()
     reference = folder / "runs" / planned[0].title / "models.npz"
     num_cpus = max(trial.app.client_resources.get("num_cpus", 1), 1e-9)
@@ -94,8 +91,8 @@ def red_team(trial: Trial, folder: Path, console: Console) -> None:
 
 def _report(results: list[RunResult], standard: Standard, folder: Path, console: Console) -> None:
     rows = [Row(*pair) for pair in zip(results[::2], results[1::2], strict=True)]
-    run, name = results[0].run, Path(results[0].run.app).name
-    title = f"{name} with {run.num_byzantine} Byzantine among {run.num_nodes} clients"
+    run = results[0].run
+    title = f"{Path(run.app).name} with {run.num_byzantine} Byzantine among {run.num_nodes} clients"
     conclusion = verdict(rows, standard)
     picture, svg = draw(rows, standard, title, folder / "redteam")
     page = folder / "redteam.html"
@@ -126,12 +123,12 @@ def rehearse(text: str, num_clients: int, num_byzantine: int) -> None:
     attack(Knowledge(own, num_clients, num_byzantine, rng, honest, 0, colluders, model))
 
 
-def _check_installed() -> None:
-    """Raise ValueError where a trial cannot run here."""
-    missing = [name for name in ("ray", "matplotlib") if find_spec(name) is None]
-    if missing:
+def _runner() -> Callable[[Job, float], RunResult]:
+    """Return the function that does a run; raise ValueError where none can be done here."""
+    if missing := [name for name in ("ray", "matplotlib") if find_spec(name) is None]:
         raise ValueError(f"a trial needs {' and '.join(missing)}: pip install 'flwr-byz[redteam]'")
     try:
-        from . import simulate  # noqa: F401
+        from .simulate import run_apart
     except ImportError as error:
         raise ValueError(str(error)) from None
+    return run_apart

@@ -2,12 +2,15 @@
 
 import hashlib
 import pkgutil
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import click
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,9 @@ class FlowerApp:
     folder: Path  # absolute; it holds pyproject.toml
     serverapp: str  # "package.module:attribute"
     clientapp: str
-    config: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of runs, nested
+    config: Mapping[str, Any] = field(default_factory=dict)  # of runs, nested
     num_nodes: int = 10  # of the federation in pyproject.toml
-    client_resources: Mapping[str, float] = field(default_factory=dict, hash=False)
+    client_resources: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "FlowerApp":
@@ -54,18 +57,17 @@ class FlowerApp:
 
     def run_config(self, overrides: str) -> dict[str, Any]:
         """Return the run config, flat, with overrides as ``flwr run --run-config`` takes them."""
-        import click
         from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
 
-        defaults: dict[str, Any] = dict(flatten_dict(dict(self.config)))
+        defaults = flatten_dict(dict(self.config))
         try:
             given = parse_config_args([overrides] if overrides else None)
         except click.ClickException as error:
             raise ValueError(f"--run-config {overrides!r}: {error.message}") from None
-        if unknown := ", ".join(sorted(set(given) - set(defaults))):
+        if unknown := ", ".join(sorted(given.keys() - defaults)):
             known = ", ".join(defaults) or "no config"
             raise ValueError(f"--run-config: the app has no {unknown}; it has {known}")
-        return dict(fuse_dicts(defaults, given))
+        return fuse_dicts(defaults, given)
 
     def load(self, reference: str) -> Any:
         """Import an object of the app, whose folder is put in front of ``sys.path``."""
@@ -76,14 +78,11 @@ class FlowerApp:
     def digest(self) -> str:
         """Return a hash of pyproject.toml and the app's Python files: it changes with the app."""
         made = hashlib.sha256()
-        tops = {
-            name.partition(":")[0].partition(".")[0] for name in (self.serverapp, self.clientapp)
-        }
-        modules = [path for top in tops for path in self.folder.glob(f"{top}.py")]
-        packages = [path for top in tops for path in self.folder.glob(f"{top}/**/*.py")]
-        for path in sorted([self.folder / "pyproject.toml", *modules, *packages]):
-            made.update(f"{path.relative_to(self.folder)}\0".encode())
-            made.update(path.read_bytes())
+        tops = {re.split("[.:]", name)[0] for name in (self.serverapp, self.clientapp)}
+        patterns = [each for top in tops for each in (f"{top}.py", f"{top}/**/*.py")]
+        paths = [path for each in patterns for path in self.folder.glob(each)]
+        for path in sorted([self.folder / "pyproject.toml", *paths]):
+            made.update(f"{path.relative_to(self.folder)}\0".encode() + path.read_bytes())
         return made.hexdigest()[:16]
 
 

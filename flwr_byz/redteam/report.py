@@ -1,7 +1,7 @@
 """How a red-team trial is shown: a table, a picture and a page."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from rich.table import Column, Table
 from .runs import NO_ATTACK, ROBUST, RunResult
 from .verdict import NO_NUMBER, Row, Standard
 
+# Colour (two that colour-blind readers tell apart, by Okabe and Ito), marker, offset.
 _STYLES = ("#D55E00", "s", -0.14), ("#0072B2", "o", 0.14)
-"""Colour (two that colour-blind readers tell apart, by Okabe and Ito), marker, offset."""
 
 
 def table(rows: Sequence[Row], standard: Standard) -> Table:
@@ -48,10 +48,9 @@ def draw(rows: Sequence[Row], standard: Standard, title: str, path: Path) -> tup
     low, high = min([start, clean, *near]), max([start, clean, *near])
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
     axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), xlabel=standard.measure)
-    edge = low if standard.measure.higher_is_better else high
-    middle = (edge + standard.threshold) / 2
-    axes.axvspan(edge, standard.threshold, color="#999999", alpha=0.18, linewidth=0)
-    axes.text(middle, -0.42, "broken", color="#555555", ha="center", va="top", fontsize=9)
+    broken = low if standard.measure.higher_is_better else high, standard.threshold
+    axes.axvspan(*broken, color="#999999", alpha=0.18, linewidth=0)
+    axes.text(sum(broken) / 2, -0.42, "broken", color="#555555", ha="center", va="top", fontsize=9)
     for number, row in enumerate(rows):
         axes.axhline(number, color="#dddddd", linewidth=0.8, zorder=0)
         for result, (colour, marker, offset) in zip(row, _STYLES, strict=True):
@@ -94,10 +93,9 @@ def _names(rows: Sequence[Row]) -> tuple[str, str]:
     return f"{rows[0].own.strategy} (yours)", ROBUST
 
 
-def _cells(row: Row, standard: Standard) -> Iterator[tuple[str, bool]]:
-    """Yield the text for each strategy, and whether it is broken."""
-    for result in row:
-        yield standard.describe(result), bool(standard.failure(result))
+def _cells(row: Row, standard: Standard) -> list[tuple[str, bool]]:
+    """Return the text for each strategy, and whether it is broken."""
+    return [(standard.describe(result), bool(standard.failure(result))) for result in row]
 
 
 def write_page(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,6 @@ from .flower_app import FlowerApp
 
 NO_ATTACK = "no attack"
 ROBUST = "GeometricMedianOfMeans"
-
-StrategyName = Literal["own", "robust"]
-STRATEGIES: tuple[StrategyName, StrategyName] = ("own", "robust")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Run:
     num_rounds: int | None  # None for as many as the app asks for
     seed: int
     attack: str  # as `parse_attack` reads it, or NO_ATTACK
-    strategy: StrategyName
+    strategy: Literal["own", "robust"]
 
     @property
     def title(self) -> str:
@@ -49,7 +46,9 @@ class Run:
 
     @property
     def byzantine(self) -> frozenset[int]:
-        """The partition ids of the Byzantine clients: the same in all runs of a seed."""
+        """The partition ids of the clients that attack: the same under all attacks of a seed."""
+        if self.attack == NO_ATTACK:
+            return frozenset()
         rng = np.random.default_rng(self.seed)
         return frozenset(rng.choice(self.num_nodes, self.num_byzantine, replace=False).tolist())
 
@@ -95,28 +94,21 @@ class RunResult:
     seconds: float = 0.0
 
 
-def result_of(run: Run, events: Iterable[Mapping[str, Any]]) -> RunResult:
-    """Return the result that the events of a run make, whose last one is its end."""
+def load(job: Job, timeout: float = 0.0) -> RunResult | None:
+    """Return the result in a run's folder; None without an end, or if it hung in less time."""
     given: dict[str, Any] = {}
     metrics: dict[str, dict[str, dict[int, float]]] = {}
-    for event in events:
-        if event["event"] == "begun":
+    for event in json_lines.read(job.events):
+        kind = event.pop("event")
+        if kind == "begun":
             given |= {"strategy": event["strategy"], "notes": tuple(event["notes"])}
-        elif event["event"] == "metrics":
+        elif kind == "metrics":
             of_source = metrics.setdefault(event["source"], {})
             for name, value in event["values"].items():
                 number = math.nan if value is None else float(value)
                 of_source.setdefault(name, {})[event["round"]] = number
-        elif event["event"] == "end":
-            given |= {name: value for name, value in event.items() if name != "event"}
-            given["moved"] = None if event["moved"] is None else float(event["moved"])
-    return RunResult(run, metrics=metrics, **given)
-
-
-def load(job: Job, timeout: float) -> RunResult | None:
-    """Return the result in a run's folder; None without an end, or if it hung in less time."""
-    events = list(json_lines.read(job.events))
-    if not events or events[-1].get("event") != "end":
-        return None
-    result = result_of(job.run, events)
-    return None if result.end == "hung" and result.seconds < timeout else result
+        elif kind == "end":  # the last one
+            moved = None if event["moved"] is None else float(event["moved"])
+            result = RunResult(job.run, **given | event | {"metrics": metrics, "moved": moved})
+            return None if result.end == "hung" and result.seconds < timeout else result
+    return None

@@ -1,12 +1,13 @@
-"""One run, in the process that is its own."""
+"""A run in a process of its own: an attack that kills the server ends its run, nothing else."""
 
 import inspect
 import os
+import shutil
 import signal
 import time
 import traceback
 from importlib.metadata import version
-from multiprocessing import connection, parent_process
+from multiprocessing import connection, get_context, parent_process
 from threading import Thread
 from typing import Any
 
@@ -15,9 +16,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from .. import json_lines
+from ..environment import environment
 from ..logs import escaped
 from .attacked_app import ROLL_CALL, AttackedApp, seed_everything
-from .runs import NO_ATTACK, Job
+from .runs import Job, RunResult, load
 from .swap import Refused
 from .training import WatchedTraining
 
@@ -32,6 +34,39 @@ except (ImportError, TypeError) as error:
     raise ImportError(f"{expected} ({error}): install flwr 1.41 or 1.42") from error
 
 
+_ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ADDRESS": "local",  # a Ray of its own, whatever else runs here
+}
+
+
+def run_apart(job: Job, timeout: float) -> RunResult:
+    """Do a run in a new process, in its folder made anew, which keeps its events, the end last.
+
+    After `timeout` seconds the run counts as hung and its process is killed.
+    """
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir(parents=True)
+    since = time.monotonic()
+    with environment(_ENVIRONMENT):
+        process = get_context("spawn").Process(target=simulate_in_this_process, args=(job,))
+        process.start()
+    try:
+        process.join(timeout)
+        hung = process.is_alive()
+    finally:
+        process.kill()  # also where this is interrupted; Ray's processes end with theirs
+        process.join()
+    if load(job) is None:
+        why = f"no end after {timeout:g} s" if hung else f"the process died ({process.exitcode})"
+        _record_end(job, since, end="hung" if hung else "crashed", reason=why)
+    result = load(job)
+    assert result is not None
+    return result
+
+
 def simulate_in_this_process(job: Job) -> None:
     """Run the app in Flower's simulation, and leave events and log in the folder of the job."""
     if hasattr(os, "setsid"):
@@ -42,10 +77,8 @@ def simulate_in_this_process(job: Job) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(job.folder)
-
     since = time.monotonic()
-    end = {"event": "end", **_simulate(job), "seconds": round(time.monotonic() - since, 3)}
-    json_lines.append(job.events, [end])
+    _record_end(job, since, **_simulate(job))
 
 
 def _simulate(job: Job) -> dict[str, Any]:
@@ -55,15 +88,14 @@ def _simulate(job: Job) -> dict[str, Any]:
 
     def fail(error: BaseException) -> None:
         traceback.print_exc()
-        refused = isinstance(error, Refused)
-        text = f"{error}" if refused else f"{type(error).__name__}: {error}"
-        ends.append(("refused" if refused else "crashed", " ".join(text.split())))
+        crashed = "crashed", f"{type(error).__name__}: {error}"
+        ends.append(("refused", str(error)) if isinstance(error, Refused) else crashed)
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
             training.partitions = partitions = _call_the_roll(grid, job.run.num_nodes)
-            in_order = sorted(partitions, key=lambda node_id: partitions[node_id])
+            in_order = sorted(partitions, key=partitions.__getitem__)
             grid.get_node_ids = lambda: in_order  # type: ignore[method-assign]  # not at random
             context.run_config.update(job.run_config)
             app = job.app.load(job.app.serverapp)
@@ -92,20 +124,20 @@ def _simulate(job: Job) -> dict[str, Any]:
         ends.append(("crashed", never))
     if failed := sorted(job.folder.glob("attack-failed-*.txt")):
         ends.insert(0, ("not attacked", failed[0].read_text(encoding="utf-8")))
-    if job.run.attack != NO_ATTACK and not training.asked_byzantine:
+    if job.run.byzantine and not training.asked_byzantine:
         ends.append(("not attacked", "no Byzantine client was asked in any round"))
     end, reason = ends[0] if ends else ("finished", "")
-    return {"end": end, "reason": escaped(reason, 300), **_compare(job, training)}
+    reason = escaped(" ".join(reason.split()), 300)
+    return {"end": end, "reason": reason, **_compare(job, training)}
 
 
 def _call_the_roll(grid: Grid, num_nodes: int) -> dict[int, int]:
     """Wait for all nodes, let them import the app, and return which partition each holds."""
     while len(node_ids := list(grid.get_node_ids())) < num_nodes:
         time.sleep(0.05)
+    calls = [Message(RecordDict(), dst_node_id=each, message_type=ROLL_CALL) for each in node_ids]
     partitions = {}
-    for reply in grid.send_and_receive(
-        [Message(RecordDict(), dst_node_id=each, message_type=ROLL_CALL) for each in node_ids]
-    ):
+    for reply in grid.send_and_receive(calls):
         if reply.has_error():
             *_, last = f"{reply.error.reason}".rstrip("'>").splitlines()  # of a traceback
             raise RuntimeError(f"the client app cannot be used: {last}")
@@ -115,23 +147,31 @@ def _call_the_roll(grid: Grid, num_nodes: int) -> dict[int, int]:
 
 
 def _compare(job: Job, training: WatchedTraining) -> dict[str, Any]:
-    """Return whether the final model is finite, and its distance from that of the reference run."""
-    final, moved = training.final, None
-    if training.initial is None or final is None:
-        return {"finite": True, "moved": None if training.initial is None else "inf"}
+    """Compare the final model with that of the reference run; what is missing is as usual."""
+    initial, final = training.initial, training.final
+    if initial is None:
+        return {}
+    if final is None:
+        return {"moved": "inf"}
     if not np.isfinite(final).all():
-        return {"finite": False, "moved": None}
+        return {"finite": False}
     if job.run.is_reference:
-        np.savez(job.reference, initial=training.initial, final=final)
-    if job.reference.exists():
-        with np.load(job.reference) as models:
-            start, end = models["initial"], models["final"]
-        if final.shape != end.shape:
-            moved = np.inf
-        elif covered := np.linalg.norm(end - start):
-            with np.errstate(over="ignore"):
-                moved = float(np.linalg.norm(final - end) / covered)
-    return {"finite": True, "moved": "inf" if moved == np.inf else moved}
+        np.savez(job.reference, initial=initial, final=final)
+    if not job.reference.exists():
+        return {}
+    with np.load(job.reference) as models:
+        start, end = models["initial"], models["final"]
+    if final.shape != end.shape:
+        return {"moved": "inf"}
+    with np.errstate(over="ignore"):
+        covered, distance = np.linalg.norm(end - start), np.linalg.norm(final - end)
+        moved = float(distance / covered) if covered else None
+    return {"moved": "inf" if moved == np.inf else moved}
+
+
+def _record_end(job: Job, since: float, **end: Any) -> None:
+    usual = {"event": "end", "finite": True, "moved": None}
+    json_lines.append(job.events, [usual | end | {"seconds": round(time.monotonic() - since, 3)}])
 
 
 def _end_with_parent() -> None:

@@ -52,8 +52,6 @@ def exchange(own: Any, num_byzantine: int) -> tuple[Any, list[str]]:
     robust.__class__ = type(ROBUST, (kind, theirs), {})
     for name, value in vars(own).items():
         vars(robust).setdefault(name, value)
-    replaced = [
-        name for name in _RULES if getattr(theirs, name, None) is not getattr(base, name, None)
-    ]
+    replaced = [n for n in _RULES if getattr(theirs, n, None) is not getattr(base, n, None)]
     notes = [f"{theirs.__name__}'s own {' and '.join(replaced)} is not carried over to {ROBUST}"]
     return robust, notes if replaced else []

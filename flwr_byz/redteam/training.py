@@ -2,16 +2,17 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
 from logging import WARNING
+from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common import parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
-from flwr.server.client_proxy import ClientProxy
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
@@ -59,7 +60,7 @@ class WatchedTraining:
             setattr(kind, "__call__", _refuse_workflow)  # noqa: B010
 
     def evaluate_start(self) -> None:
-        """Let clients evaluate the initial model as in a round 0, which Flower's loops do not.
+        """Let clients evaluate the initial model with the app's own strategy, as in a round 0.
 
         It is for the time after the app, which it cannot change then; an error is logged.
         """
@@ -81,8 +82,7 @@ class WatchedTraining:
                 return original(owner, *args, **kwargs)
             given = {"num_rounds": signature.parameters["num_rounds"].default, **kwargs}
             given.update(zip(names, args, strict=False))
-            if self._job.run.num_rounds is not None:
-                given["num_rounds"] = self._job.run.num_rounds
+            given["num_rounds"] = self._job.run.num_rounds or given["num_rounds"]
             self._is_inside = True
             try:
                 return loop(owner, given)
@@ -92,59 +92,47 @@ class WatchedTraining:
         return watched
 
     def _start(self, own: Strategy, given: dict[str, Any]) -> Any:
-        strategy: Strategy = self._begin(own, given["num_rounds"])
         if given.get("evaluate_fn") is not None:
             given["evaluate_fn"] = partial(self._measure, "server", None, given["evaluate_fn"])
 
         def evaluate_first_model() -> None:
             config = ConfigRecord(dict(given.get("evaluate_config") or {}))
-            asked = strategy.configure_evaluate(0, self._first_model, config, given["grid"])
+            asked = own.configure_evaluate(0, self._first_model, config, given["grid"])
             replies = given["grid"].send_and_receive(asked, timeout=given.get("timeout", 3600))
-            strategy.aggregate_evaluate(0, replies)
+            own.aggregate_evaluate(0, replies)
 
-        self._wrap(own, strategy, ArrayRecord.to_numpy_ndarrays, "train", evaluate_first_model)
-        return strategy.start(**given)
+        return self._begin(own, given["num_rounds"], evaluate_first_model).start(**given)
 
     def _fit(self, server: Server, given: dict[str, Any]) -> Any:
-        own, manager = server.strategy, server.client_manager()
-        if isinstance(manager, SimpleClientManager):
-            by_partition = sorted(
-                manager.clients.items(), key=lambda item: self.partitions[int(item[0])]
-            )
-            manager.clients = dict(by_partition)  # in a run's own order they are drawn at random
-        strategy = self._begin(own, given["num_rounds"])
-        if strategy is not own:
-            server.set_strategy(strategy)
+        manager = server.client_manager()
+        if isinstance(manager, SimpleClientManager):  # in a run's own order they are drawn
+            in_order = sorted(manager.clients.items(), key=lambda c: self.partitions[int(c[0])])
+            manager.clients = dict(in_order)
 
         def evaluate_first_model() -> None:
             server.parameters = self._first_model
             server.evaluate_round(0, given.get("timeout"))
 
-        self._wrap(own, strategy, parameters_to_ndarrays, "fit", evaluate_first_model)
+        own = server.strategy
+        server.set_strategy(self._begin(own, given["num_rounds"], evaluate_first_model))
         return server.fit(**given)
 
-    def _begin(self, own: Any, num_rounds: int) -> Any:
-        """Record the start of a training, and return the strategy that is to train."""
+    def _begin(self, own: Any, num_rounds: int, evaluate_first_model: Function) -> Any:
+        """Record the start of a training, and return the strategy that is to train, watched."""
         refuse_trees(own)
+        self._evaluate_first_model = self._evaluate_first_model or evaluate_first_model
         run = self._job.run
         strategy, notes = (own, []) if run.strategy == "own" else exchange(own, run.num_byzantine)
         self.has_begun = True
         begun = {"strategy": type(own).__name__, "notes": notes, "num_rounds": num_rounds}
         self._record({"event": "begun", **begun})
-        return strategy
-
-    def _wrap(
-        self, own: Any, strategy: Any, to_arrays: Function, train: str, evaluate_first: Function
-    ) -> None:
-        """Put functions around methods of a strategy, once: an app may train with it twice."""
-        if any(strategy is each for each in self._wrapped):
-            return
-        self._evaluate_first_model = self._evaluate_first_model or evaluate_first
+        if any(strategy is each for each in self._wrapped):  # an app may train with it twice
+            return strategy
         self._wrapped.append(strategy)
         judge = None if strategy is own else own.aggregate_evaluate
         wrappers: dict[str, Function] = {
-            f"configure_{train}": partial(self._configure, to_arrays),
-            f"aggregate_{train}": partial(self._aggregate, to_arrays),
+            **dict.fromkeys(("configure_train", "configure_fit"), self._configure),
+            **dict.fromkeys(("aggregate_train", "aggregate_fit"), self._aggregate),
             "configure_evaluate": self._seeded,
             "aggregate_evaluate": partial(self._measure, "evaluate", judge),
             "evaluate": partial(self._measure, "server", None),  # in the classic API alone
@@ -152,18 +140,17 @@ class WatchedTraining:
         for name, wrapper in wrappers.items():
             if hasattr(strategy, name):
                 setattr(strategy, name, partial(wrapper, getattr(strategy, name)))
+        return strategy
 
     def _seeded(self, configure: Function, server_round: int, *args: Any, **named: Any) -> Any:
         """Draw the same clients in a round of every run: strategies are compared on the same."""
         seed_everything(self._job.run.seed, server_round)
         return configure(server_round, *args, **named)
 
-    def _configure(
-        self, to_arrays: Function, configure: Function, server_round: int, *args: Any, **named: Any
-    ) -> Sequence[Message | tuple[ClientProxy, object]]:
+    def _configure(self, configure: Function, server_round: int, *args: Any, **named: Any) -> Any:
         if self._first_model is None:
             self._first_model = next(iter((*args, *named.values())))
-            self.initial = self.final = self._vector(to_arrays, self._first_model)
+            self.initial = self.final = self._vector(self._first_model)
         requests = list(self._seeded(configure, server_round, *args, **named))
         nodes = [r.metadata.dst_node_id if isinstance(r, Message) else r[0].cid for r in requests]
         partitions = {self.partitions[int(node)] for node in nodes}
@@ -174,12 +161,10 @@ class WatchedTraining:
         path.write_text(json.dumps(byzantine), encoding="utf-8")
         return requests
 
-    def _aggregate(
-        self, to_arrays: Function, aggregate: Function, server_round: int, *args: Any, **named: Any
-    ) -> Any:
+    def _aggregate(self, aggregate: Function, server_round: int, *args: Any, **named: Any) -> Any:
         model, metrics = aggregate(server_round, *args, **named)
         if model is not None:
-            self.final = self._vector(to_arrays, model)
+            self.final = self._vector(model)
         self._record({"event": "round"})
         self._record_metrics("train", server_round, metrics)
         return model, metrics
@@ -193,14 +178,14 @@ class WatchedTraining:
         self._record_metrics(source, server_round, judged)
         return made
 
-    def _vector(self, to_arrays: Function, model: Any) -> Vector | None:
+    def _vector(self, model: Any) -> Vector | None:
         """Join the arrays that hold real numbers at first: FedAvg makes floats of counters, too."""
         try:
-            arrays = to_arrays(model)
+            is_record = isinstance(model, ArrayRecord)
+            arrays = model.to_numpy_ndarrays() if is_record else parameters_to_ndarrays(model)
             self._are_real = self._are_real or [array.dtype.kind in "fc" for array in arrays]
             pairs = zip(arrays, self._are_real, strict=True)
-            parts = [np.ravel(array) for array, is_real in pairs if is_real]
-            joined: Vector = np.concatenate([np.empty(0), *parts])
+            joined: Vector = np.concatenate([[], *(np.ravel(a) for a, real in pairs if real)])
         except Exception as error:  # a model that an attack has made is anything
             log(WARNING, "a model is no vector: %s", escaped(repr(error)))
             return None
@@ -210,15 +195,17 @@ class WatchedTraining:
         if isinstance(made, tuple):  # of the classic API
             made = {"loss": made[0], **(made[1] or {})}
         values = {
-            name: _finite(value)
+            name: float(value) if abs(value) <= sys.float_info.max else None  # JSON has no NaN
             for name, value in (made or {}).items()
-            if isinstance(value, int | float | np.number)
-            and not isinstance(value, bool)
-            and not name.startswith("byz-")
+            if _is_number(value) and not name.startswith("byz-")
         }
         if values:
             event = {"source": source, "round": server_round, "values": values}
             self._record({"event": "metrics", **event})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _refuse_workflow(workflow: object, *args: object, **kwargs: object) -> NoReturn:
@@ -231,8 +218,3 @@ def _refuse_workflow(workflow: object, *args: object, **kwargs: object) -> NoRet
 def _with_subclasses(kind: type) -> set[type]:
     below: list[type] = kind.__subclasses__()
     return {kind}.union(*map(_with_subclasses, below))
-
-
-def _finite(value: Any) -> float | None:
-    """Return a number in a form that JSON has: None where it is not finite."""
-    return float(value) if abs(value) <= np.finfo(float).max else None

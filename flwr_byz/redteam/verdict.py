@@ -36,6 +36,10 @@ class Measure:
         better = "higher" if self.higher_is_better else "lower"
         return f"{self.name}, {_SOURCES[self.source]}, {better} is better"
 
+    def gain(self, before: float, after: float) -> float:
+        """Return by how much a value is better than another; negative where it is worse."""
+        return after - before if self.higher_is_better else before - after
+
     def values(self, result: RunResult) -> Mapping[int, float]:
         """Return its values by round."""
         if self == MOVED:
@@ -44,8 +48,9 @@ class Measure:
 
     def final(self, result: RunResult) -> float | None:
         """Return the value of the last round that has one, after round 0; None without one."""
-        values = {number: value for number, value in self.values(result).items() if number > 0}
-        return values[max(values)] if values else None
+        values = self.values(result)
+        last = max(values, default=0)
+        return values[last] if last > 0 else None
 
     def text(self, value: float) -> str:
         """Write a value down."""
@@ -62,9 +67,8 @@ def choose_measure(
 
     A name that suggests an accuracy goes before one that suggests a loss.
     """
-    rank = {True: 0, False: 1, None: 2}
     for source in _SOURCES:
-        for each in sorted(clean.metrics.get(source, {}), key=lambda n: rank[_direction(n)]):
+        for each in sorted(clean.metrics.get(source, {}), key=lambda n: not _direction(n)):
             direction = _direction(each)
             if each == name or (name is None and direction is not None):
                 better = direction if higher_is_better is None else higher_is_better
@@ -80,10 +84,9 @@ def choose_measure(
 
 def _direction(name: str) -> bool | None:
     """Return whether higher is better, as far as a name suggests."""
-    for words, higher_is_better in ((_LOWER, False), (_HIGHER, True)):
-        if any(word in name.lower() for word in words):
-            return higher_is_better
-    return None
+    if any(word in name.lower() for word in _LOWER):
+        return False
+    return True if any(word in name.lower() for word in _HIGHER) else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Standard:
         if measure is not None:
             values = measure.values(clean)
             start, final = values[min(values)], measure.final(clean)
-            if final is not None and (final > start if measure.higher_is_better else final < start):
+            if final is not None and measure.gain(start, final) > 0:
                 return cls(measure, start, final)
         return cls(MOVED, 1.0, 0.0)
 
@@ -121,14 +124,15 @@ class Standard:
 
     def failure(self, result: RunResult) -> str:
         """Return in a word or two how a run is broken; empty where it is not."""
-        if result.end in ("crashed", "hung", "not attacked"):
-            return "" if result.end == "not attacked" else result.end
+        if result.end in ("crashed", "hung"):
+            return result.end
+        if result.end == "not attacked":
+            return ""
         value = self.measure.final(result)
         if not result.finite or (value is not None and not math.isfinite(value)):
             return "not finite"
-        if value is None or value == self.threshold:
-            return ""
-        return "lost" if self.measure.higher_is_better == (value < self.threshold) else ""
+        is_lost = value is not None and self.measure.gain(self.threshold, value) < 0
+        return "lost" if is_lost else ""
 
     def describe(self, result: RunResult) -> str:
         """Return the result of a run in a few words."""
@@ -179,7 +183,7 @@ def _cost(robust: RunResult, standard: Standard) -> str:
         return f"Without attack, {ROBUST} is broken itself: {failure}."
     if value is None:
         return f"The cost of the swap without attack is unknown: no {measure.name}."
-    cost = standard.clean - value if measure.higher_is_better else value - standard.clean
+    cost = measure.gain(value, standard.clean)
     amount = f"{abs(100 * cost):.1f} points" if measure.is_share else f"{abs(cost):.2g}"
     verb = "gains" if cost < 0 and not amount.startswith("0.0 ") else "costs"
     return (

@@ -6,6 +6,7 @@ Flower's own code does the pull. What this relies on is looked for when a grid i
 
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from logging import WARNING
 from typing import Any, get_type_hints
@@ -97,33 +98,19 @@ def _hooks(grid: Any) -> Iterator[str]:
         return
     yield "_runtime_client"
     for name, (fields, _) in _METHODS.items():
-        if _answers(getattr(stub, name, None), fields):
-            yield name
+        with suppress(Exception):  # it is another method, or none
+            method = getattr(stub, name)
+            inspect.signature(method).bind(None)
+            if set(fields) <= set(get_type_hints(method)["return"].DESCRIPTOR.fields_by_name):
+                yield name
     client = getattr(stub, "_client", None)
     if isinstance(client, httpx.Client) and hasattr(client, "event_hooks"):
         yield "event_hooks"
-    if _is_counted():
-        yield "Array.deflate"
-
-
-def _answers(method: Any, fields: tuple[str, ...]) -> bool:
-    """Say whether a method takes one request, and its response has these fields."""
-    try:
-        inspect.signature(method).bind(None)
-        response = get_type_hints(method)["return"]
-        return set(fields) <= set(response.DESCRIPTOR.fields_by_name)
-    except Exception:  # it is another method, or none
-        return False
-
-
-def _is_counted() -> bool:
-    """Say whether objects of Flower's are of the form that `Limits` counts."""
-    array, limits = Array(np.arange(3.0)), Limits(1 << 20, 0.0)
-    records = [MetricRecord({"loss": 0.5}), ConfigRecord({"a": "b"})]
-    try:
+    with suppress(Exception):  # Flower's objects are of another form than what `Limits` counts
+        array, limits = Array(np.arange(3.0)), Limits(1 << 20, 0.0)
+        records = [MetricRecord({"loss": 0.5}), ConfigRecord({"a": "b"})]
         for part in (*array.children.values(), array, *records):
             limits.count(part.object_id, part.deflate())
-    except Exception:  # they are of another form
-        return False
-    sizes = sum(len(record.deflate()) for record in records)
-    return (limits.unfolded, limits.metrics) == (len(array.data), sizes)
+        size = sum(len(record.deflate()) for record in records)
+        if (limits.unfolded, limits.metrics) == (len(array.data), size):
+            yield "Array.deflate"

@@ -89,5 +89,4 @@ class _OneReplyGrid(ArrivingGrid):
         raise TimeoutError("there is no reply")
 
 
-# One in a run, which looks once for what it relies on.
-_one_reply_grid = lru_cache(maxsize=1)(_OneReplyGrid)
+_one_reply_grid = lru_cache(maxsize=1)(_OneReplyGrid)  # which looks once for what it relies on

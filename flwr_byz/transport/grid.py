@@ -58,13 +58,8 @@ class ArrivingGrid(Grid):
     - The memory that a reply may take is limited, where Flower's HTTP grid is wrapped; a warning
       names each protection that the installed Flower does not allow.
 
-    One reply is pulled and held at a time, unless that takes long.
-
-    Parameters
-    ----------
-    grid : Grid
-    num_bytes : int, optional
-        What a reply may take: by default as much as the arrays sent would in float64, and 1 MiB.
+    One reply is pulled and held at a time, unless that takes long. It may take `num_bytes`: by
+    default as much as the arrays sent would in float64, and 1 MiB.
     """
 
     def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:

@@ -41,12 +41,18 @@ class Limits:
         self._named: Counter[str] = Counter()
 
     def pull_messages(self, pull: Callable[[Any], Any], request: Any) -> Any:
-        """Pull the envelope of a reply, and the tree of its objects with each object once."""
+        """Pull the envelope of a reply, and its objects: a root, and each other one as a leaf."""
         response = pull(request)
         if (number := len(response.messages_list)) > 1:
             raise ValueError(f"{number} replies to one message")
         for tree in response.message_object_trees:
-            _flatten(tree)
+            nodes = [tree]
+            for node in nodes:  # and those that are added meanwhile
+                nodes.extend(node.children)
+            ids = dict.fromkeys(node.object_id for node in reversed(nodes))  # parents come last
+            del ids[tree.object_id], tree.children[:]
+            for object_id in ids:
+                tree.children.add(object_id=object_id)
         return response
 
     def pull_object(self, pull: Callable[[Any], Any], request: Any) -> Any:
@@ -115,15 +121,3 @@ class _BoundedStream(httpx.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
-
-
-def _flatten(tree: Any) -> None:
-    """Make a tree of objects one of a root and leaves that names every object once."""
-    nodes = [tree]
-    for node in nodes:  # and those that are added meanwhile
-        nodes.extend(node.children)
-    ids = dict.fromkeys(node.object_id for node in reversed(nodes))  # children before parents
-    del ids[tree.object_id]
-    del tree.children[:]
-    for object_id in ids:
-        tree.children.add(object_id=object_id)

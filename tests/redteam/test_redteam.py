@@ -15,7 +15,6 @@ import pytest
 from flwr_byz import json_lines
 from flwr_byz.redteam.command import DEFAULT_ATTACKS, Trial, rehearse
 from flwr_byz.redteam.flower_app import FlowerApp
-from flwr_byz.redteam.process import run_apart
 from flwr_byz.redteam.runs import NO_ATTACK, Job
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +99,8 @@ def job(folder, app_folder, attack=NO_ATTACK, strategy="own", **options):
 
 
 def result_apart(job, timeout=120):
+    from flwr_byz.redteam.simulate import run_apart
+
     return run_apart(job, timeout)
 
 

@@ -2,7 +2,7 @@ import math
 
 from flwr_byz import json_lines
 from flwr_byz.redteam.flower_app import FlowerApp
-from flwr_byz.redteam.runs import Job, Run, load, result_of
+from flwr_byz.redteam.runs import Job, Run, load
 
 RUN = Run("app", "digest", "", 10, 2, None, 0, "SignFlip", "own")
 BEGUN = {"event": "begun", "strategy": "FedAvg", "notes": ["a note"], "num_rounds": 2}
@@ -51,8 +51,8 @@ def test_a_run_that_hung_is_repeated_where_it_gets_more_time(tmp_path):
     assert load(hung, 120) is None
 
 
-def test_an_infinite_distance_has_a_form_in_the_file():
-    result = result_of(RUN, [BEGUN, END | {"moved": "inf"}])
+def test_an_infinite_distance_has_a_form_in_the_file(tmp_path):
+    result = load(job(tmp_path, BEGUN, END | {"moved": "inf"}))
     assert result.moved == math.inf
 
 

@@ -6,9 +6,8 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from logging import WARNING
-from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, Context, Message
@@ -19,14 +18,12 @@ from ...attacks import Attack, Fixed, Knowledge, Schedule
 from ...attacks.arrays import flatten, unflatten
 from ...attacks.attack import Vector
 from ...attacks.names import CLASSES, attack_class
-from ...checks import check_kind, check_number, wrong_kind
+from ...checks import check_number, wrong_kind
 from ...logs import escaped
 from ...settings import ReplyKind, check_reply_kind
 from . import messages
 
-_LEAST_NODE_ID = 2**32
-"""Larger numbers in a list of clients can be the random ids that Flower gives nodes."""
-
+_LEAST_NODE_ID = 2**32  # larger numbers can be the random ids that Flower gives nodes
 _runs_warned: set[int] = set()
 
 
@@ -66,16 +63,11 @@ class ByzantineMod:
     seed : int, default 0
         Of attacks that draw.
 
-    Raises
-    ------
-    TypeError
-        Where an option is of a wrong kind.
-    ValueError
-        Where it has a wrong value, or the attack needs to know what a mod cannot: honest
-        vectors without `colluders`, the server's batches or rule, or the reply on corrupted labels
-        (give the app corrupted data).
-    ConnectionAbortedError
-        When called, where the attack stays silent. Flower reports it to the server as an error.
+    Raises TypeError where an option is of a wrong kind; ValueError where it has a wrong value, or
+    the attack needs to know what a mod cannot: honest vectors without `colluders`, the server's
+    batches or rule, or the reply on corrupted labels (give the app corrupted data); when called,
+    ConnectionAbortedError where the attack stays silent, which Flower reports to the server as an
+    error.
     """
 
     attack: Attack | None = None
@@ -100,7 +92,6 @@ class ByzantineMod:
         if self.colluders is not None and self.when is None and self.num_colluders is None:
             raise ValueError(f"colluders={self.colluders!r}: give num_colluders or when, too")
         if self.attack is not None:
-            _check_is_object(self.attack)
             self._check_possible(self.attack)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -108,26 +99,25 @@ class ByzantineMod:
         if not messages.asks_to_train(message):
             return call_next(message, context)
         config = {**context.run_config, **context.node_config}
+        attack = self.attack or _configured_attack(config)
+        if attack is None:
+            return call_next(message, context)
         num_partitions = int(config.get("num-partitions", 0))
         client = int(context.node_config.get("partition-id", context.node_id))
         number = messages.server_round(message)
         nodes = str(config.get("byzantine-nodes", "")).replace(",", " ").split()
-        attack = self.attack or _configured_attack(config)
         byzantine = [] if self._schedule is None else sorted(self._schedule(number))
-        if attack is not None:
-            for listed in (nodes, [str(each) for each in byzantine]):
-                _warn_if_absent(listed, num_partitions, context.run_id)
+        for listed in (nodes, [str(each) for each in byzantine]):
+            _warn_if_absent(listed, num_partitions, context.run_id)
         if (
-            attack is None
-            or number < int(config.get("byzantine-from-round", 0))
+            number < int(config.get("byzantine-from-round", 0))
             or (nodes and not {str(client), str(context.node_id)} & set(nodes))
             or (self._schedule is not None and client not in byzantine)
         ):
             return call_next(message, context)
         self._check_possible(attack)
         sent = messages.only_array_record(message).to_numpy_ndarrays()
-        reply = call_next(message, context)
-        if reply.has_error():
+        if (reply := call_next(message, context)).has_error():
             return reply
         record = messages.only_array_record(reply)
         arrays = record.to_numpy_ndarrays()
@@ -135,8 +125,7 @@ class ByzantineMod:
         origin = model if self.reply == "weights" else np.zeros_like(model)
         own = flatten(arrays) - origin
         num_colluders = self.num_colluders or len(byzantine) or 1
-        m = self.num_clients or num_partitions
-        q = self.num_byzantine or num_colluders
+        m, q = self.num_clients or num_partitions, self.num_byzantine or num_colluders
         rng = np.random.default_rng([self.seed, client, number])
         honest = None
         if self.colluders is not None and "honest" in attack.requires:
@@ -145,18 +134,8 @@ class ByzantineMod:
             key = hashlib.sha256(repr((settings, options)).encode()).hexdigest()[:12]
             folder = Path(self.colluders, f"run-{context.run_id}", f"round-{number}", key)
             honest = self._share(own, folder, client, num_colluders)
-        knowledge = Knowledge(
-            own,
-            m,
-            q,
-            rng,
-            honest,
-            client,
-            byzantine,
-            model,
-            uses_gradients=self.reply == "gradients",
-        )
-        vector = attack(knowledge)
+        known = own, m, q, rng, honest, client, byzantine, model
+        vector = attack(Knowledge(*known, uses_gradients=self.reply == "gradients"))
         if vector is None:
             raise ConnectionAbortedError("this client stays silent")
         arrays = attack.corrupt(unflatten(vector + origin, arrays), rng)
@@ -166,8 +145,12 @@ class ByzantineMod:
         record.update({n: Array(array) for n, array in zip(names, arrays, strict=False)})
         return reply
 
-    def _check_possible(self, attack: Attack) -> None:
-        possible = {"model"} | ({"honest"} if self.colluders is not None else set())
+    def _check_possible(self, attack: object) -> None:
+        if not isinstance(attack, Attack):
+            name = attack.__name__ if isinstance(attack, type) else str(attack)
+            known = f"attacks.{name}()" if name in CLASSES else "attacks.SignFlip(scale=10)"
+            raise wrong_kind("attack", f"an attack object, as in ByzantineMod({known})", attack)
+        possible = {"model"} if self.colluders is None else {"model", "honest"}
         if missing := sorted(attack.requires - possible):
             hint = "; give colluders for a sample of them" if missing == ["honest"] else ""
             needs = f"{type(attack).__name__} needs {', '.join(missing)} (see Knowledge)"
@@ -176,10 +159,9 @@ class ByzantineMod:
     def _share(self, own: Vector, folder: Path, client: int, num_colluders: int) -> Vector:
         """Leave the own vector in the folder and take all that are there, by client."""
         folder.mkdir(parents=True, exist_ok=True)
-        written = folder / f"{client}.tmp"
-        with written.open("wb") as file:
+        with (folder / f"{client}.tmp").open("wb") as file:
             np.save(file, own)
-        written.replace(written.with_suffix(".npy"))  # whoever sees it sees all of it
+        Path(file.name).replace(folder / f"{client}.npy")  # whoever sees it sees all of it
         deadline = time.monotonic() + self.timeout
         while len(left := list(folder.glob("*.npy"))) < num_colluders:
             if time.monotonic() > deadline:
@@ -190,22 +172,15 @@ class ByzantineMod:
         return np.stack([np.load(path, allow_pickle=False) for path in by_client])
 
 
-def _check_is_object(attack: object) -> None:
-    name = attack.__name__ if isinstance(attack, type) else str(attack)
-    known = f"attacks.{name}()" if name in CLASSES else "attacks.SignFlip(scale=10)"
-    check_kind("attack", attack, Attack, f"an attack object, as in ByzantineMod({known})")
-
-
-def _schedule(when: object) -> Schedule | None:
+def _schedule(when: Any) -> Schedule | None:
     if when is None or (callable(when) and not isinstance(when, type)):
-        return when
-    if isinstance(when, Collection) and all(
-        isinstance(client, Integral) and not isinstance(client, bool) for client in when
-    ):
-        return Fixed([int(client) for client in when])
-    schedule = "attacks.Rotating(20, 4)"
-    needed = f"a set of partition-ids such as {{2, 7}}, or a schedule such as {schedule}"
-    raise wrong_kind("when", needed, when)
+        return cast(Schedule | None, when)
+    try:
+        return Fixed(when)
+    except TypeError:
+        schedule = "attacks.Rotating(20, 4)"
+        needed = f"a set of partition-ids such as {{2, 7}}, or a schedule such as {schedule}"
+        raise wrong_kind("when", needed, when) from None
 
 
 def _warn_if_absent(listed: Collection[str], num_partitions: int, run_id: int) -> None:

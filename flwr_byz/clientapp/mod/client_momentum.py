@@ -85,8 +85,7 @@ class ClientMomentum:
         if not messages.asks_to_train(message):
             return call_next(message, context)
         sent = _arrays(messages.only_array_record(message)) if self.reply == "weights" else None
-        reply = call_next(message, context)
-        if reply.has_error():
+        if (reply := call_next(message, context)).has_error():
             return reply
         record = messages.only_array_record(reply)
         replied = _arrays(record)
