@@ -80,7 +80,7 @@ class Replies:
         """Return all clients of the classic API."""
         return {proxy.cid: proxy for proxy, _ in self.classic}
 
-    def sample(self, *_: object) -> list[ClientProxy]:
+    def sample(self, *_: object, **__: object) -> list[ClientProxy]:
         """Return all clients of the classic API."""
         return list(self.all().values())
 

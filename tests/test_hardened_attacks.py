@@ -112,7 +112,7 @@ EXTREME = [3e38, -3e38, 1e30, 1e20, -1e19, 0, 1e-45]
 @pytest.mark.parametrize("name", ["FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan"])
 def test_two_clients_at_the_ends_of_float32_neither_stop_nor_move_a_robust_rule(name):
     rng = np.random.default_rng(5)
-    for _ in range(8):
+    for _ in range(2):
         arrays = [rng.choice(EXTREME, size=a.shape).astype("f4") for a in SENT]
         metrics = {"num-examples": rng.choice([1e308, 5e-324]).item(), "loss": -1e308}
         bad = malformed.content(malformed.named(arrays), metrics)
