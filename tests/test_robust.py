@@ -20,9 +20,10 @@ from .test_history import Client, Stop
 
 M, Q, ROUNDS = 11, 2, 10
 OPTIONS = {
-    "FedAdam": {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99},
-    "FedYogi": {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99},
-    "FedAdagrad": {"eta": 0.05},
+    # Roundings, as by the order in which replies arrive, are enlarged by up to 1 / tau.
+    "FedAdam": {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3},
+    "FedYogi": {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3},
+    "FedAdagrad": {"eta": 0.05, "tau": 1e-3},
     "FedAvgM": {"server_learning_rate": 0.5, "server_momentum": 0.5},
     "FedProx": {"proximal_mu": 0.1},
 }
@@ -87,7 +88,7 @@ def test_without_byzantine_clients_it_is_flower_s_own_classic_class(name, settin
     own = classic_model(partial(getattr(classic, name), **options), towards_one)
     assert distance(own, model().to_numpy_ndarrays()) > 0.1
     make = partial(classic_robust, getattr(classic, name), **settings, **options)
-    assert distance(classic_model(make, towards_one), own) < 2e-5
+    assert distance(classic_model(make, towards_one), own) < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
