@@ -1,7 +1,8 @@
 """The options that both strategies add to those of FedAvg's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from inspect import signature
 from logging import WARNING
 from math import inf
 from typing import Any, Literal, get_args
@@ -13,7 +14,7 @@ from .aggregation.batches import check_batches
 from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
 from .aggregation.threads import num_threads
 from .checks import check_choice, check_kind, check_number
-from .options import check_options, parameters_of
+from .options import check_options, parameters_of, picked
 from .rounds import RoundOptions
 from .theory import c_alpha, sharp_c_alpha
 
@@ -165,10 +166,10 @@ def split_options(
     The optimizer takes weights, and its step size is its own. Raises as `check_options`
     and `Settings`.
     """
-    of_rule = {field.name for field in fields(Settings)} - {"reply", "server_learning_rate"}
-    of_rounds = {field.name for field in fields(RoundOptions)} - {"num_byzantine"}
+    of_rule = {*signature(Settings).parameters} - {"reply", "server_learning_rate"}
+    of_rounds = {*signature(RoundOptions).parameters}
     rest = {name: options[name] for name in options if name not in of_rule | of_rounds}
     check_options(f"robust({strategy.__name__})", rest, strategy, of_rule | of_rounds)
-    settings = Settings(**{name: options[name] for name in options if name in of_rule})
+    settings = picked(Settings, {name: options[name] for name in options if name in of_rule})
     rounds = {name: options[name] for name in options if name in of_rounds}
     return settings, rounds, settings.with_minimums(rest, strategy)

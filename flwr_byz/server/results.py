@@ -13,7 +13,6 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .. import payload
-from ..checks import check_kind
 from ..identity import ClientId
 from ..logs import escaped
 from ..metrics import median_of_means
@@ -158,12 +157,6 @@ def evaluate_robustly(
         return None, metrics
     losses = [float(reply.payload[1].loss) for reply in usable]
     return float(median_of_means(losses, server.settings.batches_for(len(losses)))), metrics
-
-
-def check_parameters(parameters: object) -> None:
-    """Raise TypeError where a caller gives something else for parameters."""
-    needed = "Parameters, such as ndarrays_to_parameters(arrays)"
-    check_kind("initial_parameters", parameters, (Parameters, type(None)), needed)
 
 
 def _mapping(metrics: object) -> Mapping[str, object]:

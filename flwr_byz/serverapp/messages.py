@@ -8,18 +8,9 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, MetricRecordValu
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
+from .. import payload
 from ..hardening import Form, form_of_metrics
-from ..payload import (
-    ArraySpec,
-    Layout,
-    MalformedReply,
-    Model,
-    OtherLayout,
-    check_num_examples,
-    listed,
-    read_arrays,
-    to_arrays,
-)
+from ..payload import Layout, MalformedReply, Model
 from ..robust_server import MetricsFunction
 from ..round import Reply
 from ..transport import Unreadable
@@ -88,7 +79,7 @@ def form_of(reply: Reply) -> Form | None:
 def one_reply(model: Model, sent: Sequence[Message], arrays_key: str, weight_key: str) -> Message:
     """Return a reply with a model, as if there were one client only."""
     metrics = MetricRecord({weight_key: 1})
-    content = RecordDict({arrays_key: to_arrays(model), "metrics": metrics})
+    content = RecordDict({arrays_key: payload.to_arrays(model), "metrics": metrics})
     return Message(content, reply_to=sent[0])
 
 
@@ -148,15 +139,15 @@ def _model(content: RecordDict, key: str, layout: Layout | None) -> Model | None
         return None
     records = _records(content, ArrayRecord)
     if set(records) != {key}:
-        found = listed(sorted(records))
-        raise OtherLayout(
+        found = payload.listed(sorted(records))
+        raise payload.OtherLayout(
             f"its ArrayRecords are {found}, not {key!r} alone: let clients reply under {key!r}, or "
             "give the strategy arrayrecord_key"
         )
-    return read_arrays(records[key], layout)
+    return payload.read_arrays(records[key], layout)
 
 
-def _array(received: Array, spec: ArraySpec, value: NDArray[Any]) -> Array:
+def _array(received: Array, spec: payload.ArraySpec, value: NDArray[Any]) -> Array:
     """Return an array as it was received, its form as checked; cast where its dtype is another."""
     if value.dtype != spec.dtype:
         return Array(value.astype(spec.dtype))
@@ -168,12 +159,12 @@ def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
         raise MalformedReply(content.reason)
     records = _records(content, MetricRecord)
     if len(records) != 1:
-        found = listed(sorted(records))
+        found = payload.listed(sorted(records))
         text = (
             f"its MetricRecords are {found}: let clients reply with one, which has {weight_key!r}"
         )
         raise MalformedReply(text)
     (record,) = records.values()
     if weight_key:
-        check_num_examples(record.get(weight_key), weight_key)
+        payload.check_num_examples(record.get(weight_key), weight_key)
     return record

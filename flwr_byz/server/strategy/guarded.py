@@ -1,7 +1,5 @@
 """The rounds of Flower's classic API with our checks around a strategy."""
 
-from abc import abstractmethod
-from collections.abc import Iterable
 from logging import WARNING
 from typing import Any
 
@@ -12,12 +10,10 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 from flwr.supercore import log
 
-from ...identity import ClientId
 from ...logs import escaped
-from ...payload import MalformedReply, Model, most_common_layout, to_parameters
-from ...round import Reply
-from ...rounds import Rounds
-from ...state import State
+from ...payload import MalformedReply, most_common_layout, to_parameters
+from ...rounds import RoundOptions
+from ...strategies import Asked, GuardedBase
 from ...wrapped import option
 from .. import results as opening
 from ..clients import ChosenClients
@@ -25,39 +21,19 @@ from ..clients import ChosenClients
 Failures = list[tuple[ClientProxy, Any] | BaseException]
 
 
-class Guarded(Strategy):
+class Guarded(GuardedBase, Strategy):
     """What `Hardened` and `GeometricMedianOfMeans` share around the strategy behind them."""
 
-    _least_clients = 0  # that a round needs, whatever the options say
+    _other_api = (
+        ("start", "configure_train", "aggregate_train"),
+        ": this is the classic API's {0}, for ServerAppComponents; for strategy.start(grid, ...) "
+        "import it from flwr_byz.serverapp.strategy",
+    )
 
-    def __init__(self, rounds: Rounds, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._rounds = rounds
+    def __init__(self, rounds: RoundOptions, **options: Any) -> None:
+        super().__init__(rounds, **options)
         self._evaluated: Parameters | None = None
-        self._evaluating: frozenset[ClientId] | None = None
-
-    @abstractmethod
-    def _behind(self) -> Any:
-        """Return the strategy behind, which configures the rounds."""
-
-    @abstractmethod
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
-        """Return the new model, None where the old one is kept, and the metrics of the round."""
-
-    @abstractmethod
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[ClientId] | None
-    ) -> tuple[float | None, dict[str, Any]]:
-        """Return the loss and the metrics of an evaluation by clients."""
-
-    def _state(self) -> State:
-        """Return the state that a checkpoint has to hold beside the model."""
-        return State()
-
-    def _restore(self, state: State) -> None:
-        """Go on from the state of a checkpoint."""
+        self._evaluating: Asked = None
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
         """Initialize global model parameters: those of the newest checkpoint, where there is one.
@@ -163,21 +139,10 @@ class Guarded(Strategy):
             self._end(server_round, self._evaluated)
         return loss, metrics
 
-    def __getattr__(self, name: str) -> Any:
-        kind = type(self).__name__
-        text = f"{kind!r} object has no attribute {name!r}"
-        if name in ("start", "configure_train", "aggregate_train"):
-            text += (
-                f": this is the classic API's {kind}, for ServerAppComponents; for "
-                "strategy.start(grid, ...) import it from flwr_byz.serverapp.strategy"
-            )
-        raise AttributeError(text)
-
     def _clients(self, manager: ClientManager, server_round: int, minimum: str) -> ChosenClients:
         """Wait for clients, and return those that may be asked in a round."""
         q = self._rounds.options.num_byzantine
-        available, least = option(self, "min_available_clients", 0), option(self, minimum, 0)
-        needed = max(available, least, self._least_clients)
+        needed = self._needed("min_available_clients", minimum)
         chosen = ChosenClients(manager, frozenset(), q)
         chosen.wait_for(needed)
         cids = list(chosen.all())

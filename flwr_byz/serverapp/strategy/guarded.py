@@ -1,6 +1,5 @@
 """Flower's loop of the Message API with our checks around a strategy."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import cache
@@ -16,10 +15,9 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
 from ...checks import check_kind, check_number
-from ...payload import MalformedReply, Model, arrays_layout, read_arrays, to_arrays
-from ...round import Reply
-from ...rounds import Rounds
-from ...state import State
+from ...payload import MalformedReply, arrays_layout, read_arrays, to_arrays
+from ...rounds import RoundOptions
+from ...strategies import GuardedBase
 from ...transport import ArrivingGrid
 from ...waiting import wait_for
 from ...wrapped import option
@@ -31,41 +29,21 @@ _TIMEOUT = 3600.0  # seconds: Flower's default
 _warn_once = cache(log)
 
 
-class Guarded(Strategy):
+class Guarded(GuardedBase, Strategy):
     """What `Hardened` and `GeometricMedianOfMeans` share around the strategy behind them."""
 
     _lets_go = False  # whether replies are emptied once they are aggregated
-    _least_nodes = 0  # that a round needs, whatever the options say
+    _other_api = (
+        ("initialize_parameters", "configure_fit", "aggregate_fit"),
+        ": this is the Message API's {0}, which is started with strategy.start(grid, ...); for "
+        "ServerAppComponents import it from flwr_byz.server.strategy",
+    )
 
-    def __init__(self, rounds: Rounds, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._rounds = rounds
+    def __init__(self, rounds: RoundOptions, **options: Any) -> None:
+        super().__init__(rounds, **options)
         self._sent_messages: list[Message] = []
         self._sent_evaluations: list[Message] | None = None
         self._timeout, self._has_begun, self._is_running = _TIMEOUT, False, False
-
-    @abstractmethod
-    def _behind(self) -> Any:
-        """Return the strategy behind, which configures the rounds."""
-
-    @abstractmethod
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
-        """Return the new model, None where the old one is kept, and the metrics of the round."""
-
-    @abstractmethod
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[int] | None
-    ) -> dict[str, Any]:
-        """Return the metrics of an evaluation by clients."""
-
-    def _state(self) -> State:
-        """Return the state that a checkpoint has to hold beside the model."""
-        return State()
-
-    def _restore(self, state: State) -> None:
-        """Go on from the state of a checkpoint."""
 
     def start(
         self,
@@ -208,20 +186,10 @@ class Guarded(Strategy):
             return None
         asked = None if sent is None else frozenset(m.metadata.dst_node_id for m in sent)
         received = opened(replies, sent or [], self._weight_key)
-        metrics = self._evaluate(server_round, received, asked)
+        _, metrics = self._evaluate(server_round, received, asked)
         history.evaluate[server_round] = metrics
         _log_counts("aggregate_evaluate", metrics)
         return MetricRecord(metrics)
-
-    def __getattr__(self, name: str) -> Any:
-        kind = _own_class(self).__name__
-        text = f"{kind!r} object has no attribute {name!r}"
-        if name in ("initialize_parameters", "configure_fit", "aggregate_fit"):
-            text += (
-                f": this is the Message API's {kind}, which is started with strategy.start(grid, "
-                f"...); for ServerAppComponents import it from flwr_byz.server.strategy"
-            )
-        raise AttributeError(text)
 
     @property
     def _weight_key(self) -> str:
@@ -236,8 +204,7 @@ class Guarded(Strategy):
 
     def _nodes(self, grid: Grid, server_round: int, minimum: str) -> Grid | None:
         """Wait for nodes: without end in the first round, later for `timeout` seconds."""
-        available, least = option(self, "min_available_nodes", 0), option(self, minimum, 0)
-        needed = max(available, least, self._least_nodes)
+        needed = self._needed("min_available_nodes", minimum)
         node_ids: list[int] = []
 
         def count() -> int:
@@ -253,7 +220,7 @@ class Guarded(Strategy):
 
     def _warn_of_another_loop(self, grid: Grid) -> None:
         """Name the protections that cannot act where the loop is not that of `start`."""
-        kind = _own_class(self).__name__
+        kind = self._own_class()
         if not is_protected(grid):
             _warn_once(
                 WARNING,
@@ -269,12 +236,6 @@ def _later_arguments() -> list[str]:
     """Return what the installed Flower's `start` takes after `evaluate_fn`."""
     names = list(signature(Strategy.start).parameters)
     return names[names.index("evaluate_fn") + 1 :]
-
-
-def _own_class(strategy: object) -> type:
-    """Return the class of this package that a strategy is made from."""
-    own = __name__.partition(".")[0] + "."
-    return next(kind for kind in type(strategy).__mro__ if kind.__module__.startswith(own))
 
 
 def _log_counts(what: str, metrics: dict[str, Any]) -> None:
