@@ -61,7 +61,8 @@ def may_step(rounds: Rounds, models: Sequence[Model]) -> bool:
         text = "%d usable replies, not more than 2q = %d: the model is kept"
         log(ERROR, text, len(models), 2 * q)
         return False
-    if q != 0 and are_copies(models) and not _is_sent(rounds, models[0]):
+    is_sent = rounds.sent is not None and are_copies([rounds.sent, models[0]])
+    if q != 0 and are_copies(models) and not is_sent:
         log(ERROR, COPIES, len(models))
         return False
     return True
@@ -115,10 +116,6 @@ def _in_order(model: Model, sent: Layout) -> Model:
         raise MalformedReply("its arrays are not the model's")
     specs, values = zip(*(made[spec.name] for spec in sent.arrays), strict=True)
     return Model(Layout(specs), values)
-
-
-def _is_sent(rounds: Rounds, model: Model) -> bool:
-    return rounds.sent is not None and are_copies([rounds.sent, model])
 
 
 def judged(

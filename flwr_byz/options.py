@@ -10,13 +10,9 @@ from .checks import check_function, check_kind, check_number, shown
 Made = TypeVar("Made")
 
 _OURS = {
-    "q": "num_byzantine",
-    "f": "num_byzantine",
-    "num_malicious_nodes": "num_byzantine",
-    "num_malicious_clients": "num_byzantine",
+    **dict.fromkeys(("q", "f", "num_malicious_nodes", "num_malicious_clients"), "num_byzantine"),
     "k": "num_batches",
-    "lr": "server_learning_rate",
-    "eta": "server_learning_rate",
+    **dict.fromkeys(("lr", "eta"), "server_learning_rate"),
 }
 _MESSAGE_TO_CLASSIC = {
     "fraction_train": "fraction_fit",

@@ -194,10 +194,9 @@ class Rounds:
 
     def _value(self, metrics: Metrics) -> float:
         """Return the value of a model by its metrics, -inf where it has none."""
-        best_by = self.options.best_by
-        value = (
-            -inf if best_by is None else _tried("best_by", lambda: float(best_by(metrics)), -inf)
-        )
+        if (best_by := self.options.best_by) is None:
+            return -inf
+        value = _tried("best_by", lambda: float(best_by(metrics)), -inf)
         return -inf if isnan(value) else value
 
     def _stop_if_wanted(self, server_round: int) -> None:

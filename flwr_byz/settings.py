@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import signature
 from logging import WARNING
 from math import inf
 from typing import Any, Literal, get_args
@@ -14,8 +13,7 @@ from .aggregation.batches import check_batches
 from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
 from .aggregation.threads import num_threads
 from .checks import check_choice, check_kind, check_number
-from .options import check_options, parameters_of, picked
-from .rounds import RoundOptions
+from .options import parameters_of
 from .theory import c_alpha, sharp_c_alpha
 
 ReplyKind = Literal["weights", "gradients"]
@@ -156,20 +154,3 @@ class Settings:
     def _hidden_among(self, num_kept: int, num_hidden: int) -> int:
         """Return how many batches may be Byzantine; without q, the largest minority."""
         return (num_kept - 1) // 2 if self.num_byzantine is None else num_hidden
-
-
-def split_options(
-    strategy: type, options: Mapping[str, Any]
-) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
-    """Split the options of a robust server optimizer into the rule's, the rounds', the optimizer's.
-
-    The optimizer takes weights, and its step size is its own. Raises as `check_options`
-    and `Settings`.
-    """
-    of_rule = {*signature(Settings).parameters} - {"reply", "server_learning_rate"}
-    of_rounds = {*signature(RoundOptions).parameters}
-    rest = {name: options[name] for name in options if name not in of_rule | of_rounds}
-    check_options(f"robust({strategy.__name__})", rest, strategy, of_rule | of_rounds)
-    settings = picked(Settings, {name: options[name] for name in options if name in of_rule})
-    rounds = {name: options[name] for name in options if name in of_rounds}
-    return settings, rounds, settings.with_minimums(rest, strategy)

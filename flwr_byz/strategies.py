@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from inspect import signature
 from logging import ERROR
 from typing import Any, Generic, TypeVar
 
@@ -11,12 +12,12 @@ from . import hardening
 from .audit import RoundRecord, Verdict
 from .identity import ClientId, identity_order
 from .logs import escaped
-from .options import picked
+from .options import check_options, picked
 from .payload import Model
 from .robust_server import RobustServer
 from .round import Rejections, Reply, model_of
 from .rounds import Arrays, BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
-from .settings import split_options
+from .settings import Settings
 from .state import State, attributes, restore, state_of
 from .wrapped import clips_at_server, option
 
@@ -157,9 +158,14 @@ class RobustOptimizerBase(HardenedBase[Kind, Arrays]):
     """A server optimizer that sees one client, which replied the robust aggregate."""
 
     def __init__(self, optimizer: type[Kind], /, **options: Any) -> None:
-        settings, of_rounds, rest = split_options(optimizer, options)
+        of_rounds = {*signature(RoundOptions).parameters}
+        own = {*signature(Settings).parameters} - {"reply", "server_learning_rate"} | of_rounds
+        given = {name: options.pop(name) for name in own & options.keys()}
+        check_options(f"robust({optimizer.__name__})", options, optimizer, own)
+        settings = picked(Settings, given)
+        rest = settings.with_minimums(options, optimizer)
         self._functions = [rest.pop(name, None) for name in self._custom]
-        super().__init__(optimizer(**rest), **of_rounds)
+        super().__init__(optimizer(**rest), **{n: given[n] for n in of_rounds & given.keys()})
         self._server = RobustServer(settings, self._rounds)
         self._lets_go = settings.streaming
 

@@ -9,7 +9,7 @@ from flwr.server.criterion import Criterion
 from ..waiting import wait_for
 
 
-class ChosenClients(ClientManager):
+class ChosenClients:
     """A manager without the `excluded` clients, that logs what it waits for."""
 
     def __init__(
@@ -41,14 +41,6 @@ class ChosenClients(ClientManager):
         """Draw clients, once enough are there."""
         self.wait_for(num_clients if min_num_clients is None else min_num_clients)
         return self._manager.sample(num_clients, 0, _Admitted(self._excluded, criterion))
-
-    def register(self, client: ClientProxy) -> bool:
-        """Register a client."""
-        return self._manager.register(client)
-
-    def unregister(self, client: ClientProxy) -> None:
-        """Unregister a client."""
-        self._manager.unregister(client)
 
     def __getattr__(self, name: str) -> Any:  # all else is the manager's
         return getattr(self._manager, name)

@@ -159,11 +159,8 @@ def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
         raise MalformedReply(content.reason)
     records = _records(content, MetricRecord)
     if len(records) != 1:
-        found = payload.listed(sorted(records))
-        text = (
-            f"its MetricRecords are {found}: let clients reply with one, which has {weight_key!r}"
-        )
-        raise MalformedReply(text)
+        found = f"its MetricRecords are {payload.listed(sorted(records))}"
+        raise MalformedReply(f"{found}: let clients reply with one, which has {weight_key!r}")
     (record,) = records.values()
     if weight_key:
         payload.check_num_examples(record.get(weight_key), weight_key)

@@ -5,8 +5,6 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from ..transport import ArrivingGrid
-
 
 class ChosenNodes:
     """A grid of which only some nodes are seen: while they are sampled, no other comes or goes."""
@@ -21,8 +19,3 @@ class ChosenNodes:
 
     def __getattr__(self, name: str) -> Any:  # all else is the grid's
         return getattr(self.grid, name)
-
-
-def is_protected(grid: object) -> bool:
-    """Say whether the replies that come through a grid are limited in size and time."""
-    return isinstance(grid.grid if isinstance(grid, ChosenNodes) else grid, ArrivingGrid)

@@ -85,7 +85,6 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
                 raise ValueError(f"initial_parameters cannot be aggregated: {error}") from None
 
     def __repr__(self) -> str:
-        """Compute a string representation of the strategy."""
         return (
             f"GeometricMedianOfMeans(num_byzantine={self.settings.num_byzantine}, "
             f"num_batches={self.settings.num_batches}, reply={self.settings.reply!r})"

@@ -12,7 +12,6 @@ from flwr.supercore import log
 
 from ...logs import escaped
 from ...payload import MalformedReply, most_common_layout, to_parameters
-from ...rounds import RoundOptions
 from ...strategies import Asked, GuardedBase
 from ...wrapped import option
 from .. import results as opening
@@ -30,10 +29,8 @@ class Guarded(GuardedBase, Strategy):
         "import it from flwr_byz.serverapp.strategy",
     )
 
-    def __init__(self, rounds: RoundOptions, **options: Any) -> None:
-        super().__init__(rounds, **options)
-        self._evaluated: Parameters | None = None
-        self._evaluating: Asked = None
+    _evaluated: Parameters | None = None
+    _evaluating: Asked = None
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
         """Initialize global model parameters: those of the newest checkpoint, where there is one.
@@ -68,10 +65,7 @@ class Guarded(GuardedBase, Strategy):
         return opening.guarded(instructions, parameters)
 
     def aggregate_fit(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, FitRes]],
-        failures: Failures,
+        self, server_round: int, results: list[tuple[ClientProxy, FitRes]], failures: Failures
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
         """Aggregate the replies that pass the checks: the new model, the metrics of the round.
 
@@ -120,10 +114,7 @@ class Guarded(GuardedBase, Strategy):
         return opening.guarded(instructions, parameters)
 
     def aggregate_evaluate(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, EvaluateRes]],
-        failures: Failures,
+        self, server_round: int, results: list[tuple[ClientProxy, EvaluateRes]], failures: Failures
     ) -> tuple[float | None, dict[str, Scalar]]:
         """Aggregate the losses and metrics of the replies that pass the checks."""
         history = self._rounds.history

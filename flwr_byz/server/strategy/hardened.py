@@ -35,7 +35,6 @@ class Hardened(HardenedBase[Strategy, Parameters], Guarded):
     _rebuilt = staticmethod(rebuilt)
 
     def __repr__(self) -> str:
-        """Compute a string representation of the strategy."""
         return f"Hardened({self.strategy!r})"
 
     def _check(self, strategy: Strategy) -> None:

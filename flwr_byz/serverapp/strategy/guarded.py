@@ -22,7 +22,7 @@ from ...transport import ArrivingGrid
 from ...waiting import wait_for
 from ...wrapped import option
 from ..messages import array_record, metric_record, numpy_arrays, opened
-from ..nodes import ChosenNodes, is_protected
+from ..nodes import ChosenNodes
 
 _TIMEOUT = 3600.0  # seconds: Flower's default
 
@@ -221,7 +221,8 @@ class Guarded(GuardedBase, Strategy):
     def _warn_of_another_loop(self, grid: Grid) -> None:
         """Name the protections that cannot act where the loop is not that of `start`."""
         kind = self._own_class()
-        if not is_protected(grid):
+        sends = grid.grid if isinstance(grid, ChosenNodes) else grid
+        if not isinstance(sends, ArrivingGrid):
             _warn_once(
                 WARNING,
                 f"the loop that runs is not {kind}.start: replies may take any size, and rounds "
