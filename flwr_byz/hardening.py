@@ -30,15 +30,15 @@ from .rounds import Rounds
 from .state import attributes, put_back
 
 _NO_MOVE = 1e-18  # a distance whose square float32 rounds to 0
+Asked = frozenset[ClientId] | None  # None where that is not known
+Trained = tuple[Model | None, dict[str, Any]]  # None keeps the old model; metrics of the round
+Evaluated = tuple[float | None, dict[str, Any]]  # the loss, in the classic API, and metrics
 Form = frozenset[tuple[str, str]]  # names and types
 FormOf = Callable[[Reply], Form | None]  # None where a reply has no form that could be usual
 
 
 def accepted(
-    replies: Iterable[Reply],
-    asked: frozenset[ClientId] | None,
-    rejections: Rejections,
-    form_of: FormOf | None,
+    replies: Iterable[Reply], asked: Asked, rejections: Rejections, form_of: FormOf | None
 ) -> tuple[frozenset[ClientId], list[Reply]]:
     """Return the clients that were asked, and the replies that a rule may see, in client order.
 
@@ -61,16 +61,14 @@ def may_step(rounds: Rounds, models: Sequence[Model]) -> bool:
         text = "%d usable replies, not more than 2q = %d: the model is kept"
         log(ERROR, text, len(models), 2 * q)
         return False
-    is_sent = rounds.sent is not None and are_copies([rounds.sent, models[0]])
-    if q != 0 and are_copies(models) and not is_sent:
+    sent = [] if rounds.sent is None else [rounds.sent]
+    if q != 0 and are_copies(models) and not are_copies([*sent, models[0]]):
         log(ERROR, COPIES, len(models))
         return False
     return True
 
 
-def attempted(
-    make: Callable[[], tuple[Model | None, dict[str, Any]]], strategy: object, rounds: Rounds
-) -> tuple[Model | None, dict[str, Any]]:
+def attempted(make: Callable[[], Trained], strategy: object, rounds: Rounds) -> Trained:
     """Return the model that a strategy makes of replies, ordered as that sent, and its metrics.
 
     No model, a line in the log and the strategy's attributes as they were, where it raises, or what
@@ -93,8 +91,7 @@ def form_of_metrics(reply: Reply) -> Form | None:
     """Return the names and types of a reply's metrics; None where one is not finite."""
     form = set()
     for name, value in reply.metrics.items():
-        kind = type(value).__name__
-        numbers: list[object] = []
+        kind, numbers = type(value).__name__, list[object]()
         if isinstance(value, list):
             kind, numbers = f"{len(value)} numbers", value
         elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -133,10 +130,8 @@ def judged(
         floats = vector(model)
         point = np.concatenate(floats) if floats else np.empty(0)
         distances = [*distances_from([vector(model_of(r)) for r in usable], None, point)]
-    return {
-        reply.client: Verdict("used", distance=distance)
-        for reply, distance in zip(usable, distances, strict=True)
-    }
+    pairs = zip(usable, distances, strict=True)
+    return {reply.client: Verdict("used", distance=distance) for reply, distance in pairs}
 
 
 def moved(replies: Sequence[Reply], sent: Model, rejections: Rejections) -> list[Reply]:

@@ -111,10 +111,8 @@ class Settings:
     def guarantee(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
         """Say how far attacks can move the aggregate, of so many clients and batches kept."""
         if num_clients < self.min_clients:
-            return (
-                f"{num_clients} clients are too few for {self._wanted}: there is no guarantee; let "
-                f"at least {self.min_clients} take part"
-            )
+            text = f"{num_clients} clients are too few for {self._wanted}: there is no guarantee"
+            return f"{text}; let at least {self.min_clients} take part"
         k, q = self.batches_for(num_clients), self._hidden_among(num_kept, num_hidden)
         if num_kept <= 2 * q:
             return f"{num_kept} of k={k} batches are kept: no honest majority over q={q}"

@@ -62,10 +62,8 @@ def restore(strategy: object, state: State) -> None:
     """
     owners = {"", *(name.rpartition(".")[0] for name in attributes(strategy))}
     if others := [name for name in state.tree if name.rpartition(".")[0] not in owners]:
-        kind = type(strategy).__name__
-        raise ValueError(
-            f"the checkpoint holds {others[0]!r}: it is of another strategy than {kind}"
-        )
+        text = f"the checkpoint holds {others[0]!r}: it is of another strategy than"
+        raise ValueError(f"{text} {type(strategy).__name__}")
     put_back(strategy, {n: _unpacked(packed, state.arrays) for n, packed in state.tree.items()})
 
 

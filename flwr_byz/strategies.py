@@ -10,7 +10,8 @@ from flwr.supercore import log
 
 from . import hardening
 from .audit import RoundRecord, Verdict
-from .identity import ClientId, identity_order
+from .hardening import Asked, Evaluated, Trained
+from .identity import identity_order
 from .logs import escaped
 from .options import check_options, picked
 from .payload import Model
@@ -21,9 +22,6 @@ from .settings import Settings
 from .state import State, attributes, restore, state_of
 from .wrapped import clips_at_server, option
 
-Asked = frozenset[ClientId] | None  # None where that is not known
-Trained = tuple[Model | None, dict[str, Any]]  # None keeps the old model; metrics of the round
-Evaluated = tuple[float | None, dict[str, Any]]  # the loss, in the classic API, and metrics
 Kind = TypeVar("Kind")  # of strategies, in an API
 
 
@@ -58,7 +56,8 @@ class GuardedBase:
 
     def _needed(self, *minimums: str) -> int:
         """Return how many clients a round needs, by these options and by the rule."""
-        return max([self._least, *(int(option(self, name, 0)) for name in minimums)])
+        needed: int = max(self._least, *(option(self, name, 0) for name in minimums))
+        return needed
 
     def _own_class(self) -> str:
         """Return the name of the class of this package that the strategy is made from."""

@@ -14,10 +14,9 @@ def check_strategy(strategy: object, base: type) -> None:
 
     `base` is the class that all strategies of the API have.
     """
-    kind = strategy if isinstance(strategy, type) else type(strategy)
     _check_no_trees(strategy)
-    if kind is strategy:
-        raise TypeError(f"strategy must be an object, got a class: give {kind.__name__}(...)")
+    if isinstance(strategy, type):
+        raise TypeError(f"strategy must be an object, got a class: give {strategy.__name__}(...)")
     package = base.__module__.rpartition(".")[0]
     check_kind("strategy", strategy, base, f"one of {package}, such as FedAvg()")
 

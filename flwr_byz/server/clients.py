@@ -52,6 +52,5 @@ class _Admitted(Criterion):
 
     def select(self, client: ClientProxy) -> bool:
         """Say whether a client may be asked, by the exclusion and by the strategy's criterion."""
-        if client.cid in self._excluded:
-            return False
-        return self._criterion is None or self._criterion.select(client)
+        custom = self._criterion
+        return client.cid not in self._excluded and (custom is None or custom.select(client))

@@ -13,7 +13,7 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .. import payload
-from ..identity import ClientId
+from ..hardening import Asked, Evaluated
 from ..logs import escaped
 from ..metrics import median_of_means
 from ..payload import Layout, MalformedReply, Model
@@ -146,11 +146,8 @@ def of_replies(custom: common.MetricsAggregationFn | None) -> MetricsFunction | 
 
 
 def evaluate_robustly(
-    server: RobustServer,
-    replies: Iterable[Reply],
-    asked: frozenset[ClientId] | None,
-    custom: MetricsFunction | None,
-) -> tuple[float | None, dict[str, Any]]:
+    server: RobustServer, replies: Iterable[Reply], asked: Asked, custom: MetricsFunction | None
+) -> Evaluated:
     """Return the median of means of the losses that clients report, and their metrics."""
     usable, metrics = server.evaluate(replies, asked, custom)
     if not usable:

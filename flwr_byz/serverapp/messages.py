@@ -33,11 +33,8 @@ def opened(
     `arrays_key` the one ArrayRecord; without the `layout` of the model that was sent, no arrays are
     looked for. With `lets_go`, a reply is emptied of its arrays when the next one is asked for.
     """
-    nodes = {
-        m.metadata.message_id: m.metadata.dst_node_id
-        for m in sent
-        if m.metadata.message_id  # filled in when Flower pushes the message
-    }
+    pushed = [m.metadata for m in sent if m.metadata.message_id]  # Flower sets it in pushing
+    nodes = {metadata.message_id: metadata.dst_node_id for metadata in pushed}
     for message in messages:
         client = nodes.get(message.metadata.reply_to_message_id, message.metadata.src_node_id)
         if message.has_error():
@@ -94,9 +91,14 @@ def of_replies(
         return None
 
     def aggregated(chosen: Sequence[tuple[Reply, Any]]) -> MetricRecord:
-        names = Counter(_name_of_metrics(reply) for reply, _ in chosen)
+        contents = [reply.payload.content for reply, _ in chosen]
+        names = Counter(name for content in contents for name in _records(content, MetricRecord))
         usual = max(names, key=lambda name: (names[name], name), default="metrics")
-        return aggregate([_with_metrics(reply, own, usual) for reply, own in chosen], weight_key)
+        cut_down = []
+        for content, (_, metrics) in zip(contents, chosen, strict=True):
+            others = {n: r for n, r in content.items() if not isinstance(r, MetricRecord)}
+            cut_down.append(RecordDict(others | {usual: MetricRecord(dict(metrics))}))
+        return aggregate(cut_down, weight_key)
 
     return aggregated
 
@@ -114,19 +116,6 @@ def array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
 def metric_record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord | None:
     """Return a record of metrics; None for None."""
     return None if metrics is None else MetricRecord(metrics)
-
-
-def _name_of_metrics(reply: Reply) -> str:
-    """Return the name of the one MetricRecord of a reply."""
-    (name,) = _records(reply.payload.content, MetricRecord)
-    return name
-
-
-def _with_metrics(reply: Reply, metrics: Mapping[str, MetricRecordValues], name: str) -> RecordDict:
-    """Return a reply's content with its one MetricRecord cut down to some metrics, and named so."""
-    content = {**reply.payload.content}
-    del content[_name_of_metrics(reply)]
-    return RecordDict(content | {name: MetricRecord(dict(metrics))})
 
 
 def _records(content: RecordDict, kind: type[Record]) -> dict[str, Record]:

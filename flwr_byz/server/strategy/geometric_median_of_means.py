@@ -11,13 +11,13 @@ from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
 from ...checks import check_kind
+from ...hardening import Asked, Evaluated, Trained
 from ...options import check_options, picked
 from ...payload import MalformedReply
 from ...robust_server import RobustServer
 from ...round import Reply
 from ...rounds import BestBy, RoundEnd, RoundOptions, StopWhen, StrPath
 from ...settings import Settings
-from ...strategies import Asked, Evaluated, Trained
 from ...wrapped import check_rule
 from ..results import evaluate_robustly, of_replies, read_model
 from .guarded import Guarded

@@ -1,5 +1,6 @@
 """The rounds of Flower's classic API with our checks around a strategy."""
 
+from functools import partial
 from logging import WARNING
 from typing import Any
 
@@ -10,13 +11,15 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 from flwr.supercore import log
 
+from ...hardening import Asked
 from ...logs import escaped
 from ...payload import MalformedReply, most_common_layout, to_parameters
-from ...strategies import Asked, GuardedBase
+from ...strategies import GuardedBase
 from ...wrapped import option
 from .. import results as opening
 from ..clients import ChosenClients
 
+Evaluation = tuple[float, dict[str, Scalar]]
 Failures = list[tuple[ClientProxy, Any] | BaseException]
 
 
@@ -28,7 +31,6 @@ class Guarded(GuardedBase, Strategy):
         ": this is the classic API's {0}, for ServerAppComponents; for strategy.start(grid, ...) "
         "import it from flwr_byz.serverapp.strategy",
     )
-
     _evaluated: Parameters | None = None
     _evaluating: Asked = None
 
@@ -73,24 +75,20 @@ class Guarded(GuardedBase, Strategy):
         """
         if self._rounds.are_over(server_round):
             return None, self._rounds.history.train.get(server_round, {})
-        layout = self._rounds.layout or most_common_layout(
-            [opening.layout_of(r) for _, r in results]
-        )
+        layouts = (opening.layout_of(result) for _, result in results)
+        layout = self._rounds.layout or most_common_layout(layouts)
         replies = [opening.opened(*pair, layout) for pair in results]
         replies += [opening.failed(failure) for failure in failures]
         model, metrics = self._aggregate(server_round, replies)
         return None if model is None else to_parameters(model), metrics
 
-    def evaluate(
-        self, server_round: int, parameters: Parameters
-    ) -> tuple[float, dict[str, Scalar]] | None:
+    def evaluate(self, server_round: int, parameters: Parameters) -> Evaluation | None:
         """Evaluate the model at the server, where the strategy does."""
         history = self._rounds.history
         if self._rounds.are_over(server_round):
             known = history.server.get(server_round)
             return None if known is None else (known[0], known[1])
-        evaluation: tuple[float, dict[str, Scalar]] | None
-        evaluation = self._behind().evaluate(server_round, parameters)
+        evaluation: Evaluation | None = self._behind().evaluate(server_round, parameters)
         if evaluation is not None:
             history.server[server_round] = evaluation
         if server_round == 0:
@@ -123,9 +121,8 @@ class Guarded(GuardedBase, Strategy):
             return loss, metrics
         replies = [opening.evaluated(*pair) for pair in results]
         replies += [opening.failed(failure) for failure in failures]
-        history.evaluate[server_round] = loss, metrics = self._evaluate(
-            server_round, replies, self._evaluating
-        )
+        loss, metrics = self._evaluate(server_round, replies, self._evaluating)
+        history.evaluate[server_round] = loss, metrics
         if self._evaluated is not None:
             self._end(server_round, self._evaluated)
         return loss, metrics
@@ -146,6 +143,5 @@ class Guarded(GuardedBase, Strategy):
         return [(opening.Nobody(), instruction)] if is_finished else []
 
     def _end(self, server_round: int, parameters: Parameters) -> None:
-        self._rounds.end(
-            server_round, parameters, lambda: opening.numpy_arrays(parameters), self._state
-        )
+        arrays = partial(opening.numpy_arrays, parameters)
+        self._rounds.end(server_round, parameters, arrays, self._state)

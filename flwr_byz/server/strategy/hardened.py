@@ -6,8 +6,8 @@ from flwr.common import FitRes, Parameters
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import DifferentialPrivacyClientSideAdaptiveClipping, Strategy
 
-from ...hardening import FormOf, form_of_metrics
-from ...strategies import Evaluated, HardenedBase, Trained
+from ...hardening import Evaluated, FormOf, Trained, form_of_metrics
+from ...strategies import HardenedBase
 from ...wrapped import check_strategy, option
 from ..results import read_model, rebuilt
 from .guarded import Guarded
@@ -58,6 +58,5 @@ class Hardened(HardenedBase[Strategy, Parameters], Guarded):
         return 1 if has_none and option(self, "server_momentum", 0.0) else server_round
 
     def _form_of(self, custom: str) -> FormOf | None:
-        looks = isinstance(self.strategy, DifferentialPrivacyClientSideAdaptiveClipping)
-        looks = looks or option(self, custom, None) is not None
-        return form_of_metrics if looks else None
+        adapts = isinstance(self.strategy, DifferentialPrivacyClientSideAdaptiveClipping)
+        return form_of_metrics if adapts or option(self, custom, None) is not None else None

@@ -8,9 +8,10 @@ from flwr.common import FitRes, Parameters
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg, Strategy
 
+from ...hardening import Asked, Evaluated, Trained
 from ...payload import Model
 from ...round import Reply
-from ...strategies import Asked, Evaluated, RobustOptimizerBase, Trained
+from ...strategies import RobustOptimizerBase
 from ...wrapped import check_optimizer
 from ..results import evaluate_robustly, of_replies, one_result
 from .hardened import Hardened

@@ -9,12 +9,12 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
+from ...hardening import Asked, Evaluated, Trained
 from ...options import check_options, picked
 from ...robust_server import RobustServer
 from ...round import Reply
 from ...rounds import BestBy, RoundEnd, RoundOptions, StopWhen, StrPath
 from ...settings import Settings
-from ...strategies import Asked, Evaluated, Trained
 from ...wrapped import check_rule
 from ..messages import of_replies
 from .guarded import Guarded
@@ -71,8 +71,7 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         only. `weighted_by_key` names a claim of the client's: it has to be a positive finite number
         and weighs nothing.
 
-    Raises TypeError where an option is unknown or of a wrong kind, ValueError where one is out of
-    range.
+    Raises TypeError for an option that is unknown or of a wrong kind, ValueError for a wrong value.
 
     Notes
     -----

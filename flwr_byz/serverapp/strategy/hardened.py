@@ -6,9 +6,9 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 
-from ...hardening import FormOf
+from ...hardening import Evaluated, FormOf, Trained
 from ...payload import arrays_layout, read_arrays
-from ...strategies import Evaluated, HardenedBase, Trained
+from ...strategies import HardenedBase
 from ...wrapped import check_strategy
 from ..messages import form_of, rebuilt
 from .guarded import Guarded

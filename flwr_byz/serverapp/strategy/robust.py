@@ -7,9 +7,10 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvg, Strategy
 
+from ...hardening import Asked, Evaluated, Trained
 from ...payload import Model
 from ...round import Reply
-from ...strategies import Asked, Evaluated, RobustOptimizerBase, Trained
+from ...strategies import RobustOptimizerBase
 from ...wrapped import check_optimizer
 from ..messages import of_replies, one_reply
 from .hardened import Hardened
@@ -46,8 +47,7 @@ def robust(
     Strategy
         A `Hardened` strategy; the optimizer is its attribute ``strategy``.
 
-    Raises TypeError where `strategy` is none of these classes or an option is unknown, ValueError
-    where one is out of range.
+    Raises TypeError for another class or an unknown option, ValueError for one out of range.
 
     Examples
     --------
