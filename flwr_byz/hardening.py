@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from logging import ERROR, WARNING
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .audit import RoundRecord, Verdict
+from .audit import Verdict
 from .identity import ClientId, identity_order
 from .logs import escaped
 from .payload import Layout, MalformedReply, Model, read_number
@@ -28,19 +28,17 @@ from .round import (
 )
 from .rounds import Rounds
 from .state import attributes, put_back
-from .wrapped import clips_at_server
 
-Rule = Callable[[list[Reply]], tuple[Model | None, Mapping[str, Any]]]
 _NO_MOVE = 1e-18  # a distance whose square float32 rounds to 0
+Asked = frozenset[ClientId] | None  # None where that is not known
+Trained = tuple[Model | None, dict[str, Any]]  # None keeps the old model; metrics of the round
+Evaluated = tuple[float | None, dict[str, Any]]  # the loss, in the classic API, and metrics
 Form = frozenset[tuple[str, str]]  # names and types
 FormOf = Callable[[Reply], Form | None]  # None where a reply has no form that could be usual
 
 
 def accepted(
-    replies: Iterable[Reply],
-    asked: frozenset[ClientId] | None,
-    rejections: Rejections,
-    form_of: FormOf | None,
+    replies: Iterable[Reply], asked: Asked, rejections: Rejections, form_of: FormOf | None
 ) -> tuple[frozenset[ClientId], list[Reply]]:
     """Return the clients that were asked, and the replies that a rule may see, in client order.
 
@@ -53,53 +51,6 @@ def accepted(
     return asked, sorted(usable, key=lambda reply: identity_order(reply.client))
 
 
-def aggregate(
-    rule: Rule,
-    strategy: object,
-    rounds: Rounds,
-    server_round: int,
-    replies: Iterable[Reply],
-    form_of: FormOf | None,
-) -> tuple[Model | None, dict[str, Any]]:
-    """Let a strategy's rule make a step of the replies to the last `Rounds.begin`, if justified.
-
-    Returns the new model, None where the old one is kept, and the rule's metrics with the counts of
-    the round. What the rule raises is logged.
-    """
-    rejections = Rejections()
-    asked, usable = accepted(replies, rounds.asked, rejections, form_of)
-    if rounds.sent is not None and clips_at_server(strategy):
-        usable = _moved(usable, rounds.sent, rejections)
-    counts = rounds.counts(asked, [reply.client for reply in usable], rejections)
-    model, metrics = _step(rule, strategy, rounds, usable)
-    verdicts = dict.fromkeys(sorted(asked, key=identity_order), Verdict("silent"))
-    verdicts |= rejections.verdicts
-    verdicts |= _judged(usable, model if rounds.are_judged else None, rounds.weights)
-    rounds.record(server_round, RoundRecord(model is None, None, [], verdicts))
-    rounds.history.train[server_round] = report = {**metrics, **counts}
-    return model, report
-
-
-def evaluate(
-    rule: Callable[[list[Reply]], Mapping[str, Any] | None],
-    rounds: Rounds,
-    replies: Iterable[Reply],
-    asked: frozenset[ClientId] | None,
-    form_of: FormOf | None,
-) -> dict[str, Any]:
-    """Let a rule aggregate the metrics of an evaluation; return them with the counts."""
-    rejections = Rejections()
-    asked, usable = accepted(replies, asked, rejections, form_of)
-    counts = rounds.counts(asked, [reply.client for reply in usable], rejections)
-    metrics: dict[str, Any] = {}
-    if usable:
-        try:
-            metrics = dict(rule(usable) or {})
-        except Exception as error:  # of another's code, fed with clients' replies
-            log(ERROR, "the strategy failed, no metrics are reported: %s", escaped(repr(error)))
-    return {**metrics, **counts}
-
-
 def may_step(rounds: Rounds, models: Sequence[Model]) -> bool:
     """Say whether replies with these models may move the model; log why not."""
     q = rounds.options.num_byzantine
@@ -110,37 +61,37 @@ def may_step(rounds: Rounds, models: Sequence[Model]) -> bool:
         text = "%d usable replies, not more than 2q = %d: the model is kept"
         log(ERROR, text, len(models), 2 * q)
         return False
-    if q != 0 and are_copies(models) and not _is_sent(rounds, models[0]):
+    sent = [] if rounds.sent is None else [rounds.sent]
+    if q != 0 and are_copies(models) and not are_copies([*sent, models[0]]):
         log(ERROR, COPIES, len(models))
         return False
     return True
 
 
-def attempted(make: Callable[[], Model | None], strategy: object, rounds: Rounds) -> Model | None:
-    """Return the model that a strategy makes of clients' replies, in the order of that sent.
+def attempted(make: Callable[[], Trained], strategy: object, rounds: Rounds) -> Trained:
+    """Return the model that a strategy makes of replies, ordered as that sent, and its metrics.
 
-    None, a line in the log and the strategy's attributes as they were, where it raises, or what it
-    makes is not finite or not of the arrays that were sent.
+    No model, a line in the log and the strategy's attributes as they were, where it raises, or what
+    it makes is not finite or not of the arrays that were sent.
     """
-    before = attributes(strategy)
+    before, metrics = attributes(strategy), dict[str, Any]()
     try:
-        model = make()
-        if model is None:
-            return None
-        model.check_finite()
-        return model if rounds.layout is None else _in_order(model, rounds.layout)
+        model, metrics = make()
+        if model is not None:
+            model.check_finite()
+            model = model if rounds.layout is None else _in_order(model, rounds.layout)
+        return model, metrics
     except Exception as error:  # whatever that code trips over
         log(ERROR, "the strategy failed, the model is kept: %s", escaped(repr(error)))
         put_back(strategy, before)
-        return None
+        return None, metrics
 
 
 def form_of_metrics(reply: Reply) -> Form | None:
     """Return the names and types of a reply's metrics; None where one is not finite."""
     form = set()
     for name, value in reply.metrics.items():
-        kind = type(value).__name__
-        numbers: list[object] = []
+        kind, numbers = type(value).__name__, list[object]()
         if isinstance(value, list):
             kind, numbers = f"{len(value)} numbers", value
         elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -164,26 +115,7 @@ def _in_order(model: Model, sent: Layout) -> Model:
     return Model(Layout(specs), values)
 
 
-def _step(
-    rule: Rule, strategy: object, rounds: Rounds, usable: list[Reply]
-) -> tuple[Model | None, Mapping[str, Any]]:
-    if not may_step(rounds, [model_of(reply) for reply in usable]):
-        return None, {}
-    metrics: Mapping[str, Any] = {}
-
-    def make() -> Model | None:
-        nonlocal metrics
-        model, metrics = rule(usable)
-        return model
-
-    return attempted(make, strategy, rounds), metrics
-
-
-def _is_sent(rounds: Rounds, model: Model) -> bool:
-    return rounds.sent is not None and are_copies([rounds.sent, model])
-
-
-def _judged(
+def judged(
     usable: Sequence[Reply], model: Model | None, weights: frozenset[str]
 ) -> dict[ClientId, Verdict]:
     """Return the verdicts on replies that were used, with the distances of their weights."""
@@ -198,13 +130,11 @@ def _judged(
         floats = vector(model)
         point = np.concatenate(floats) if floats else np.empty(0)
         distances = [*distances_from([vector(model_of(r)) for r in usable], None, point)]
-    return {
-        reply.client: Verdict("used", distance=distance)
-        for reply, distance in zip(usable, distances, strict=True)
-    }
+    pairs = zip(usable, distances, strict=True)
+    return {reply.client: Verdict("used", distance=distance) for reply, distance in pairs}
 
 
-def _moved(replies: Sequence[Reply], sent: Model, rejections: Rejections) -> list[Reply]:
+def moved(replies: Sequence[Reply], sent: Model, rejections: Rejections) -> list[Reply]:
     """Return the replies that differ from the model sent: Flower divides by how far they do."""
     point = np.concatenate([np.empty(0), *sent.floats()])
     distances = distances_from([model_of(r).floats() for r in replies], None, point)

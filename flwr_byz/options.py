@@ -1,20 +1,18 @@
 """Options of Flower's strategies as a caller gives them: what is wrong gets an error that helps."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 from .checks import check_function, check_kind, check_number, shown
 
+Made = TypeVar("Made")
+
 _OURS = {
-    "q": "num_byzantine",
-    "f": "num_byzantine",
-    "num_malicious_nodes": "num_byzantine",
-    "num_malicious_clients": "num_byzantine",
+    **dict.fromkeys(("q", "f", "num_malicious_nodes", "num_malicious_clients"), "num_byzantine"),
     "k": "num_batches",
-    "lr": "server_learning_rate",
-    "eta": "server_learning_rate",
+    **dict.fromkeys(("lr", "eta"), "server_learning_rate"),
 }
 _MESSAGE_TO_CLASSIC = {
     "fraction_train": "fraction_fit",
@@ -38,6 +36,11 @@ def parameters_of(kind: type) -> list[str]:
     named = signature(kind).parameters
     own = [name for name, each in named.items() if each.kind is not each.VAR_KEYWORD]
     return own if len(own) == len(named) else own + parameters_of(kind.__mro__[1])
+
+
+def picked(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
+    """Return an object made of those arguments that it takes."""
+    return kind(**{name: given[name] for name in signature(kind).parameters if name in given})
 
 
 def check_options(

@@ -51,9 +51,8 @@ class RoundOptions:
         for name in given.keys() & {"on_round_end", "stop_when", "best_by"}:
             check_function(name, given[name])
         if "best_by" in given and "checkpoints" not in given:
-            raise ValueError(
-                "best_by keeps the best model beside the checkpoints: give checkpoints"
-            )
+            text = "best_by keeps the best model beside the checkpoints: give checkpoints"
+            raise ValueError(text)
         if "exclude_above" in given:
             check_number("exclude_above", self.exclude_above, above=0, below=1)
             if not self.num_byzantine:
@@ -134,8 +133,7 @@ class Rounds:
     ) -> None:
         """End a round: write its checkpoint, call the user's functions, note whether to stop.
 
-        `model` is what the user's function gets, `arrays` returns it as NumPy arrays and `state`
-        the state of the strategy's optimizer.
+        `on_round_end` gets `model`; `arrays` returns it as NumPy arrays, `state` the optimizer's.
         """
         metrics = self.history.metrics(server_round)
         value = self._value(metrics) if server_round > 0 else -inf
@@ -169,8 +167,9 @@ class Rounds:
         self, asked: Collection[ClientId], accepted: Collection[ClientId], rejections: Rejections
     ) -> dict[str, int | float]:
         """Count who was asked, rejected and silent; warn where that is more than the rule holds."""
-        missing = len(set(asked).difference(accepted, rejections.verdicts)) - rejections.num_unknown
-        unusable = len(rejections) + max(missing, 0)
+        silent = set(asked).difference(accepted, rejections.verdicts)
+        missing = max(len(silent) - rejections.num_unknown, 0)
+        unusable = len(rejections) + missing
         q = self.options.num_byzantine
         if q is not None and unusable > q:
             text = "%d clients sent no usable reply, above num_byzantine=%d: there is no guarantee"
@@ -179,11 +178,7 @@ class Rounds:
         if number > len(asked) / 2:
             text = "%d of %d clients %s: this looks like your app, not an attack (%s)"
             log(ERROR, text, number, len(asked), what, reason)
-        return {
-            "byz-clients": len(asked),
-            "byz-rejected": len(rejections),
-            "byz-missing": max(missing, 0),
-        }
+        return {"byz-clients": len(asked), "byz-rejected": len(rejections), "byz-missing": missing}
 
     def record(self, server_round: int, record: RoundRecord) -> None:
         """Add a round to the audit trail, if there is one, and to the suspicion of its clients."""
@@ -194,10 +189,9 @@ class Rounds:
 
     def _value(self, metrics: Metrics) -> float:
         """Return the value of a model by its metrics, -inf where it has none."""
-        best_by = self.options.best_by
-        value = (
-            -inf if best_by is None else _tried("best_by", lambda: float(best_by(metrics)), -inf)
-        )
+        if (best_by := self.options.best_by) is None:
+            return -inf
+        value = _tried("best_by", lambda: float(best_by(metrics)), -inf)
         return -inf if isnan(value) else value
 
     def _stop_if_wanted(self, server_round: int) -> None:

@@ -1,7 +1,7 @@
 """The options that both strategies add to those of FedAvg's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from logging import WARNING
 from math import inf
 from typing import Any, Literal, get_args
@@ -13,8 +13,7 @@ from .aggregation.batches import check_batches
 from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
 from .aggregation.threads import num_threads
 from .checks import check_choice, check_kind, check_number
-from .options import check_options, parameters_of
-from .rounds import RoundOptions
+from .options import parameters_of
 from .theory import c_alpha, sharp_c_alpha
 
 ReplyKind = Literal["weights", "gradients"]
@@ -112,10 +111,8 @@ class Settings:
     def guarantee(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
         """Say how far attacks can move the aggregate, of so many clients and batches kept."""
         if num_clients < self.min_clients:
-            return (
-                f"{num_clients} clients are too few for {self._wanted}: there is no guarantee; let "
-                f"at least {self.min_clients} take part"
-            )
+            text = f"{num_clients} clients are too few for {self._wanted}: there is no guarantee"
+            return f"{text}; let at least {self.min_clients} take part"
         k, q = self.batches_for(num_clients), self._hidden_among(num_kept, num_hidden)
         if num_kept <= 2 * q:
             return f"{num_kept} of k={k} batches are kept: no honest majority over q={q}"
@@ -155,20 +152,3 @@ class Settings:
     def _hidden_among(self, num_kept: int, num_hidden: int) -> int:
         """Return how many batches may be Byzantine; without q, the largest minority."""
         return (num_kept - 1) // 2 if self.num_byzantine is None else num_hidden
-
-
-def split_options(
-    strategy: type, options: Mapping[str, Any]
-) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
-    """Split the options of a robust server optimizer into the rule's, the rounds', the optimizer's.
-
-    The optimizer takes weights, and its step size is its own. Raises as `check_options`
-    and `Settings`.
-    """
-    of_rule = {field.name for field in fields(Settings)} - {"reply", "server_learning_rate"}
-    of_rounds = {field.name for field in fields(RoundOptions)} - {"num_byzantine"}
-    rest = {name: options[name] for name in options if name not in of_rule | of_rounds}
-    check_options(f"robust({strategy.__name__})", rest, strategy, of_rule | of_rounds)
-    settings = Settings(**{name: options[name] for name in options if name in of_rule})
-    rounds = {name: options[name] for name in options if name in of_rounds}
-    return settings, rounds, settings.with_minimums(rest, strategy)

@@ -4,9 +4,8 @@ Flower's strategies keep their state in plain attributes: numbers, arrays, recor
 changed since training began are its state; options, which stay as they were given, are not.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 from logging import WARNING
 from typing import Any
 
@@ -28,9 +27,19 @@ class State:
     arrays: list[NDArray[Any]] = field(default_factory=list)
 
 
-def attributes(strategy: object) -> dict[str, Any]:
+def attributes(strategy: object, prefix: str = "") -> dict[str, Any]:
     """Return the attributes of a strategy, and of a strategy that it wraps, by dotted name."""
-    return dict(_attributes(strategy, ""))
+    package = __name__.partition(".")[0] + "."
+    is_ours = any(kind.__module__.startswith(package) for kind in type(strategy).__mro__)
+    found: dict[str, Any] = {}
+    for name, value in vars(strategy).items():
+        if is_ours and (name.startswith("_") or name == "settings"):
+            continue  # set anew in each round
+        if name == "strategy" and hasattr(value, "__dict__"):
+            found |= attributes(value, f"{prefix}{name}.")
+        elif not callable(value):
+            found[prefix + name] = value
+    return found
 
 
 def state_of(strategy: object, before: dict[str, Any]) -> State:
@@ -53,10 +62,8 @@ def restore(strategy: object, state: State) -> None:
     """
     owners = {"", *(name.rpartition(".")[0] for name in attributes(strategy))}
     if others := [name for name in state.tree if name.rpartition(".")[0] not in owners]:
-        kind = type(strategy).__name__
-        raise ValueError(
-            f"the checkpoint holds {others[0]!r}: it is of another strategy than {kind}"
-        )
+        text = f"the checkpoint holds {others[0]!r}: it is of another strategy than"
+        raise ValueError(f"{text} {type(strategy).__name__}")
     put_back(strategy, {n: _unpacked(packed, state.arrays) for n, packed in state.tree.items()})
 
 
@@ -64,22 +71,7 @@ def put_back(strategy: object, values: dict[str, Any]) -> None:
     """Set the attributes of a strategy by their dotted names, as `attributes` returns them."""
     for name, value in values.items():
         *path, last = name.split(".")
-        owner: Any = strategy
-        for part in path:
-            owner = getattr(owner, part)
-        setattr(owner, last, value)
-
-
-def _attributes(strategy: object, prefix: str) -> Iterator[tuple[str, Any]]:
-    package = __name__.partition(".")[0] + "."
-    is_ours = any(kind.__module__.startswith(package) for kind in type(strategy).__mro__)
-    for name, value in vars(strategy).items():
-        if is_ours and (name.startswith("_") or name == "settings"):
-            continue  # set anew in each round
-        if name == "strategy" and hasattr(value, "__dict__"):
-            yield from _attributes(value, f"{prefix}{name}.")
-        elif not callable(value):
-            yield prefix + name, value
+        setattr(reduce(getattr, path, strategy), last, value)
 
 
 def _is_same(before: object, after: object) -> bool:

@@ -37,7 +37,5 @@ def _sentence(connected: int, needed: int, q: int) -> str:
     if q and needed == 2 * q + 1:
         need = f"num_byzantine={q} needs 2q + 1 = {needed} nodes"
     enough = max(needed, 5 * q)
-    return (
-        f"Waiting: {need}, {connected} are connected; "
-        f"in a simulation: --federation-config num-supernodes={enough}"
-    )
+    text = f"Waiting: {need}, {connected} are connected; in a simulation:"
+    return f"{text} --federation-config num-supernodes={enough}"

@@ -1,5 +1,6 @@
 """Strategies of Flower's around others: each has the other in its attribute ``strategy``."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from .checks import check_kind, wrong_kind
@@ -13,10 +14,9 @@ def check_strategy(strategy: object, base: type) -> None:
 
     `base` is the class that all strategies of the API have.
     """
-    kind = strategy if isinstance(strategy, type) else type(strategy)
     _check_no_trees(strategy)
-    if kind is strategy:
-        raise TypeError(f"strategy must be an object, got a class: give {kind.__name__}(...)")
+    if isinstance(strategy, type):
+        raise TypeError(f"strategy must be an object, got a class: give {strategy.__name__}(...)")
     package = base.__module__.rpartition(".")[0]
     check_kind("strategy", strategy, base, f"one of {package}, such as FedAvg()")
 
@@ -37,13 +37,11 @@ def check_optimizer(strategy: object, base: type) -> None:
 
 def _check_no_trees(strategy: object) -> None:
     """Raise TypeError where a strategy, or one that it wraps, is made from a class of trees."""
-    kind = strategy if isinstance(strategy, type) else type(strategy)
-    for base in kind.__mro__:
-        if base.__name__ in _TREES:
-            needed = "strategy must aggregate arrays of fixed shape, no trees"
-            raise TypeError(f"{needed}, got {base.__name__}: give one such as FedAvg()")
-    if (inner := getattr(strategy, "strategy", None)) is not None:
-        _check_no_trees(inner)
+    for each in _chain(strategy):
+        for base in (each if isinstance(each, type) else type(each)).__mro__:
+            if base.__name__ in _TREES:
+                needed = "strategy must aggregate arrays of fixed shape, no trees"
+                raise TypeError(f"{needed}, got {base.__name__}: give one such as FedAvg()")
 
 
 def check_rule(kind: type, own: type, method: str) -> None:
@@ -58,15 +56,18 @@ def check_rule(kind: type, own: type, method: str) -> None:
 
 def clips_at_server(strategy: object) -> bool:
     """Say whether a strategy, or one that it wraps, clips updates at the server for privacy."""
-    if type(strategy).__name__.startswith("DifferentialPrivacyServerSide"):
-        return True
-    inner = getattr(strategy, "strategy", None)
-    return inner is not None and clips_at_server(inner)
+    names = [type(each).__name__ for each in _chain(strategy)]
+    return any(name.startswith("DifferentialPrivacyServerSide") for name in names)
 
 
 def option(strategy: object, name: str, default: Any) -> Any:
     """Return an option of a strategy, or of the first one it wraps that has it."""
-    known = getattr(strategy, "__dict__", {})
-    if name in known:
-        return known[name]
-    return option(known["strategy"], name, default) if "strategy" in known else default
+    known = [getattr(each, "__dict__", {}) for each in _chain(strategy)]
+    return next((options[name] for options in known if name in options), default)
+
+
+def _chain(strategy: object) -> Iterator[object]:
+    """Yield a strategy, or a class of them, and what it wraps, from the outside in."""
+    while strategy is not None:
+        yield strategy
+        strategy = getattr(strategy, "strategy", None)

@@ -9,7 +9,7 @@ from flwr.server.criterion import Criterion
 from ..waiting import wait_for
 
 
-class ChosenClients(ClientManager):
+class ChosenClients:
     """A manager without the `excluded` clients, that logs what it waits for."""
 
     def __init__(
@@ -42,14 +42,6 @@ class ChosenClients(ClientManager):
         self.wait_for(num_clients if min_num_clients is None else min_num_clients)
         return self._manager.sample(num_clients, 0, _Admitted(self._excluded, criterion))
 
-    def register(self, client: ClientProxy) -> bool:
-        """Register a client."""
-        return self._manager.register(client)
-
-    def unregister(self, client: ClientProxy) -> None:
-        """Unregister a client."""
-        self._manager.unregister(client)
-
     def __getattr__(self, name: str) -> Any:  # all else is the manager's
         return getattr(self._manager, name)
 
@@ -60,6 +52,5 @@ class _Admitted(Criterion):
 
     def select(self, client: ClientProxy) -> bool:
         """Say whether a client may be asked, by the exclusion and by the strategy's criterion."""
-        if client.cid in self._excluded:
-            return False
-        return self._criterion is None or self._criterion.select(client)
+        custom = self._criterion
+        return client.cid not in self._excluded and (custom is None or custom.select(client))

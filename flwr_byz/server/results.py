@@ -13,8 +13,7 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .. import payload
-from ..checks import check_kind
-from ..identity import ClientId
+from ..hardening import Asked, Evaluated
 from ..logs import escaped
 from ..metrics import median_of_means
 from ..payload import Layout, MalformedReply, Model
@@ -147,23 +146,14 @@ def of_replies(custom: common.MetricsAggregationFn | None) -> MetricsFunction | 
 
 
 def evaluate_robustly(
-    server: RobustServer,
-    replies: Iterable[Reply],
-    asked: frozenset[ClientId] | None,
-    custom: MetricsFunction | None,
-) -> tuple[float | None, dict[str, Any]]:
+    server: RobustServer, replies: Iterable[Reply], asked: Asked, custom: MetricsFunction | None
+) -> Evaluated:
     """Return the median of means of the losses that clients report, and their metrics."""
     usable, metrics = server.evaluate(replies, asked, custom)
     if not usable:
         return None, metrics
     losses = [float(reply.payload[1].loss) for reply in usable]
     return float(median_of_means(losses, server.settings.batches_for(len(losses)))), metrics
-
-
-def check_parameters(parameters: object) -> None:
-    """Raise TypeError where a caller gives something else for parameters."""
-    needed = "Parameters, such as ndarrays_to_parameters(arrays)"
-    check_kind("initial_parameters", parameters, (Parameters, type(None)), needed)
 
 
 def _mapping(metrics: object) -> Mapping[str, object]:

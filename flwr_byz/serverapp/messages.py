@@ -8,18 +8,9 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, MetricRecordValu
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
+from .. import payload
 from ..hardening import Form, form_of_metrics
-from ..payload import (
-    ArraySpec,
-    Layout,
-    MalformedReply,
-    Model,
-    OtherLayout,
-    check_num_examples,
-    listed,
-    read_arrays,
-    to_arrays,
-)
+from ..payload import Layout, MalformedReply, Model
 from ..robust_server import MetricsFunction
 from ..round import Reply
 from ..transport import Unreadable
@@ -42,11 +33,8 @@ def opened(
     `arrays_key` the one ArrayRecord; without the `layout` of the model that was sent, no arrays are
     looked for. With `lets_go`, a reply is emptied of its arrays when the next one is asked for.
     """
-    nodes = {
-        m.metadata.message_id: m.metadata.dst_node_id
-        for m in sent
-        if m.metadata.message_id  # filled in when Flower pushes the message
-    }
+    pushed = [m.metadata for m in sent if m.metadata.message_id]  # Flower sets it in pushing
+    nodes = {metadata.message_id: metadata.dst_node_id for metadata in pushed}
     for message in messages:
         client = nodes.get(message.metadata.reply_to_message_id, message.metadata.src_node_id)
         if message.has_error():
@@ -88,7 +76,7 @@ def form_of(reply: Reply) -> Form | None:
 def one_reply(model: Model, sent: Sequence[Message], arrays_key: str, weight_key: str) -> Message:
     """Return a reply with a model, as if there were one client only."""
     metrics = MetricRecord({weight_key: 1})
-    content = RecordDict({arrays_key: to_arrays(model), "metrics": metrics})
+    content = RecordDict({arrays_key: payload.to_arrays(model), "metrics": metrics})
     return Message(content, reply_to=sent[0])
 
 
@@ -103,9 +91,14 @@ def of_replies(
         return None
 
     def aggregated(chosen: Sequence[tuple[Reply, Any]]) -> MetricRecord:
-        names = Counter(_name_of_metrics(reply) for reply, _ in chosen)
+        contents = [reply.payload.content for reply, _ in chosen]
+        names = Counter(name for content in contents for name in _records(content, MetricRecord))
         usual = max(names, key=lambda name: (names[name], name), default="metrics")
-        return aggregate([_with_metrics(reply, own, usual) for reply, own in chosen], weight_key)
+        cut_down = []
+        for content, (_, metrics) in zip(contents, chosen, strict=True):
+            others = {n: r for n, r in content.items() if not isinstance(r, MetricRecord)}
+            cut_down.append(RecordDict(others | {usual: MetricRecord(dict(metrics))}))
+        return aggregate(cut_down, weight_key)
 
     return aggregated
 
@@ -125,19 +118,6 @@ def metric_record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord
     return None if metrics is None else MetricRecord(metrics)
 
 
-def _name_of_metrics(reply: Reply) -> str:
-    """Return the name of the one MetricRecord of a reply."""
-    (name,) = _records(reply.payload.content, MetricRecord)
-    return name
-
-
-def _with_metrics(reply: Reply, metrics: Mapping[str, MetricRecordValues], name: str) -> RecordDict:
-    """Return a reply's content with its one MetricRecord cut down to some metrics, and named so."""
-    content = {**reply.payload.content}
-    del content[_name_of_metrics(reply)]
-    return RecordDict(content | {name: MetricRecord(dict(metrics))})
-
-
 def _records(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
     """Return the records of one kind; Flower's own properties check all of them at each access."""
     return {name: record for name, record in content.items() if isinstance(record, kind)}
@@ -148,15 +128,15 @@ def _model(content: RecordDict, key: str, layout: Layout | None) -> Model | None
         return None
     records = _records(content, ArrayRecord)
     if set(records) != {key}:
-        found = listed(sorted(records))
-        raise OtherLayout(
+        found = payload.listed(sorted(records))
+        raise payload.OtherLayout(
             f"its ArrayRecords are {found}, not {key!r} alone: let clients reply under {key!r}, or "
             "give the strategy arrayrecord_key"
         )
-    return read_arrays(records[key], layout)
+    return payload.read_arrays(records[key], layout)
 
 
-def _array(received: Array, spec: ArraySpec, value: NDArray[Any]) -> Array:
+def _array(received: Array, spec: payload.ArraySpec, value: NDArray[Any]) -> Array:
     """Return an array as it was received, its form as checked; cast where its dtype is another."""
     if value.dtype != spec.dtype:
         return Array(value.astype(spec.dtype))
@@ -168,12 +148,9 @@ def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
         raise MalformedReply(content.reason)
     records = _records(content, MetricRecord)
     if len(records) != 1:
-        found = listed(sorted(records))
-        text = (
-            f"its MetricRecords are {found}: let clients reply with one, which has {weight_key!r}"
-        )
-        raise MalformedReply(text)
+        found = f"its MetricRecords are {payload.listed(sorted(records))}"
+        raise MalformedReply(f"{found}: let clients reply with one, which has {weight_key!r}")
     (record,) = records.values()
     if weight_key:
-        check_num_examples(record.get(weight_key), weight_key)
+        payload.check_num_examples(record.get(weight_key), weight_key)
     return record

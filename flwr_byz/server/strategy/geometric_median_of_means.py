@@ -10,15 +10,16 @@ from flwr.server.strategy import FedAvg
 from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
-from ...identity import ClientId
-from ...options import check_options
-from ...payload import MalformedReply, Model
+from ...checks import check_kind
+from ...hardening import Asked, Evaluated, Trained
+from ...options import check_options, picked
+from ...payload import MalformedReply
 from ...robust_server import RobustServer
 from ...round import Reply
-from ...rounds import BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
+from ...rounds import BestBy, RoundEnd, RoundOptions, StopWhen, StrPath
 from ...settings import Settings
 from ...wrapped import check_rule
-from ..results import check_parameters, evaluate_robustly, of_replies, read_model
+from ..results import evaluate_robustly, of_replies, read_model
 from .guarded import Guarded
 
 
@@ -66,30 +67,16 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         exclude_above: float | None = None,
         **options: Any,
     ) -> None:
+        given = locals()
         own = GeometricMedianOfMeans.__init__.__kwdefaults__ or ()
         check_options(type(self).__name__, options, FedAvg, own)
-        self.settings = settings = Settings(
-            num_byzantine=num_byzantine,
-            num_batches=num_batches,
-            reply=reply,
-            server_learning_rate=server_learning_rate,
-            trim_norm=trim_norm,
-            gamma=gamma,
-            group_by_key=group_by_key,
-            bucketing_seed=bucketing_seed,
-        )
+        self.settings = settings = picked(Settings, given)
         options = settings.with_minimums(options, FedAvg)
-        rounds = RoundOptions(
-            num_byzantine=num_byzantine,
-            checkpoints=checkpoints,
-            audit=audit,
-            on_round_end=on_round_end,
-            stop_when=stop_when,
-            best_by=best_by,
-            exclude_above=exclude_above,
-        )
-        check_parameters(options.get("initial_parameters"))
-        super().__init__(Rounds(rounds), **options)
+        rounds = picked(RoundOptions, given)
+        needed = "Parameters, such as ndarrays_to_parameters(arrays)"
+        given_model = options.get("initial_parameters")
+        check_kind("initial_parameters", given_model, (Parameters, type(None)), needed)
+        super().__init__(rounds, **options)
         self._server = RobustServer(settings, self._rounds)
         if self.initial_parameters is not None:
             try:
@@ -98,7 +85,6 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
                 raise ValueError(f"initial_parameters cannot be aggregated: {error}") from None
 
     def __repr__(self) -> str:
-        """Compute a string representation of the strategy."""
         return (
             f"GeometricMedianOfMeans(num_byzantine={self.settings.num_byzantine}, "
             f"num_batches={self.settings.num_batches}, reply={self.settings.reply!r})"
@@ -121,20 +107,13 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         self.summary()
         return super().initialize_parameters(client_manager)
 
-    def _behind(self) -> Any:
-        return super(Guarded, self)
-
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
+    def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
         custom = of_replies(self.fit_metrics_aggregation_fn)
         return self._server.aggregate(
             server_round, replies, custom, accept_failures=self.accept_failures
         )
 
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[ClientId] | None
-    ) -> tuple[float | None, dict[str, Any]]:
+    def _evaluate(self, server_round: int, replies: Iterable[Reply], asked: Asked) -> Evaluated:
         replies = list(replies)
         if not self.accept_failures and any(reply.is_error for reply in replies):
             replies = []

@@ -1,7 +1,6 @@
 """The rounds of Flower's classic API with our checks around a strategy."""
 
-from abc import abstractmethod
-from collections.abc import Iterable
+from functools import partial
 from logging import WARNING
 from typing import Any
 
@@ -12,52 +11,28 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import Strategy
 from flwr.supercore import log
 
-from ...identity import ClientId
+from ...hardening import Asked
 from ...logs import escaped
-from ...payload import MalformedReply, Model, most_common_layout, to_parameters
-from ...round import Reply
-from ...rounds import Rounds
-from ...state import State
+from ...payload import MalformedReply, most_common_layout, to_parameters
+from ...strategies import GuardedBase
 from ...wrapped import option
 from .. import results as opening
 from ..clients import ChosenClients
 
+Evaluation = tuple[float, dict[str, Scalar]]
 Failures = list[tuple[ClientProxy, Any] | BaseException]
 
 
-class Guarded(Strategy):
+class Guarded(GuardedBase, Strategy):
     """What `Hardened` and `GeometricMedianOfMeans` share around the strategy behind them."""
 
-    _least_clients = 0  # that a round needs, whatever the options say
-
-    def __init__(self, rounds: Rounds, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._rounds = rounds
-        self._evaluated: Parameters | None = None
-        self._evaluating: frozenset[ClientId] | None = None
-
-    @abstractmethod
-    def _behind(self) -> Any:
-        """Return the strategy behind, which configures the rounds."""
-
-    @abstractmethod
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
-        """Return the new model, None where the old one is kept, and the metrics of the round."""
-
-    @abstractmethod
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[ClientId] | None
-    ) -> tuple[float | None, dict[str, Any]]:
-        """Return the loss and the metrics of an evaluation by clients."""
-
-    def _state(self) -> State:
-        """Return the state that a checkpoint has to hold beside the model."""
-        return State()
-
-    def _restore(self, state: State) -> None:
-        """Go on from the state of a checkpoint."""
+    _other_api = (
+        ("start", "configure_train", "aggregate_train"),
+        ": this is the classic API's {0}, for ServerAppComponents; for strategy.start(grid, ...) "
+        "import it from flwr_byz.serverapp.strategy",
+    )
+    _evaluated: Parameters | None = None
+    _evaluating: Asked = None
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
         """Initialize global model parameters: those of the newest checkpoint, where there is one.
@@ -92,10 +67,7 @@ class Guarded(Strategy):
         return opening.guarded(instructions, parameters)
 
     def aggregate_fit(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, FitRes]],
-        failures: Failures,
+        self, server_round: int, results: list[tuple[ClientProxy, FitRes]], failures: Failures
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
         """Aggregate the replies that pass the checks: the new model, the metrics of the round.
 
@@ -103,24 +75,20 @@ class Guarded(Strategy):
         """
         if self._rounds.are_over(server_round):
             return None, self._rounds.history.train.get(server_round, {})
-        layout = self._rounds.layout or most_common_layout(
-            [opening.layout_of(r) for _, r in results]
-        )
+        layouts = (opening.layout_of(result) for _, result in results)
+        layout = self._rounds.layout or most_common_layout(layouts)
         replies = [opening.opened(*pair, layout) for pair in results]
         replies += [opening.failed(failure) for failure in failures]
         model, metrics = self._aggregate(server_round, replies)
         return None if model is None else to_parameters(model), metrics
 
-    def evaluate(
-        self, server_round: int, parameters: Parameters
-    ) -> tuple[float, dict[str, Scalar]] | None:
+    def evaluate(self, server_round: int, parameters: Parameters) -> Evaluation | None:
         """Evaluate the model at the server, where the strategy does."""
         history = self._rounds.history
         if self._rounds.are_over(server_round):
             known = history.server.get(server_round)
             return None if known is None else (known[0], known[1])
-        evaluation: tuple[float, dict[str, Scalar]] | None
-        evaluation = self._behind().evaluate(server_round, parameters)
+        evaluation: Evaluation | None = self._behind().evaluate(server_round, parameters)
         if evaluation is not None:
             history.server[server_round] = evaluation
         if server_round == 0:
@@ -144,10 +112,7 @@ class Guarded(Strategy):
         return opening.guarded(instructions, parameters)
 
     def aggregate_evaluate(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, EvaluateRes]],
-        failures: Failures,
+        self, server_round: int, results: list[tuple[ClientProxy, EvaluateRes]], failures: Failures
     ) -> tuple[float | None, dict[str, Scalar]]:
         """Aggregate the losses and metrics of the replies that pass the checks."""
         history = self._rounds.history
@@ -156,28 +121,16 @@ class Guarded(Strategy):
             return loss, metrics
         replies = [opening.evaluated(*pair) for pair in results]
         replies += [opening.failed(failure) for failure in failures]
-        history.evaluate[server_round] = loss, metrics = self._evaluate(
-            server_round, replies, self._evaluating
-        )
+        loss, metrics = self._evaluate(server_round, replies, self._evaluating)
+        history.evaluate[server_round] = loss, metrics
         if self._evaluated is not None:
             self._end(server_round, self._evaluated)
         return loss, metrics
 
-    def __getattr__(self, name: str) -> Any:
-        kind = type(self).__name__
-        text = f"{kind!r} object has no attribute {name!r}"
-        if name in ("start", "configure_train", "aggregate_train"):
-            text += (
-                f": this is the classic API's {kind}, for ServerAppComponents; for "
-                "strategy.start(grid, ...) import it from flwr_byz.serverapp.strategy"
-            )
-        raise AttributeError(text)
-
     def _clients(self, manager: ClientManager, server_round: int, minimum: str) -> ChosenClients:
         """Wait for clients, and return those that may be asked in a round."""
         q = self._rounds.options.num_byzantine
-        available, least = option(self, "min_available_clients", 0), option(self, minimum, 0)
-        needed = max(available, least, self._least_clients)
+        needed = self._needed("min_available_clients", minimum)
         chosen = ChosenClients(manager, frozenset(), q)
         chosen.wait_for(needed)
         cids = list(chosen.all())
@@ -190,6 +143,5 @@ class Guarded(Strategy):
         return [(opening.Nobody(), instruction)] if is_finished else []
 
     def _end(self, server_round: int, parameters: Parameters) -> None:
-        self._rounds.end(
-            server_round, parameters, lambda: opening.numpy_arrays(parameters), self._state
-        )
+        arrays = partial(opening.numpy_arrays, parameters)
+        self._rounds.end(server_round, parameters, arrays, self._state)

@@ -1,23 +1,19 @@
 """Any strategy of Flower's classic API behind checks that no reply gets around."""
 
-from collections.abc import Iterable
 from typing import Any
 
-from flwr.common import Parameters
+from flwr.common import FitRes, Parameters
+from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import DifferentialPrivacyClientSideAdaptiveClipping, Strategy
 
-from ... import hardening
-from ...identity import ClientId
-from ...payload import Model
-from ...round import Reply
-from ...rounds import BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
-from ...state import State, attributes, restore, state_of
+from ...hardening import Evaluated, FormOf, Trained, form_of_metrics
+from ...strategies import HardenedBase
 from ...wrapped import check_strategy, option
 from ..results import read_model, rebuilt
 from .guarded import Guarded
 
 
-class Hardened(Guarded):
+class Hardened(HardenedBase[Strategy, Parameters], Guarded):
     """Any strategy of Flower's, which no reply can take down any more.
 
     The checks and options are those of `flwr_byz.serverapp.strategy.Hardened`; clients are ordered
@@ -35,69 +31,23 @@ class Hardened(Guarded):
     Raises TypeError or ValueError where an argument is none of these.
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        *,
-        num_byzantine: int | None = None,
-        checkpoints: StrPath | None = None,
-        audit: StrPath | None = None,
-        on_round_end: RoundEnd[Parameters] | None = None,
-        stop_when: StopWhen | None = None,
-        best_by: BestBy | None = None,
-        exclude_above: float | None = None,
-    ) -> None:
-        check_strategy(strategy, Strategy)
-        options = RoundOptions(
-            num_byzantine=num_byzantine,
-            checkpoints=checkpoints,
-            audit=audit,
-            on_round_end=on_round_end,
-            stop_when=stop_when,
-            best_by=best_by,
-            exclude_above=exclude_above,
-        )
-        super().__init__(Rounds(options))
-        self.strategy = strategy
-        self._least_clients = 2 * num_byzantine + 1 if num_byzantine else 0
-        self._as_given: dict[str, Any] = attributes(strategy)
+    _custom = ("fit_metrics_aggregation_fn", "evaluate_metrics_aggregation_fn")
+    _rebuilt = staticmethod(rebuilt)
 
     def __repr__(self) -> str:
-        """Compute a string representation of the strategy."""
         return f"Hardened({self.strategy!r})"
 
-    def _behind(self) -> Strategy:
-        return self.strategy
+    def _check(self, strategy: Strategy) -> None:
+        check_strategy(strategy, Strategy)
 
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
-        def rule(usable: list[Reply]) -> tuple[Model | None, dict[str, Any]]:
-            results = [rebuilt(reply) for reply in usable]
-            number = self._number(server_round)
-            parameters, metrics = self.strategy.aggregate_fit(number, results, [])
-            model = None if parameters is None else read_model(parameters)
-            return model, dict(metrics or {})
+    def _step(self, server_round: int, results: list[tuple[ClientProxy, FitRes]]) -> Trained:
+        number = self._number(server_round)
+        parameters, metrics = self.strategy.aggregate_fit(number, results, [])
+        return None if parameters is None else read_model(parameters), dict(metrics or {})
 
-        form_of = self._form_of("fit_metrics_aggregation_fn")
-        return hardening.aggregate(
-            rule, self.strategy, self._rounds, server_round, replies, form_of
-        )
-
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[ClientId] | None
-    ) -> tuple[float | None, dict[str, Any]]:
-        loss: float | None = None
-
-        def rule(usable: list[Reply]) -> dict[str, Any] | None:
-            nonlocal loss
-            results = [reply.payload for reply in usable]
-            loss, metrics = self.strategy.aggregate_evaluate(server_round, results, [])
-            return metrics
-
-        form_of = self._form_of("evaluate_metrics_aggregation_fn")
-        metrics = hardening.evaluate(rule, self._rounds, replies, asked, form_of)
-        return loss, metrics
+    def _metrics(self, server_round: int, results: list[Any]) -> Evaluated:
+        loss, metrics = self.strategy.aggregate_evaluate(server_round, results, [])
+        return loss, dict(metrics or {})
 
     def _number(self, server_round: int) -> int:
         """Return the round's number for the strategy: 1 until FedAvgM has begun its momentum.
@@ -107,14 +57,6 @@ class Hardened(Guarded):
         has_none = option(self, "momentum_vector", ()) is None
         return 1 if has_none and option(self, "server_momentum", 0.0) else server_round
 
-    def _form_of(self, custom: str) -> hardening.FormOf | None:
-        """Return what replies have to have in common, where the strategy looks at metrics."""
-        looks = isinstance(self.strategy, DifferentialPrivacyClientSideAdaptiveClipping)
-        looks = looks or option(self, custom, None) is not None
-        return hardening.form_of_metrics if looks else None
-
-    def _state(self) -> State:
-        return state_of(self.strategy, self._as_given)
-
-    def _restore(self, state: State) -> None:
-        restore(self.strategy, state)
+    def _form_of(self, custom: str) -> FormOf | None:
+        adapts = isinstance(self.strategy, DifferentialPrivacyClientSideAdaptiveClipping)
+        return form_of_metrics if adapts or option(self, custom, None) is not None else None

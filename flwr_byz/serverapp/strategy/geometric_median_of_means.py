@@ -9,12 +9,11 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
 from ...aggregation.pre_aggregation import TrimNorm
-from ...identity import ClientId
-from ...options import check_options
-from ...payload import Model
+from ...hardening import Asked, Evaluated, Trained
+from ...options import check_options, picked
 from ...robust_server import RobustServer
 from ...round import Reply
-from ...rounds import BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
+from ...rounds import BestBy, RoundEnd, RoundOptions, StopWhen, StrPath
 from ...settings import Settings
 from ...wrapped import check_rule
 from ..messages import of_replies
@@ -72,8 +71,7 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         only. `weighted_by_key` names a claim of the client's: it has to be a positive finite number
         and weighs nothing.
 
-    Raises TypeError where an option is unknown or of a wrong kind, ValueError where one is out of
-    range.
+    Raises TypeError for an option that is unknown or of a wrong kind, ValueError for a wrong value.
 
     Notes
     -----
@@ -114,30 +112,12 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
         exclude_above: float | None = None,
         **options: Any,
     ) -> None:
+        given = locals()
         own = GeometricMedianOfMeans.__init__.__kwdefaults__ or ()
         check_options(type(self).__name__, options, FedAvg, own)
-        self.settings = settings = Settings(
-            num_byzantine=num_byzantine,
-            num_batches=num_batches,
-            reply=reply,
-            server_learning_rate=server_learning_rate,
-            trim_norm=trim_norm,
-            gamma=gamma,
-            group_by_key=group_by_key,
-            bucketing_seed=bucketing_seed,
-            streaming=streaming,
-        )
+        self.settings = settings = picked(Settings, given)
         options = settings.with_minimums(options, FedAvg)
-        rounds = RoundOptions(
-            num_byzantine=num_byzantine,
-            checkpoints=checkpoints,
-            audit=audit,
-            on_round_end=on_round_end,
-            stop_when=stop_when,
-            best_by=best_by,
-            exclude_above=exclude_above,
-        )
-        super().__init__(Rounds(rounds), **options)
+        super().__init__(picked(RoundOptions, given), **options)
         self._server = RobustServer(settings, self._rounds)
         self._lets_go = streaming
 
@@ -151,17 +131,10 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
             log(INFO, "%s", line)
         super().summary()
 
-    def _behind(self) -> Any:
-        return super(Guarded, self)
-
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
+    def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
         custom = of_replies(self.train_metrics_aggr_fn, self.weighted_by_key)
         return self._server.aggregate(server_round, replies, custom, {self.weighted_by_key})
 
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[ClientId] | None
-    ) -> dict[str, Any]:
+    def _evaluate(self, server_round: int, replies: Iterable[Reply], asked: Asked) -> Evaluated:
         custom = of_replies(self.evaluate_metrics_aggr_fn, self.weighted_by_key)
-        return self._server.evaluate(replies, asked, custom, {self.weighted_by_key})[1]
+        return None, self._server.evaluate(replies, asked, custom, {self.weighted_by_key})[1]

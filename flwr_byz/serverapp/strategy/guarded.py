@@ -1,14 +1,13 @@
 """Flower's loop of the Message API with our checks around a strategy."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from logging import INFO, WARNING
 from math import inf
 from numbers import Real
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -16,56 +15,34 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
 from ...checks import check_kind, check_number
-from ...payload import MalformedReply, Model, arrays_layout, read_arrays, to_arrays
-from ...round import Reply
-from ...rounds import Rounds
-from ...state import State
+from ...payload import MalformedReply, arrays_layout, read_arrays, to_arrays
+from ...rounds import RoundOptions
+from ...strategies import GuardedBase
 from ...transport import ArrivingGrid
 from ...waiting import wait_for
 from ...wrapped import option
 from ..messages import array_record, metric_record, numpy_arrays, opened
-from ..nodes import ChosenNodes, is_protected
 
 _TIMEOUT = 3600.0  # seconds: Flower's default
 
 _warn_once = cache(log)
 
 
-class Guarded(Strategy):
+class Guarded(GuardedBase, Strategy):
     """What `Hardened` and `GeometricMedianOfMeans` share around the strategy behind them."""
 
     _lets_go = False  # whether replies are emptied once they are aggregated
-    _least_nodes = 0  # that a round needs, whatever the options say
+    _other_api = (
+        ("initialize_parameters", "configure_fit", "aggregate_fit"),
+        ": this is the Message API's {0}, which is started with strategy.start(grid, ...); for "
+        "ServerAppComponents import it from flwr_byz.server.strategy",
+    )
 
-    def __init__(self, rounds: Rounds, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._rounds = rounds
+    def __init__(self, rounds: RoundOptions, **options: Any) -> None:
+        super().__init__(rounds, **options)
         self._sent_messages: list[Message] = []
         self._sent_evaluations: list[Message] | None = None
         self._timeout, self._has_begun, self._is_running = _TIMEOUT, False, False
-
-    @abstractmethod
-    def _behind(self) -> Any:
-        """Return the strategy behind, which configures the rounds."""
-
-    @abstractmethod
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
-        """Return the new model, None where the old one is kept, and the metrics of the round."""
-
-    @abstractmethod
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[int] | None
-    ) -> dict[str, Any]:
-        """Return the metrics of an evaluation by clients."""
-
-    def _state(self) -> State:
-        """Return the state that a checkpoint has to hold beside the model."""
-        return State()
-
-    def _restore(self, state: State) -> None:
-        """Go on from the state of a checkpoint."""
 
     def start(
         self,
@@ -102,10 +79,8 @@ class Guarded(Strategy):
             self._is_running = True
             at_end.callback(setattr, self, "_is_running", False)
             if history.finished > num_rounds:
-                raise ValueError(
-                    f"the checkpoint in {history.folder} is of round {history.finished}, after "
-                    f"num_rounds={num_rounds}"
-                )
+                text = f"the checkpoint in {history.folder} is of round {history.finished}, after"
+                raise ValueError(f"{text} num_rounds={num_rounds}")
             if history.finished == num_rounds:
                 log(WARNING, "all rounds are in %s: nothing is left to train", history.folder)
             self._restore(history.state)
@@ -119,6 +94,8 @@ class Guarded(Strategy):
                 self._rounds.end(server_round, arrays, lambda: numpy_arrays(arrays), self._state)
                 return metrics
 
+            names = list(signature(Strategy.start).parameters)  # of the installed Flower
+            later = names[names.index("evaluate_fn") + 1 :]
             initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
             result = super().start(
                 grid=grid if isinstance(grid, ArrivingGrid) else ArrivingGrid(grid),
@@ -128,7 +105,7 @@ class Guarded(Strategy):
                 train_config=train_config,
                 evaluate_config=evaluate_config,
                 evaluate_fn=evaluate if evaluate_fn or self._rounds.options.at_round_ends else None,
-                **dict(zip(_later_arguments(), more, strict=False)),
+                **dict(zip(later, more, strict=False)),
                 **named,
             )
         if not result.arrays:  # no step was made
@@ -151,11 +128,8 @@ class Guarded(Strategy):
         except MalformedReply as error:
             raise ValueError(f"the model cannot be aggregated: {error}") from None
         self._warn_of_another_loop(grid)
-        nodes = self._nodes(grid, server_round, "min_train_nodes")
-        self._sent_messages = []
-        if nodes is not None:
-            sent = self._behind().configure_train(server_round, arrays, config, nodes)
-            self._sent_messages = list(sent)
+        configure = partial(self._behind().configure_train, server_round, arrays, config)
+        self._sent_messages = self._sent_by(configure, grid, server_round, "min_train_nodes")
         self._rounds.begin(model, [m.metadata.dst_node_id for m in self._sent_messages])
         return self._sent_messages
 
@@ -187,10 +161,8 @@ class Guarded(Strategy):
         never = option(self, "fraction_evaluate", 1.0) == 0.0
         if never or self._rounds.are_over(server_round):
             return []
-        nodes = self._nodes(grid, server_round, "min_evaluate_nodes")
-        if nodes is not None:
-            sent = self._behind().configure_evaluate(server_round, arrays, config, nodes)
-            self._sent_evaluations = list(sent)
+        configure = partial(self._behind().configure_evaluate, server_round, arrays, config)
+        self._sent_evaluations = self._sent_by(configure, grid, server_round, "min_evaluate_nodes")
         return self._sent_evaluations
 
     def aggregate_evaluate(
@@ -208,20 +180,10 @@ class Guarded(Strategy):
             return None
         asked = None if sent is None else frozenset(m.metadata.dst_node_id for m in sent)
         received = opened(replies, sent or [], self._weight_key)
-        metrics = self._evaluate(server_round, received, asked)
+        _, metrics = self._evaluate(server_round, received, asked)
         history.evaluate[server_round] = metrics
         _log_counts("aggregate_evaluate", metrics)
         return MetricRecord(metrics)
-
-    def __getattr__(self, name: str) -> Any:
-        kind = _own_class(self).__name__
-        text = f"{kind!r} object has no attribute {name!r}"
-        if name in ("initialize_parameters", "configure_fit", "aggregate_fit"):
-            text += (
-                f": this is the Message API's {kind}, which is started with strategy.start(grid, "
-                f"...); for ServerAppComponents import it from flwr_byz.server.strategy"
-            )
-        raise AttributeError(text)
 
     @property
     def _weight_key(self) -> str:
@@ -234,10 +196,11 @@ class Guarded(Strategy):
         sent = [name for content in contents for name in content.array_records]
         return str(option(self, "arrayrecord_key", sent[0] if sent else "arrays"))
 
-    def _nodes(self, grid: Grid, server_round: int, minimum: str) -> Grid | None:
-        """Wait for nodes: without end in the first round, later for `timeout` seconds."""
-        available, least = option(self, "min_available_nodes", 0), option(self, minimum, 0)
-        needed = max(available, least, self._least_nodes)
+    def _sent_by(
+        self, configure: Callable[..., Any], grid: Grid, server_round: int, minimum: str
+    ) -> list[Message]:
+        """Wait for nodes, and return what they are sent; in later rounds only until `timeout`."""
+        needed = self._needed("min_available_nodes", minimum)
         node_ids: list[int] = []
 
         def count() -> int:
@@ -246,35 +209,19 @@ class Guarded(Strategy):
 
         limit = self._timeout if self._has_begun else inf
         if not wait_for(count, needed, self._rounds.options.num_byzantine, limit):
-            return None
+            return []
         self._has_begun = True
         admitted = self._rounds.admitted(server_round, node_ids, needed)
-        return cast(Grid, ChosenNodes(grid, admitted))
+        return list(configure(ChosenNodes(grid, admitted)))
 
     def _warn_of_another_loop(self, grid: Grid) -> None:
         """Name the protections that cannot act where the loop is not that of `start`."""
-        kind = _own_class(self).__name__
-        if not is_protected(grid):
-            _warn_once(
-                WARNING,
-                f"the loop that runs is not {kind}.start: replies may take any size, and rounds "
-                "any time, unless it sends through flwr_byz.transport.ArrivingGrid(grid)",
-            )
+        loop = f"the loop that runs is not {self._own_class()}.start"
+        if not isinstance(grid.grid if isinstance(grid, ChosenNodes) else grid, ArrivingGrid):
+            text = "replies may take any size, and rounds any time, unless it sends through"
+            _warn_once(WARNING, f"{loop}: {text} flwr_byz.transport.ArrivingGrid(grid)")
         if not self._is_running and (idle := self._rounds.options.at_round_ends):
-            names = ", ".join(idle)
-            _warn_once(WARNING, f"the loop that runs is not {kind}.start: no use of {names}")
-
-
-def _later_arguments() -> list[str]:
-    """Return what the installed Flower's `start` takes after `evaluate_fn`."""
-    names = list(signature(Strategy.start).parameters)
-    return names[names.index("evaluate_fn") + 1 :]
-
-
-def _own_class(strategy: object) -> type:
-    """Return the class of this package that a strategy is made from."""
-    own = __name__.partition(".")[0] + "."
-    return next(kind for kind in type(strategy).__mro__ if kind.__module__.startswith(own))
+            _warn_once(WARNING, f"{loop}: no use of {', '.join(idle)}")
 
 
 def _log_counts(what: str, metrics: dict[str, Any]) -> None:
@@ -282,3 +229,18 @@ def _log_counts(what: str, metrics: dict[str, Any]) -> None:
     received = clients - missing - rejected
     text = "%s: Received %s results and %s failures (%s clients are silent)"
     log(INFO, text, what, received, rejected, missing)
+
+
+class ChosenNodes:
+    """A grid of which only some nodes are seen: while they are sampled, no other comes or goes."""
+
+    def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
+        self.grid = grid
+        self._node_ids = node_ids
+
+    def get_node_ids(self) -> list[int]:
+        """Return the nodes that may be asked."""
+        return list(self._node_ids)
+
+    def __getattr__(self, name: str) -> Any:  # all else is the grid's
+        return getattr(self.grid, name)

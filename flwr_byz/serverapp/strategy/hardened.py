@@ -1,24 +1,20 @@
 """Any strategy of Flower's Message API behind checks that no reply gets around."""
 
-from collections.abc import Iterable
 from logging import INFO, WARNING
-from typing import Any
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 
-from ... import hardening
-from ...payload import Model, arrays_layout, read_arrays
-from ...round import Reply
-from ...rounds import BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
-from ...state import State, attributes, restore, state_of
+from ...hardening import Evaluated, FormOf, Trained
+from ...payload import arrays_layout, read_arrays
+from ...strategies import HardenedBase
 from ...wrapped import check_strategy
 from ..messages import form_of, rebuilt
 from .guarded import Guarded
 
 
-class Hardened(Guarded):
+class Hardened(HardenedBase[Strategy, ArrayRecord], Guarded):
     """Any strategy of Flower's, which no reply can take down any more.
 
     Flower's strategies end the run on one malformed reply. Behind this wrapper, malformed,
@@ -67,68 +63,27 @@ class Hardened(Guarded):
     >>> strategy = Hardened(FedMedian(fraction_evaluate=0.5), num_byzantine=2)
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        *,
-        num_byzantine: int | None = None,
-        checkpoints: StrPath | None = None,
-        audit: StrPath | None = None,
-        on_round_end: RoundEnd[ArrayRecord] | None = None,
-        stop_when: StopWhen | None = None,
-        best_by: BestBy | None = None,
-        exclude_above: float | None = None,
-    ) -> None:
-        check_strategy(strategy, Strategy)
-        options = RoundOptions(
-            num_byzantine=num_byzantine,
-            checkpoints=checkpoints,
-            audit=audit,
-            on_round_end=on_round_end,
-            stop_when=stop_when,
-            best_by=best_by,
-            exclude_above=exclude_above,
-        )
-        super().__init__(Rounds(options))
-        self.strategy = strategy
-        self._least_nodes = 2 * num_byzantine + 1 if num_byzantine else 0
-        self._as_given: dict[str, Any] = attributes(strategy)
-        if type(strategy).start is not Strategy.start and not isinstance(strategy, Guarded):
-            text = "%s.start is not called: Hardened runs the rounds"
-            log(WARNING, text, type(strategy).__name__)
+    _custom = ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn")
+    _rebuilt = staticmethod(rebuilt)
 
     def summary(self) -> None:
         """Log summary configuration of the strategy."""
         log(INFO, "\t├──> Hardened: no reply can take %s down", type(self.strategy).__name__)
         self.strategy.summary()
 
-    def _behind(self) -> Strategy:
-        return self.strategy
+    def _check(self, strategy: Strategy) -> None:
+        check_strategy(strategy, Strategy)
+        if type(strategy).start is not Strategy.start and not isinstance(strategy, Guarded):
+            text = "%s.start is not called: Hardened runs the rounds"
+            log(WARNING, text, type(strategy).__name__)
 
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
-        def rule(usable: list[Reply]) -> tuple[Model | None, dict[str, Any]]:
-            messages = [rebuilt(reply) for reply in usable]
-            arrays, metrics = self.strategy.aggregate_train(server_round, messages)
-            model = None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
-            return model, dict(metrics or {})
+    def _form_of(self, custom: str) -> FormOf:
+        return form_of
 
-        return hardening.aggregate(
-            rule, self.strategy, self._rounds, server_round, replies, form_of
-        )
+    def _step(self, server_round: int, results: list[Message]) -> Trained:
+        arrays, metrics = self.strategy.aggregate_train(server_round, results)
+        model = None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
+        return model, dict(metrics or {})
 
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[int] | None
-    ) -> dict[str, Any]:
-        def rule(usable: list[Reply]) -> dict[str, Any]:
-            messages = [rebuilt(reply) for reply in usable]
-            return dict(self.strategy.aggregate_evaluate(server_round, messages) or {})
-
-        return hardening.evaluate(rule, self._rounds, replies, asked, form_of)
-
-    def _state(self) -> State:
-        return state_of(self.strategy, self._as_given)
-
-    def _restore(self, state: State) -> None:
-        restore(self.strategy, state)
+    def _metrics(self, server_round: int, results: list[Message]) -> Evaluated:
+        return None, dict(self.strategy.aggregate_evaluate(server_round, results) or {})

@@ -1,20 +1,19 @@
 """Flower's server optimizers on a robust aggregate."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from ...hardening import attempted
-from ...payload import Model, arrays_layout, read_arrays
-from ...robust_server import RobustServer
+from ...hardening import Asked, Evaluated, Trained
+from ...payload import Model
 from ...round import Reply
-from ...settings import Settings, split_options
+from ...strategies import RobustOptimizerBase
 from ...wrapped import check_optimizer
 from ..messages import of_replies, one_reply
 from .hardened import Hardened
-
-_CUSTOM = ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn")
 
 
 def robust(
@@ -48,8 +47,7 @@ def robust(
     Strategy
         A `Hardened` strategy; the optimizer is its attribute ``strategy``.
 
-    Raises TypeError where `strategy` is none of these classes or an option is unknown, ValueError
-    where one is out of range.
+    Raises TypeError for another class or an unknown option, ValueError for one out of range.
 
     Examples
     --------
@@ -57,47 +55,20 @@ def robust(
     >>> strategy = robust(FedAdam, num_byzantine=2, eta=0.1)
     """
     check_optimizer(strategy, FedAvg)
-    settings, of_rounds, rest = split_options(
-        strategy, options | {"num_byzantine": num_byzantine, "num_batches": num_batches}
+    return _RobustOptimizer(
+        strategy, num_byzantine=num_byzantine, num_batches=num_batches, **options
     )
-    custom = {name: rest.pop(name, None) for name in _CUSTOM}
-    return _RobustOptimizer(strategy(**rest), settings, custom, of_rounds)
 
 
-class _RobustOptimizer(Hardened):
-    """A server optimizer that sees one client, which replied the robust aggregate."""
+class _RobustOptimizer(RobustOptimizerBase[Strategy, ArrayRecord], Hardened):
+    def _alone(self, aggregate: Model) -> Message:
+        return one_reply(aggregate, self._sent_messages, self._arrays_key, self._weight_key)
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        settings: Settings,
-        custom: dict[str, Any],
-        of_rounds: dict[str, Any],
-    ) -> None:
-        super().__init__(strategy, num_byzantine=settings.num_byzantine, **of_rounds)
-        self._server = RobustServer(settings, self._rounds)
-        self._lets_go = settings.streaming
-        self._custom = {name: of_replies(custom[name], self._weight_key) for name in _CUSTOM}
-
-    def _aggregate(
-        self, server_round: int, replies: Iterable[Reply]
-    ) -> tuple[Model | None, dict[str, Any]]:
-        def optimize(aggregate: Model) -> Model | None:
-            keys = self._arrays_key, self._weight_key
-            reply = one_reply(aggregate, self._sent_messages, *keys)
-
-            def make() -> Model | None:
-                arrays, _ = self.strategy.aggregate_train(server_round, [reply])
-                made = None if arrays is None else read_arrays(arrays, arrays_layout(arrays))
-                return made and made.with_counters_of(aggregate)
-
-            return attempted(make, self.strategy, self._rounds)
-
-        custom, ignored = self._custom["train_metrics_aggr_fn"], {self._weight_key}
+    def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
+        custom, ignored = of_replies(self._functions[0], self._weight_key), {self._weight_key}
+        optimize = partial(self._optimized, server_round)
         return self._server.aggregate(server_round, replies, custom, ignored, optimize=optimize)
 
-    def _evaluate(
-        self, server_round: int, replies: Iterable[Reply], asked: frozenset[int] | None
-    ) -> dict[str, Any]:
-        custom = self._custom["evaluate_metrics_aggr_fn"]
-        return self._server.evaluate(replies, asked, custom, {self._weight_key})[1]
+    def _evaluate(self, server_round: int, replies: Iterable[Reply], asked: Asked) -> Evaluated:
+        custom = of_replies(self._functions[1], self._weight_key)
+        return None, self._server.evaluate(replies, asked, custom, {self._weight_key})[1]
