@@ -115,7 +115,7 @@ class Rounds:
         return history
 
     def are_over(self, server_round: int) -> bool:
-        """Whether a round asks nobody: it is in a checkpoint, or training was stopped before it."""
+        """Whether no client is asked in a round: it is in a checkpoint, or training has ended."""
         return server_round <= self.history.finished or self._is_stopped
 
     def begin(self, model: Model | None, clients: Collection[ClientId] | None = None) -> None:

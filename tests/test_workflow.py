@@ -64,3 +64,16 @@ def test_where_the_server_of_flower_asks_the_clients_there_is_no_such_warning(gr
     for array in models[-1]:
         np.testing.assert_allclose(array, 3.0, atol=0.03)
     assert warnings() == []
+
+
+def test_a_workflow_that_would_go_on_from_checkpoints_says_what_to_use_instead(grid, tmp_path):
+    app = ServerApp()
+
+    @app.main()
+    def main(grid, server_context):
+        made = strategy(checkpoints=tmp_path)
+        DefaultWorkflow()(grid, LegacyContext(server_context, ServerConfig(num_rounds=2), made))
+
+    app(grid, context(0))
+    with pytest.raises(RuntimeError, match="give the strategy to ServerAppComponents"):
+        app(grid, context(0))

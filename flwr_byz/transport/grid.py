@@ -151,7 +151,7 @@ class ArrivingGrid(Grid):
             replies = [Message(Unreadable(_described(message, error)), reply_to=message)]
         except Exception as error:  # whatever happens, it must not stop the round
             if time.monotonic() >= deadline:
-                return  # nobody waits for it any more
+                return  # it is not waited for any more
             replies = [_error_reply(message, error)]
         pulled.put((message_id, replies))
 

@@ -53,7 +53,7 @@ class Guarded(GuardedBase, Strategy):
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Configure the next round of training, and remember what is sent to whom."""
         if self._rounds.are_over(server_round):
-            return self._nobody(server_round, FitIns(parameters, {}))
+            return self._replayed(server_round, FitIns(parameters, {}))
         clients = self._clients(client_manager, server_round, "min_fit_clients")
         instructions = self._behind().configure_fit(server_round, parameters, clients)
         model = None
@@ -98,9 +98,9 @@ class Guarded(GuardedBase, Strategy):
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
-        """Configure the next round of evaluation; where nobody is asked, the round is finished."""
+        """Configure the next round of evaluation; the round ends here where no client is asked."""
         if self._rounds.are_over(server_round):
-            return self._nobody(server_round, EvaluateIns(parameters, {}))
+            return self._replayed(server_round, EvaluateIns(parameters, {}))
         instructions = []
         if option(self, "fraction_evaluate", 1.0) != 0.0:
             clients = self._clients(client_manager, server_round, "min_evaluate_clients")
@@ -137,10 +137,10 @@ class Guarded(GuardedBase, Strategy):
         admitted = self._rounds.admitted(server_round, cids, needed)
         return ChosenClients(manager, frozenset(cids).difference(admitted), q)
 
-    def _nobody(self, server_round: int, instruction: Any) -> list[tuple[ClientProxy, Any]]:
+    def _replayed(self, server_round: int, instruction: Any) -> list[tuple[ClientProxy, Any]]:
         """Return an instruction that lets Flower's `Server` take a finished round from the file."""
         is_finished = server_round <= self._rounds.history.finished
-        return [(opening.Nobody(), instruction)] if is_finished else []
+        return [(opening.NoClient(), instruction)] if is_finished else []
 
     def _end(self, server_round: int, parameters: Parameters) -> None:
         arrays = partial(opening.numpy_arrays, parameters)
