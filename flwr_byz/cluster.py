@@ -31,19 +31,14 @@ def geometric_median_of_means(
 ) -> GeometricMedianOfMeans:
     """Aggregate as ``flwr_byz.aggregation.geometric_median_of_means``, on a Ray cluster.
 
-    Every worker takes a range of coordinates of all vectors. It sends its part of the k × k inner
-    products of the batch means, and combines its own coordinates once the weights are known (the
-    paper's footnote 3: parameter servers that share the parameters). Ray replaces workers that die.
-    The result is that of a single machine, up to rounding.
+    Every worker takes a range of coordinates of all vectors, which may be memory-mapped files. It
+    sends its part of the k × k inner products of the batch means, and combines its own coordinates
+    once the weights are known (the paper's footnote 3: parameter servers that share the
+    parameters). Ray replaces workers that die. The result is that of a single machine, up to
+    rounding.
 
-    Parameters
-    ----------
-    vectors, num_batches, trim_norm, gamma, num_byzantine
-        As in ``flwr_byz.aggregation.geometric_median_of_means``. Rows may be memory-mapped files.
-    num_shards : int, optional
-        Number of ranges of coordinates, at most d; by default one for every core.
-
-    Raises ValueError where `num_shards` is less than 1, and where `flwr_byz.aggregation` raises it.
+    `num_shards` is the number of ranges, at least 1 and at most d, by default one for every core;
+    other parameters and errors are those of ``flwr_byz.aggregation``.
     """
     if num_shards is not None:
         check_number("num_shards", num_shards, whole=True, least=1)

@@ -1,8 +1,7 @@
 """The geometric median of any finite rows, in float64, where the fast method fails.
 
-It reads the same rows in blocks: first the Gram matrix about a row near most others, which gives
-coordinates in few dimensions, then Newton's method on these, and a certificate by weak duality in
-two passes.
+It takes the Gram matrix about a row near most others, which gives coordinates in few dimensions,
+Newton's method on these, and a certificate by weak duality.
 """
 
 from collections.abc import Iterator
@@ -62,9 +61,9 @@ def careful_median(
 ) -> Median:
     """Find the median of mapped rows, in float64, as `median_of_rows` does.
 
-    `products` are the inner products of the mapped rows (k', k'), of any precision, if known. The
-    result is the best candidate: its gap is above γ where float64 cannot resolve it, or no float64
-    vector is near enough. Its weights are those of the mapped rows.
+    `products` are the inner products of the mapped rows (k', k'), of any precision, if known; the
+    weights are those of the mapped rows. The gap of the result, the best candidate, is above γ
+    where float64 cannot resolve it, or no float64 vector is near enough.
     """
     scaled = _scale_of(rows, row_map)
     iterations = 0
@@ -152,9 +151,8 @@ def _certified(
 ) -> tuple[Median, NDArray[np.float64]]:
     """Form the convex combination and certify it on the data; also return the distances from it.
 
-    That takes one pass, or two where the combination coincides with a point. The dual vectors start
-    from the combination before it is rounded to float64 coordinates (y); the objective is that of
-    the rounded one (x).
+    The dual vectors start from the combination before it is rounded to float64 coordinates (y); the
+    objective is that of the rounded one (x).
     """
     point, (to_y, to_x, reach) = _combine(rows, scaled, weights)
     coincident = to_y <= RESOLUTION * reach
@@ -184,11 +182,7 @@ def _certified(
 def _combine(
     rows: Rows, scaled: _Scaled, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Return the combination, and three distances of each row.
-
-    They are those from the combination before and after its rounding, and from the heaviest row,
-    the size of the numbers that the others are computed from.
-    """
+    """Return the combination, and the distances of each row whose squares `_combined` adds."""
     kernel = partial(_combined, scaled, weights)
     point, squares = join_and_total(rows, kernel, np.dtype(np.float64))
     return point, np.sqrt(squares)
@@ -224,7 +218,11 @@ def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDAr
 def _combined(
     scaled: _Scaled, weights: NDArray[np.float64], block: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the combination of a block, and the squares of the distances of `_combine`."""
+    """Return the combination of a block, and three squared distances (3, k') of its rows.
+
+    They are those from the combination before and after its rounding, and from the heaviest row,
+    the size of the numbers that the others are computed from.
+    """
     points, squares = [], np.zeros((3, len(weights)))
     for part in narrow(block):
         values = scaled(part)

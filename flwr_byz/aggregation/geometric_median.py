@@ -28,15 +28,14 @@ class GeometricMedian:
 
     Attributes
     ----------
-    point : ndarray (d,), float64
-        The approximate geometric median.
+    point, weights : ndarray (d,), ndarray (n,), float64
+        The approximate geometric median, ``sum(weights[i] * points[i])`` to rounding; the weights
+        are nonnegative and sum to one.
     objective : float
         Weighted sum of the distances from `point` to the points; to about five digits for points
         in float32.
     gap : float
         Certified relative gap: the true objective at `point` is at most ``(1 + gap) * optimum``.
-    weights : ndarray (n,), float64
-        Nonnegative, sums to one: ``point`` is ``sum(weights[i] * points[i])`` to rounding.
     iterations : int
         Steps of the solver.
     """
@@ -76,12 +75,11 @@ def geometric_median(
 
     Notes
     -----
-    The median is a convex combination of the points, and depends on them through their inner
-    products alone. One pass over the data forms these, Weiszfeld's fixed point on the n × n matrix
-    finds the weights, and one more pass forms the combination and measures the distances from it,
-    which certify it by the strong convexity of the objective. Where that fails (the median is one
-    of the points, points are collinear, cancellation destroys the inner products), the same is done
-    in float64 about one of the points, with Newton's method and a certificate by weak duality.
+    One pass over the data forms the inner products of the points, Weiszfeld's fixed point on their
+    n × n matrix finds the weights, and one more pass forms the combination and measures the
+    distances from it, which certify it by the strong convexity of the objective. Where that fails
+    (the median is one of the points, points are collinear, cancellation destroys the inner
+    products), the same is done in float64 with Newton's method and weak duality.
 
     Examples
     --------
@@ -117,8 +115,7 @@ def median_of_rows(
     """Find the geometric median of the k' mapped rows ``row_map @ rows``, to a gap of γ.
 
     Rows that `row_map` uses are finite; `mass` (k',) is positive and sums to one. `products` (k, k)
-    are the rows' inner products from `gram`; without them (d ≤ k) `careful_median` does all the
-    work. The returned weights are those of the rows (k,).
+    are the rows' inner products from `gram`. The returned weights are those of the rows (k,).
     """
     if rows.dim == 0:
         weights = map_weights(row_map, mass)
