@@ -84,7 +84,7 @@ class Attack(ABC):
 
     @abstractmethod
     def __call__(self, knowledge: Knowledge) -> Vector | None:
-        """Return the vector (d,) to send, or None to stay silent; see `check_known`."""
+        """Return the vector (d,) to send, or None to stay silent; raise as `check_known` does."""
 
     def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:
         """Return the arrays to send, given the vector in arrays like the model's."""
