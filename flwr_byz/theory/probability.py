@@ -47,10 +47,7 @@ def success_probability(
 def exact_success_probability(
     num_batches: int, num_byzantine: int, *, alpha: float, delta: float
 ) -> float:
-    """Return P{T ≥ k(1 − α) + q} for T ~ Binomial(k, 1 − δ), the right side of (20).
-
-    Parameters and errors are those of `success_probability`.
-    """
+    """Return P{T ≥ k(1 − α) + q}, T ~ Binomial(k, 1 − δ), of (20); see `success_probability`."""
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
     k = num_batches
     # At most kα − q are bad, in exact arithmetic on the decimal that the caller wrote.

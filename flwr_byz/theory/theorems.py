@@ -47,9 +47,7 @@ def theorem_4(
     gamma: float = 0.0,
     trim_norm: float = 0.0,
 ) -> Guarantee:
-    """Return the guarantee of Theorem 4.
-
-    The factor is 1 − ρ, the floor ηξ1/ρ, with ξ1 = 4C_α·Δ1(N/k) and ξ2 = 8C_α·Δ2(N/k).
+    """Return the guarantee of Theorem 4, with the factor 1 − ρ and the floor ηξ1/ρ.
 
     Parameters
     ----------
