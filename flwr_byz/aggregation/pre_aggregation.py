@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from ..checks import check_number
 
 TrimNorm = float | Literal["auto"] | None
-_AUTO_TRIM_FACTOR = 2.0
 
 
 class NoRowsLeft(ValueError):
@@ -29,7 +28,7 @@ def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool
     if trim_norm is None:
         return np.zeros(len(norms), dtype=np.bool_)
     with np.errstate(all="ignore"):
-        limit = _AUTO_TRIM_FACTOR * float(np.median(norms)) if trim_norm == "auto" else trim_norm
+        limit = 2.0 * float(np.median(norms)) if trim_norm == "auto" else trim_norm
     marked: NDArray[np.bool_] = norms > limit
     if marked.all():
         shortest = f"the shortest batch mean has norm {norms.min():.6g}"

@@ -22,14 +22,12 @@ Direction = Literal["mean", "spread", "sign"]
 class Knowledge:
     """What a Byzantine client knows when it makes its reply; None for what it does not know.
 
-    Clients are numbered 0 … m − 1 (the paper, section 1.2).
-
     Attributes
     ----------
     own, honest : ndarray (d,), ndarray (m − q, d), float64
         The client's honest vector, and those of the honest clients, by ascending number.
     num_clients, num_byzantine, client, byzantine : int, int, int, sequence of int
-        m and q; this client, and all Byzantine clients in ascending order.
+        m and q; this client, and all Byzantine ones in ascending order, numbered 0 … m − 1.
     model, batches : ndarray (d,), sequence of sequences of int
         θ, the model that the server sent, and the clients in each of its k batches.
     rule, relabelled : callable

@@ -94,10 +94,7 @@ def calibrated_contraction(
     num_byzantine: int,
     statistics: Statistics = LINEAR_REGRESSION,
 ) -> float:
-    """Return √(1 − 3L²/(4M²)) + η·growth·x, the contraction of a round far from θ*, calibrated.
-
-    From 1 on, the model does not approach θ*.
-    """
+    """Return √(1 − 3L²/(4M²)) + η·growth·x, the contraction of a round far from θ*, calibrated."""
     L, M = statistics.L, statistics.M
     x = _strength(dim, num_samples, num_batches, num_byzantine)
     return sharp_population_contraction(L, M) + step_size(L, M) * statistics.growth * x

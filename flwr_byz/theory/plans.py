@@ -56,22 +56,18 @@ class Plan:
     rounds, numbers_sent : int or None
         Rounds at `expected_contraction` that shrink ‖θ0 − θ*‖ to a tenth of `expected_error`, and
         the numbers that clients send in them, md in each; None where no number is enough.
-    expected_error, clean_error : float
-        Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and
-        without one. Infinity where samples are too few for convergence.
-    expected_contraction : float
-        Calibrated factor of a round, far from θ* and under attack.
+    expected_error, clean_error, expected_contraction : float
+        Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and without
+        one, infinity where samples are too few; and the factor of a round far from θ*, attacked.
     error_rate, minimax_rate : float
         √(dk/N), the order in which the paper's bound grows, and √(d/N).
     alpha, delta, success_probability, exact_success_probability : float
         The guarantee's α, halfway between q/k and 1/2 (Remark 1), its δ = (α − q/k)·e^(−d), and
         lower bounds on the probability that it holds: (19) and (20).
-    guarantee, guarantee_fails : Guarantee or None, str or None
+    guarantee, guarantee_fails, samples_for_guarantee : Guarantee, str, int, or None
         That of Theorem 4 for the smallest batch, with trimming and r = distance/√d, or the
-        condition that fails.
-    samples_for_guarantee : int or None
-        The fewest samples per client with which it holds; None beyond 10^15, or where the problem's
-        constants are unknown.
+        condition that fails; and the fewest samples per client with which it holds, None beyond
+        10^15, or where the problem's constants are unknown.
     trade_off : tuple of TradeOff
         Over k, from 2q + 1 to m.
     """
