@@ -3,7 +3,7 @@
 import json
 import sys
 from importlib.metadata import version
-from math import inf, isnan, nan
+from math import ceil, inf, isnan, nan
 from pathlib import Path
 from typing import Annotated
 
@@ -129,8 +129,8 @@ def print_plan(made: Plan, console: Console) -> None:
     else:
         floor, contraction = made.guarantee.floor, made.guarantee.contraction
         guarantee = [("error that may remain", floor), ("factor of a round", contraction)]
-    exact, chernoff = made.exact_success_probability, made.success_probability
-    probability = f"{_cell(exact)} (by Chernoff {_cell(chernoff)})"
+    chernoff = f"(by Chernoff {_cell(made.success_probability)})"
+    probability = f"{_cell(made.exact_success_probability)} {chernoff}"
     chosen = f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"
     tables: dict[str, list[_Row]] = {
         "Settings": [
@@ -159,8 +159,7 @@ def print_plan(made: Plan, console: Console) -> None:
     console.print("\n[bold]Trade-off over k")
     names = ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4")
     curve = Table(*(Column(name, justify="right") for name in names))
-    every = -(-len(made.trade_off) // _ROWS_SHOWN)
-    shown = made.trade_off[::-every]
+    shown = made.trade_off[:: -ceil(len(made.trade_off) / _ROWS_SHOWN)]
     for point in made.trade_off:
         style = "bold" if point.num_batches == made.num_batches else None
         if point in shown or style:
@@ -170,10 +169,7 @@ def print_plan(made: Plan, console: Console) -> None:
 
 
 def draw_trade_off(made: Plan, path: Path) -> None:
-    """Draw error over k to a file, in the format of its ending.
-
-    Raises click.UsageError where Matplotlib is not installed, or the file cannot be written.
-    """
+    """Draw error over k to a file, in the format of its ending."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -10,10 +10,9 @@ import numpy as np
 import ray
 from numpy.typing import ArrayLike
 
-from .aggregation import GeometricMedianOfMeans, split_into_batches
-from .aggregation.batches import check_batches
+from .aggregation.batches import check_batches, split_into_batches
 from .aggregation.gram import gram
-from .aggregation.median_of_means import median_of_means
+from .aggregation.median_of_means import GeometricMedianOfMeans, median_of_means
 from .aggregation.pre_aggregation import TrimNorm
 from .aggregation.rows import Kernel, Part, Vector, form_rows
 from .aggregation.vectors import as_vectors, check_finite
@@ -31,19 +30,13 @@ def geometric_median_of_means(
 ) -> GeometricMedianOfMeans:
     """Aggregate as ``flwr_byz.aggregation.geometric_median_of_means``, on a Ray cluster.
 
-    Every worker takes a range of coordinates of all vectors. It sends its part of the k × k inner
-    products of the batch means, and combines its own coordinates once the weights are known (the
-    paper's footnote 3: parameter servers that share the parameters). Ray replaces workers that die.
-    The result is that of a single machine, up to rounding.
+    Every worker takes a range of coordinates of all vectors, which may be memory-mapped files. It
+    sends its part of the k × k inner products of the batch means, and combines its own coordinates
+    once the weights are known (the paper's footnote 3: parameter servers that share the
+    parameters). Ray replaces workers that die. The result is that of a single machine, to rounding.
 
-    Parameters
-    ----------
-    vectors, num_batches, trim_norm, gamma, num_byzantine
-        As in ``flwr_byz.aggregation.geometric_median_of_means``. Rows may be memory-mapped files.
-    num_shards : int, optional
-        Number of ranges of coordinates, at most d; by default one for every core.
-
-    Raises ValueError where `num_shards` is less than 1, and where `flwr_byz.aggregation` raises it.
+    `num_shards` ≥ 1 is the number of ranges, by default one for every core, and at most d are used;
+    other parameters and errors are those of ``flwr_byz.aggregation``.
     """
     if num_shards is not None:
         check_number("num_shards", num_shards, whole=True, least=1)

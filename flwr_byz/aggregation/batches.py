@@ -21,19 +21,13 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
 
     Parameters
     ----------
-    num_clients : int
-        m, at least 1.
-    num_byzantine : int
-        q, the most Byzantine clients in any one round; 0 ≤ 2q < m.
+    num_clients, num_byzantine : int
+        m ≥ 1, and q, the most Byzantine clients in any one round; 0 ≤ 2q < m.
     epsilon : float, default 1.0
         ε > 0 of the paper. A larger ε gives more batches: less averaging of honest noise within a
         batch, but more distance to the breakdown point.
 
-    Returns
-    -------
-    int
-        The smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the mean.
-
+    Returns the smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the mean.
     Raises TypeError where an argument is no number, and ValueError where one is out of range or
     2q ≥ m: no rule is robust then.
     """
@@ -51,18 +45,11 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
 
 
 def split_into_batches(clients: Sequence[Item], num_batches: int) -> list[Sequence[Item]]:
-    """Split clients, in their order, into k batches of neighbours.
-
-    Parameters
-    ----------
-    clients : sequence of length m
-        Identities, vectors or other items.
-    num_batches : int
-        k, with 1 ≤ k ≤ m.
+    """Split m clients (identities, vectors or other items) into k batches of neighbours.
 
     Batch l holds clients l·b … (l+1)·b − 1 with b = m/k, as in the paper's Algorithm 2. Where k
     does not divide m, sizes differ by at most one and the larger batches come first. Raises
-    ValueError where k is not between 1 and m.
+    ValueError unless 1 ≤ k ≤ m.
     """
     note = ", the number of clients"
     check_number("num_batches", num_batches, whole=True, least=1, most=len(clients), note=note)
@@ -76,14 +63,8 @@ def permute_clients(clients: Sequence[Item], seed: int, server_round: int) -> li
 
     The honest clients that share a batch, and average out their differences there, then change from
     round to round (Karimireddy, He, Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous
-    Datasets via Bucketing", Algorithm 1).
-
-    Parameters
-    ----------
-    clients : sequence of length m
-        In an order that does not depend on when they reply.
-    seed, server_round : int
-        At least 0. They alone determine the permutation.
+    Datasets via Bucketing", Algorithm 1). `seed` and `server_round` alone determine the
+    permutation; give clients in an order that does not depend on when they reply.
 
     Raises ValueError where `seed` or `server_round` is negative.
     """

@@ -1,8 +1,7 @@
 """The geometric median of any finite rows, in float64, where the fast method fails.
 
-It reads the same rows in blocks: first the Gram matrix about a row near most others, which gives
-coordinates in few dimensions, then Newton's method on these, and a certificate by weak duality in
-two passes.
+It takes the Gram matrix about a row near most others, which gives coordinates in few dimensions,
+Newton's method on these, and a certificate by weak duality.
 """
 
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from .certificate import duality_gap, residual_bound
 from .gram import distances_between, join_and_total, total
-from .pre_aggregation import RowMap, map_rows
+from .pre_aggregation import select
 from .rows import Rows, narrow
 from .solvers import RESOLUTION, newton
 
@@ -44,29 +43,29 @@ class Median:
 class _Scaled:
     """An exact map from a block of rows to float64 numbers of moderate size."""
 
-    row_map: RowMap
+    kept: NDArray[np.bool_]
     factors: NDArray[np.float64]  # (k', 1), powers of two
     factor: float  # of most rows
 
     def __call__(self, block: NDArray[np.floating]) -> NDArray[np.float64]:
-        mapped = map_rows(self.row_map, block)
-        return np.asarray(np.multiply(mapped, self.factors, dtype=np.float64))
+        rows = select(self.kept, block)
+        return np.asarray(np.multiply(rows, self.factors, dtype=np.float64))
 
 
 def careful_median(
     rows: Rows,
     mass: NDArray[np.float64],
     gamma: float,
-    row_map: RowMap,
+    kept: NDArray[np.bool_],
     products: NDArray[np.float64] | None,
 ) -> Median:
-    """Find the median of mapped rows, in float64, as `median_of_rows` does.
+    """Find the median of the kept rows, in float64, as `median_of_rows` does.
 
-    `products` are the inner products of the mapped rows (k', k'), of any precision, if known. The
-    result is the best candidate: its gap is above γ where float64 cannot resolve it, or no float64
-    vector is near enough. Its weights are those of the mapped rows.
+    `products` are the inner products of the kept rows (k', k'), of any precision, if known; the
+    weights are those of the kept rows. The gap of the result, the best candidate, is above γ
+    where float64 cannot resolve it, or no float64 vector is near enough.
     """
-    scaled = _scale_of(rows, row_map)
+    scaled = _scale_of(rows, kept)
     iterations = 0
     best: Median | None = None
     for weights, steps in _candidates(rows, scaled, mass, gamma, products):
@@ -132,15 +131,15 @@ def coordinates_of_gram(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     return coordinates
 
 
-def _scale_of(rows: Rows, row_map: RowMap) -> _Scaled:
+def _scale_of(rows: Rows, kept: NDArray[np.bool_]) -> _Scaled:
     """Choose powers of two that bring most rows near one, and no row far above that."""
-    largest = np.max(list(rows.map(partial(_largest, row_map))), axis=0)
+    largest = np.max(list(rows.map(partial(_largest, kept))), axis=0)
     exponents = np.frexp(largest)[1]
     nonzero = exponents[largest > 0]
     most = int(np.median(nonzero)) if len(nonzero) else 0
     own = np.maximum(np.maximum(most, exponents - _MOST_OCTAVES), -1000)
     factors = np.ldexp(1.0, -own)
-    return _Scaled(row_map, factors[:, None], float(np.ldexp(1.0, -max(most, -1000))))
+    return _Scaled(kept, factors[:, None], float(np.ldexp(1.0, -max(most, -1000))))
 
 
 def _certified(
@@ -152,9 +151,8 @@ def _certified(
 ) -> tuple[Median, NDArray[np.float64]]:
     """Form the convex combination and certify it on the data; also return the distances from it.
 
-    That takes one pass, or two where the combination coincides with a point. The dual vectors start
-    from the combination before it is rounded to float64 coordinates (y); the objective is that of
-    the rounded one (x).
+    The dual vectors start from the combination before it is rounded to float64 coordinates (y); the
+    objective is that of the rounded one (x).
     """
     point, (to_y, to_x, reach) = _combine(rows, scaled, weights)
     coincident = to_y <= RESOLUTION * reach
@@ -184,19 +182,15 @@ def _certified(
 def _combine(
     rows: Rows, scaled: _Scaled, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Return the combination, and three distances of each row.
-
-    They are those from the combination before and after its rounding, and from the heaviest row,
-    the size of the numbers that the others are computed from.
-    """
+    """Return the combination, and the distances of each row whose squares `_combined` adds."""
     kernel = partial(_combined, scaled, weights)
     point, squares = join_and_total(rows, kernel, np.dtype(np.float64))
     return point, np.sqrt(squares)
 
 
-def _largest(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.float64]:
-    mapped = map_rows(row_map, block)
-    return np.asarray(np.maximum(mapped.max(axis=1), -mapped.min(axis=1)), np.float64)
+def _largest(kept: NDArray[np.bool_], block: NDArray[np.floating]) -> NDArray[np.float64]:
+    rows = select(kept, block)
+    return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)), np.float64)
 
 
 def _gram_about(
@@ -224,7 +218,11 @@ def _triangle(scaled: _Scaled, centre: int, block: NDArray[np.floating]) -> NDAr
 def _combined(
     scaled: _Scaled, weights: NDArray[np.float64], block: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the combination of a block, and the squares of the distances of `_combine`."""
+    """Return the combination of a block, and three squared distances (3, k') of its rows.
+
+    They are those from the combination before and after its rounding, and from the heaviest row,
+    the size of the numbers that the others are computed from.
+    """
     points, squares = [], np.zeros((3, len(weights)))
     for part in narrow(block):
         values = scaled(part)

@@ -77,16 +77,14 @@ def curvature_gap(
 def duality_gap(
     objective: float, reached: float, *, residual: float, excluded_objective: float = 0.0
 ) -> float:
-    """Bound the gap of a point x near y by weak duality.
+    """Bound the gap of a point x near y by weak duality: return g with f(x) ≤ (1 + g)·min f.
 
     Take the unit vectors u_i from y, but for the points of an excluded set J (such as those that
-    coincide with y) any vectors of norm at most one. Their mean r has norm `residual`. Then
-    (u_i − r)/(1 + ‖r‖) have mean zero and norm at most one, so that their products with z_i − y add
-    up to a lower bound on the optimum, which is at least (f(y)(1 − ‖r‖) − 2·f_J)/(1 + ‖r‖).
-
-    `objective` is f(y), `reached` f(x), `residual` a bound on ‖r‖ and `excluded_objective` f_J, the
-    part of f(y) that belongs to J. The result is g with f(x) ≤ (1 + g)·min f; infinity where the
-    lower bound is not positive.
+    coincide with y) any vectors of norm at most one. Let r be their mean. Then (u_i − r)/(1 + ‖r‖)
+    have mean zero and norm at most one, so that their products with z_i − y add up to a lower bound
+    on the optimum, which is at least (f(y)(1 − ‖r‖) − 2·f_J)/(1 + ‖r‖). Where it is not positive, g
+    is infinity. `objective` is f(y), `reached` f(x), `residual` a bound on ‖r‖, and
+    `excluded_objective` f_J, the part of f(y) that belongs to J.
     """
     if reached <= 0.0:
         return 0.0

@@ -1,7 +1,6 @@
-"""Inner products of the rows: a rule needs nothing else, besides the rows themselves.
+"""The k × k inner products of the rows: a rule needs nothing else, besides the rows themselves.
 
-Their k × k inner products determine every norm, every distance between rows, and every distance
-from a combination of rows.
+They determine every norm, every distance between rows, and every distance from a combination.
 """
 
 from collections.abc import Sequence
@@ -22,20 +21,14 @@ _SCALES = np.ldexp(1.0, [-600, 0, 600])  # one of them brings the squares of any
 class Gram:
     """The measures that one pass over k rows takes.
 
-    Attributes
-    ----------
-    products : ndarray (k, k), float64, or None
-        Their inner products, with an error of at most `relative_error`; None where d ≤ k, since the
-        rows themselves are the smaller matrix then. Row and column i are not finite where row i is
-        not, or where its square overflows.
-    norms : ndarray (k,), float64
-    finite : ndarray (k,), bool
-        Whether a row holds neither NaN nor infinity.
+    The `products` (k, k) have an error of at most `relative_error`; they are None where d ≤ k,
+    since the rows themselves are the smaller matrix then. Row and column i are not finite where row
+    i is not, or where its square overflows.
     """
 
     products: NDArray[np.float64] | None
     norms: NDArray[np.float64]
-    finite: NDArray[np.bool_]
+    finite: NDArray[np.bool_]  # whether a row holds neither NaN nor infinity
 
 
 def form_and_measure(

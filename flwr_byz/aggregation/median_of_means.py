@@ -13,7 +13,7 @@ from ..checks import check_number
 from .batches import check_batches, split_into_batches
 from .geometric_median import median_of_rows
 from .gram import Gram, form_and_measure, gram
-from .pre_aggregation import NoRowsLeft, TrimNorm, check_trim_norm, select, too_long
+from .pre_aggregation import NoRowsLeft, TrimNorm, check_trim_norm, too_long
 from .rows import Rows, StoredRows
 from .vectors import as_vectors, check_finite
 
@@ -26,20 +26,14 @@ class GeometricMedianOfMeans:
     ----------
     point : ndarray (d,)
         Geometric median of the kept batch means, in their precision.
-    gap : float
-        Its certified relative gap (see `GeometricMedian`).
-    iterations : int
-        Steps of the solver.
-    batch_norms : ndarray (k,), float64
-        Norms of the batch means; not finite where the mean is not.
-    batch_weights : ndarray (k,), float64
-        ``point`` is ``sum(batch_weights[l] * batch_mean[l])``; zero for a trimmed batch.
-    trimmed : ndarray (k,), bool
-        Batches that were left out: their mean is not finite, or longer than τ.
-    not_finite : ndarray (k,), bool
-        Batches whose mean is not finite: they count as Byzantine.
-    too_long : ndarray (k,), bool
-        Batches whose mean is longer than τ; they are kept where too few would be left.
+    gap, iterations : float, int
+        As of `GeometricMedian`.
+    batch_norms, batch_weights : ndarray (k,), float64
+        Norms of the batch means, not finite where the mean is not, and their weights: ``point`` is
+        ``sum(batch_weights[l] * batch_mean[l])``, with zero for a trimmed batch.
+    trimmed, not_finite, too_long : ndarray (k,), bool
+        Batches that were left out; those whose mean is not finite, which count as Byzantine; and
+        those whose mean is longer than τ, which are kept where too few would be left.
     """
 
     point: NDArray[np.floating]
@@ -75,9 +69,9 @@ def geometric_median_of_means(
     Parameters
     ----------
     vectors : array-like (m, d) or sequence of m equal-length vectors
-        In client order; real, finite. Batch l holds clients l·b … (l+1)·b − 1.
+        In client order; real, finite.
     num_batches : int
-        k, between 1 (the mean) and m (the geometric median).
+        k, between 1 (the mean) and m (the geometric median); see `split_into_batches`.
     trim_norm : float, "auto" or None, default None
         τ of Remark 2: batch means of norm above it are left out. "auto" takes twice the median
         norm of the batch means; None trims nothing.
@@ -116,9 +110,8 @@ def median_of_means(
 ) -> GeometricMedianOfMeans:
     """Trim batch means by norm and take the geometric median of the others.
 
-    `measured` is the result of `gram` for the rows; the options are those of
-    `geometric_median_of_means`. Raises ValueError where one is out of range, NoRowsLeft where no
-    row is finite, or every row is longer than `trim_norm`.
+    `measured` is the result of `gram` for the rows; options and errors are those of
+    `geometric_median_of_means`. Raises NoRowsLeft also where no row is finite.
     """
     check_trim_norm(trim_norm)
     check_number("gamma", gamma, above=0)
@@ -134,7 +127,7 @@ def median_of_means(
         trims = num_long <= (num_rows - 1) // 2
     kept = finite & ~long if trims else finite
     mass = np.full(int(kept.sum()), 1 / kept.sum())
-    median = median_of_rows(rows, mass, gamma, select(kept), measured.products)
+    median = median_of_rows(rows, mass, gamma, kept, measured.products)
     return GeometricMedianOfMeans(
         point=median.point,
         gap=median.gap,

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
@@ -22,27 +22,17 @@ Direction = Literal["mean", "spread", "sign"]
 class Knowledge:
     """What a Byzantine client knows when it makes its reply; None for what it does not know.
 
-    Clients are numbered 0 … m − 1 (the paper, section 1.2).
-
     Attributes
     ----------
-    own : ndarray (d,), float64
-        The client's honest vector.
-    num_clients, num_byzantine : int
-        m and q.
-    rng : numpy.random.Generator
-    honest : ndarray (m − q, d), float64, optional
-        The vectors of the honest clients, by ascending number.
-    client, byzantine : int, sequence of int
-        This client, and all Byzantine clients in ascending order.
-    model : ndarray (d,), float64, optional
-        θ, the model that the server sent.
-    batches : sequence of sequences of int, optional
-        The clients in each of the server's k batches.
-    rule : callable, optional
-        The server's rule: maps the vectors of all m clients, (m, d), to the aggregate, (d,).
-    relabelled : callable, optional
-        Returns the client's honest vector on corrupted labels.
+    own, honest : ndarray (d,), ndarray (m − q, d), float64
+        The client's honest vector, and those of the honest clients, by ascending number.
+    num_clients, num_byzantine, client, byzantine : int, int, int, sequence of int
+        m and q; this client, and all Byzantine ones in ascending order, numbered 0 … m − 1.
+    model, batches : ndarray (d,), sequence of sequences of int
+        θ, the model that the server sent, and the clients in each of its k batches.
+    rule, relabelled : callable
+        The server's rule, from the vectors of all m clients, (m, d), to the aggregate, (d,); and
+        what returns the client's honest vector on corrupted labels.
     uses_gradients : bool
         Whether vectors are gradients, which the server subtracts, or updates, which it adds.
     """
@@ -62,10 +52,7 @@ class Knowledge:
 
 
 def number(default: float | None, *, least: float = -inf, above: float = -inf) -> Any:
-    """Declare a parameter of an attack: finite, at least `least` and greater than `above`.
-
-    It has to be an integer where the default is one.
-    """
+    """Declare a finite parameter of an attack within limits, whole where its default is."""
     return field(default=default, metadata={"least": least, "above": above})
 
 
@@ -85,14 +72,17 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         for parameter in fields(self):  # type: ignore[arg-type]
-            _check_parameter(parameter, getattr(self, parameter.name))
+            name, default, kind = parameter.name, parameter.default, parameter.type
+            value, limits = getattr(self, name), parameter.metadata
+            if get_origin(kind) is Literal or kind is bool:
+                check_choice(name, value, get_args(kind) or (True, False))
+            elif limits and not (value is None and default is None):
+                note = "" if default is None else f", for example {default}"
+                check_number(name, value, whole=isinstance(default, int), note=note, **limits)
 
     @abstractmethod
     def __call__(self, knowledge: Knowledge) -> Vector | None:
-        """Return the vector (d,) to send, or None to stay silent.
-
-        Raises ValueError where `knowledge` lacks a field that the attack requires.
-        """
+        """Return the vector (d,) to send, or None to stay silent; raise as `check_known` does."""
 
     def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:
         """Return the arrays to send, given the vector in arrays like the model's."""
@@ -115,12 +105,3 @@ _MEANING = {
     "relabelled": "its own vector on corrupted labels",
     "rule": "the server's rule",
 }
-
-
-def _check_parameter(parameter: Field[Any], value: Any) -> None:
-    name, default = parameter.name, parameter.default
-    if get_origin(parameter.type) is Literal or parameter.type is bool:
-        check_choice(name, value, get_args(parameter.type) or (True, False))
-    elif parameter.metadata and not (value is None and default is None):
-        note = "" if default is None else f", for example {default}"
-        check_number(name, value, whole=isinstance(default, int), note=note, **parameter.metadata)

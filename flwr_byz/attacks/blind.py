@@ -99,7 +99,6 @@ class Malformed(Attack):
         return knowledge.own
 
     def corrupt(self, arrays: Arrays, rng: np.random.Generator) -> list[NDArray[Any]]:
-        """Return arrays of the malformed kind."""
         if self.kind == "shape":
             return [np.concatenate([np.atleast_1d(a), np.atleast_1d(a)[:1]]) for a in arrays]
         if self.kind == "count":

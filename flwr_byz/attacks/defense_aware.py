@@ -16,10 +16,10 @@ from .omniscient import Omniscient, deviation_of, direction_against, mean_of, sq
 
 @dataclass(frozen=True, eq=False)
 class ModelReplacement(Attack):
-    """Send m/η times the step to another model, which a mean then takes (Bagdasaryan et al. 2020).
+    """Send (m/η)(θ_target − θ), so that a mean steps to θ_target (Bagdasaryan et al. 2020).
 
-    That is (m/η)(θ_target − θ), or its opposite for gradients: `target` is θ_target, (d,), or one
-    number for every coordinate, and `server_learning_rate` η > 0.
+    For gradients, send its opposite. θ_target = `target` is a vector (d,), or one number for every
+    coordinate, and η = `server_learning_rate` > 0.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -47,10 +47,10 @@ class ModelReplacement(Attack):
 class FangTrimmedMean(Omniscient):
     """Send numbers just beyond the honest extremes, on the side against the mean's sign.
 
-    Where the honest mean of a coordinate is positive, the number is drawn between the honest
-    minimum and that minimum moved down by a `factor` b > 1; otherwise between the maximum and
-    the maximum moved up. Each colluder draws its own. Made against the trimmed mean and the
-    coordinatewise median (Fang, Cao, Jia and Gong 2020, section 4.3).
+    Where the honest mean of a coordinate is positive, each colluder draws its number between the
+    honest minimum and that minimum moved down by a `factor` b > 1; otherwise between the maximum
+    and the maximum moved up. Made against the trimmed mean and the coordinatewise median (Fang,
+    Cao, Jia and Gong 2020, section 4.3).
     """
 
     common: ClassVar[bool] = False
@@ -66,10 +66,9 @@ class FangTrimmedMean(Omniscient):
 
 @dataclass(frozen=True)
 class FangKrum(Omniscient):
-    """Send −λ·sign(μ) with the largest λ of a halving sequence that Krum still picks.
+    """Send −λ·sign(μ), with λ halved until Krum picks the colluders' vector, or λ is below 1e-5.
 
-    λ starts at the bound of Fang, Cao, Jia and Gong 2020 (section 4.2) and is halved until the
-    colluders' vector has the smallest Krum score, or λ is below 1e-5.
+    λ starts at the bound of Fang, Cao, Jia and Gong 2020 (section 4.2).
     """
 
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
@@ -100,9 +99,9 @@ class BatchTakeover(Omniscient):
     """Move the mean of every batch that holds a colluder to one vector t, against medians of means.
 
     The colluders of a batch of size b share b·t minus the sum of its honest vectors. All these
-    batch means stand at t = μ − r·s·p, with r = `radius` ≥ 0, p by `direction` (see
-    `direction_against`), and s the typical distance of an honest batch mean from μ: too near to be
-    outliers, and all on one side. The adversary of the paper knows the batches, too (section 1.2).
+    batch means are t = μ − r·s·p, with r = `radius` ≥ 0, p by `direction` (see `direction_against`)
+    and s the typical distance of an honest batch mean from μ: too near to be outliers, and all on
+    one side. The adversary of the paper knows the batches, too (section 1.2).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"honest", "batches"})

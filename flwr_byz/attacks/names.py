@@ -17,13 +17,7 @@ CLASSES: dict[str, type[Attack]] = {
 
 
 def attack_class(name: str) -> type[Attack]:
-    """Return the attack of `flwr_byz.attacks` with a name.
-
-    Raises
-    ------
-    ValueError
-        Where no attack has this name; it names the nearest match, or else all of them.
-    """
+    """Return the attack with a name; ValueError names the nearest match, or else all of them."""
     if name in CLASSES:
         return CLASSES[name]
     lowered = {each.lower(): each for each in CLASSES}
@@ -35,10 +29,7 @@ def attack_class(name: str) -> type[Attack]:
 def parse_attack(text: str) -> Attack:
     """Make an attack of `flwr_byz.attacks` from its class and keywords of literals.
 
-    Raises
-    ------
-    ValueError
-        Where the text has another form, or the attack or a parameter does not exist.
+    Raises ValueError where the text has another form, or the attack or a parameter does not exist.
     """
     try:
         parsed = ast.parse(text.strip(), mode="eval").body

@@ -41,10 +41,9 @@ def deviation_of(honest: Vector) -> Vector:
 
 
 def direction_against(honest: Vector, direction: Direction) -> Vector:
-    """Return p, (d,), of norm 1 or 0; attacks send μ − γp, which leads away from the mean μ.
+    """Return p, (d,), of norm 1 or 0, to send μ − γp (Shejwalkar and Houmansadr 2021, IV-A).
 
-    "mean" is along μ, "spread" along σ, "sign" along the sign of μ (Shejwalkar and Houmansadr 2021,
-    section IV-A).
+    "mean" is along μ, "spread" along σ, "sign" along the sign of μ.
     """
     against = deviation_of(honest) if direction == "spread" else mean_of(honest)
     against = np.sign(against) if direction == "sign" else against
@@ -61,8 +60,7 @@ def squared_distances(points: Vector) -> Vector:
 class InnerProductManipulation(Omniscient):
     """Send −εμ, the honest mean against its direction (Xie, Koyejo, Gupta 2019).
 
-    ε = `epsilon` ≥ 0: small to stay among the honest vectors, large (10) to outweigh them in a
-    mean.
+    A small ε = `epsilon` ≥ 0 stays among the honest vectors; a large one (10) outweighs a mean.
     """
 
     epsilon: float = number(0.5, least=0.0)
@@ -112,8 +110,7 @@ class MinMax(_FurthestWithin):
     """Send μ − γp, p by `direction`, with the largest γ that stays within the honest diameter.
 
     Its distance to every honest vector is at most the largest distance between two honest vectors
-    (Shejwalkar and Houmansadr 2021, equation 3). Each such bound is quadratic in γ, so γ is exact;
-    the source finds it by bisection.
+    (Shejwalkar and Houmansadr 2021, equation 3, where γ is found by bisection).
     """
 
     def _furthest(self, honest: Vector, against: Vector) -> float:
@@ -147,6 +144,6 @@ class Mimic(Omniscient):
 
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         left, _, _ = np.linalg.svd(honest - mean_of(honest), full_matrices=False)
-        # Two vectors may be equally far up to rounding: take the first of them.
         along = np.abs(left[:, 0])
+        # Two vectors may be equally far up to rounding: take the first of them.
         return np.copy(honest[int(np.argmax(along >= along.max() * (1 - 1e-9)))])

@@ -1,7 +1,7 @@
 """Who is Byzantine when: the set can change from round to round (the paper, section 1.2).
 
-A schedule maps the number of a round to the Byzantine clients, as numbers from 0 to m − 1; it
-returns the same set in every process.
+A schedule maps the number of a round to the Byzantine clients, as numbers from 0 to m − 1, the same
+in every process.
 """
 
 from collections.abc import Callable, Iterable
@@ -59,10 +59,9 @@ class FreshEachRound(_Changing):
 
 @dataclass(frozen=True)
 class Rotating(_Changing):
-    """The next q of m clients in each round: after ⌈m/q⌉ every client has been Byzantine."""
+    """In round r clients (r − 1)q … rq − 1, counted in a circle: in ⌈m/q⌉ rounds all of them."""
 
     def __call__(self, server_round: int) -> frozenset[int]:
-        """Return clients (r − 1)q … rq − 1, counted in a circle, in round r."""
         last = server_round * self.num_byzantine
         return frozenset(i % self.num_clients for i in range(last - self.num_byzantine, last))
 

@@ -2,8 +2,7 @@
 
 Each function names its equation. Symbols are the paper's: m clients, q of them Byzantine, k
 batches, N samples in all, d parameters, η the step, γ the gap of the median, τ the norm above which
-batch means are trimmed. `ConditionFails` names a condition of the paper that does not hold, with
-its two sides.
+batch means are trimmed.
 """
 
 from .calibration import calibrated_contraction as calibrated_contraction

@@ -11,9 +11,9 @@ pushes in the direction of that noise, so the two add up to σ·x,
     x = √(d/N)·√(k/(k − q)) + c·α/√(1 − 2α)·√(dk/N),
 
 and at a distance e from θ*, σ² + growth²·e² replaces σ². The model settles where the gradient, of
-length at least L·e, equals this: e = σx/√(L² − growth²x²). For growth·x ≥ L it diverges. For
-k = 2(1+ε)q the second term is √(dq/N) times a constant: the paper's rate. Without an attack,
-x = a·√(d/N).
+length at least L·e, equals this: e = σx/√(L² − growth²x²). For growth·x ≥ L it diverges: with so
+few samples the scatter outgrows the gradient. For k = 2(1+ε)q the second term is √(dq/N) times a
+constant: the paper's rate. Without an attack, x = a·√(d/N).
 
 c corrects for few dimensions and for an adversary that takes the batches from which it gains most;
 a is the loss of a median beside a mean. They are measured by Monte Carlo with the real rule, for
@@ -44,10 +44,7 @@ SHARES = (0.025, 0.125, 0.25, 0.375, 0.45)  # q/k
 def error_strength(
     dim: int, num_samples: float, num_batches: int, num_byzantine: int, *, c: float = 1.0
 ) -> float:
-    """Return x = √(d/N)·(√(k/(k − q)) + c·q/√(k − 2q)), the error for σ = L = 1 and no growth.
-
-    c is 1 in many dimensions; see `attack_factor`.
-    """
+    """Return x, the error for σ = L = 1 and no growth; c is 1 in many dimensions."""
     require_positive(dim=dim, num_samples=num_samples)
     require_honest_majority(num_batches, num_byzantine)
     k, q = num_batches, num_byzantine
@@ -81,10 +78,9 @@ def calibrated_error(
     num_byzantine: int,
     statistics: Statistics = LINEAR_REGRESSION,
 ) -> float:
-    """Return e = σx/√(L² − growth²x²), the root mean square error that remains, calibrated.
+    """Return e, the root mean square error that remains under the strongest attack, calibrated.
 
-    It is that under the strongest attack, and for q = 0 that of a clean run. It is infinite where
-    growth·x ≥ L: with so few samples the scatter outgrows the gradient.
+    For q = 0 it is that of a clean run; infinity where growth·x ≥ L.
     """
     x = _strength(dim, num_samples, num_batches, num_byzantine)
     room = statistics.L**2 - (statistics.growth * x) ** 2
@@ -98,10 +94,7 @@ def calibrated_contraction(
     num_byzantine: int,
     statistics: Statistics = LINEAR_REGRESSION,
 ) -> float:
-    """Return √(1 − 3L²/(4M²)) + η·growth·x, the contraction of a round far from θ*, calibrated.
-
-    η = L/(2M²) is the step. From 1 on, the model does not approach θ*.
-    """
+    """Return √(1 − 3L²/(4M²)) + η·growth·x, the contraction of a round far from θ*, calibrated."""
     L, M = statistics.L, statistics.M
     x = _strength(dim, num_samples, num_batches, num_byzantine)
     return sharp_population_contraction(L, M) + step_size(L, M) * statistics.growth * x

@@ -37,8 +37,7 @@ def median_radius(
 
     All distances and norms are taken from one point x, as in Lemma 1: r, the `radius`, is the
     largest distance of the other points, and max‖z_i‖, `largest`, is over all points, the arbitrary
-    ones included. It is needed where γ > 0; trimming by norm bounds it (Remark 2). (In the proof of
-    the lemma, appendix A, the minimum that γ multiplies lacks its sum over i; the lemma has it.)
+    ones included. It is needed where γ > 0; trimming by norm bounds it (Remark 2).
     """
     require_nonnegative(radius=radius, gamma=gamma, largest=largest)
     if gamma > 0 and largest < radius:
@@ -69,21 +68,12 @@ def delta_2(
     M_prime: float,
     r: float,
 ) -> float:
-    """Return Δ2, equation (26).
+    """Return Δ2 = σ2·√(2/n)·√(d log(18(M∨M′)/σ2) + d/2·log(n/d) + log(6σ2²r√n/(α2σ1δ))) (26).
 
-    It is σ2·√(2/n)·√(d log(18(M∨M′)/σ2) + d/2·log(n/d) + log(6σ2²r√n/(α2σ1δ))).
-
-    Parameters
-    ----------
-    n, d, delta
-    sigma_1, sigma_2, alpha_2, M, M_prime : float
-        As in `Constants`.
-    r : float
-        The parameters stay within r√d of θ*. The proof takes ℓ* = 2σ2²r√n/(α2σ1), a number of
-        shells, to be an integer; otherwise take the next larger r that makes it one.
-
-    Raises ConditionFails where 3(M∨M′)√(n/d) < σ2: the covers of the proof would be coarser than
-    the sets they cover.
+    The constants are those of `Constants`; the parameters stay within r√d of θ*. The proof takes
+    ℓ* = 2σ2²r√n/(α2σ1), a number of shells, to be an integer; otherwise take the next larger r that
+    makes it one. Raises ConditionFails where 3(M∨M′)√(n/d) < σ2: the covers of the proof would be
+    coarser than the sets they cover.
     """
     require_sample(n, d, delta)
     require_positive(sigma_1=sigma_1, sigma_2=sigma_2, alpha_2=alpha_2, M=M, M_prime=M_prime, r=r)

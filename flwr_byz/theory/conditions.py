@@ -6,12 +6,7 @@ from ..checks import check_number
 class ConditionFails(ValueError):
     """A condition of the paper does not hold, so its conclusion does not follow.
 
-    Attributes
-    ----------
-    condition : str
-        As the paper writes it.
-    value, limit : float
-        Its left and its right side.
+    `condition` is as the paper writes it, `value` and `limit` are its left and its right side.
     """
 
     def __init__(self, condition: str, value: float, limit: float, hint: str = "") -> None:

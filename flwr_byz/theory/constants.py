@@ -18,10 +18,9 @@ class Constants:
     ----------
     L, M : float
         F is L-strongly convex, its gradient M-Lipschitz (Assumption 1); 0 < L ≤ M.
-    sigma_1, alpha_1 : float
-        Sub-exponential parameters of ⟨∇f(X, θ*), v⟩, ‖v‖ = 1 (Assumption 2).
-    sigma_2, alpha_2 : float
-        Those of ⟨h(X, θ) − E h(X, θ), v⟩/‖θ − θ*‖, h(X, θ) = ∇f(X, θ) − ∇f(X, θ*) (Assumption 3).
+    sigma_1, alpha_1, sigma_2, alpha_2 : float
+        Sub-exponential parameters of ⟨∇f(X, θ*), v⟩, ‖v‖ = 1 (Assumption 2), and those of
+        ⟨h(X, θ) − E h(X, θ), v⟩/‖θ − θ*‖ with h(X, θ) = ∇f(X, θ) − ∇f(X, θ*) (Assumption 3).
     M_prime : float
         M′: the mean gradient of a batch is M′-Lipschitz with probability 1 − δ/3 (Assumption 4).
         It does not grow with the size of a batch: that of a small batch serves larger ones.
@@ -45,39 +44,24 @@ class Constants:
 def linear_regression(n: float, d: int, delta: float) -> Constants:
     """Return the constants of linear regression with w ~ N(0, I), ζ ~ N(0, 1), Lemma 8.
 
-    L = M = 1, σ1 = α1 = √2, σ2 = √8, α2 = 8, and M′ = (1 + √(d/n) + √(2 log(4/δ)/n))², for n > 0
-    samples in a batch, d dimensions and 0 < δ < 1. This M′ is that of the lemma's proof. Its
+    For n > 0 samples in a batch, d dimensions and 0 < δ < 1. M′ is that of the lemma's proof. Its
     statement prints d + 2√(d log(4/δ)) + 2 log(4/δ), which does not depend on n: a valid bound, too
     (‖w‖² of one sample exceeds it with probability δ/4, and the mean of n with less), but about d
     times as large where n is.
     """
     require_sample(n, d, delta)
-    return Constants(
-        L=1.0,
-        M=1.0,
-        sigma_1=sqrt(2),
-        alpha_1=sqrt(2),
-        sigma_2=sqrt(8),
-        alpha_2=8.0,
-        M_prime=(1 + sqrt(d / n) + sqrt(2 * log(4 / delta) / n)) ** 2,
-    )
+    M_prime = (1 + sqrt(d / n) + sqrt(2 * log(4 / delta) / n)) ** 2
+    scatter = {"sigma_1": sqrt(2), "alpha_1": sqrt(2), "sigma_2": sqrt(8), "alpha_2": 8.0}
+    return Constants(L=1.0, M=1.0, M_prime=M_prime, **scatter)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
     """Curvature and scatter of gradients: enough for calibrated errors, too little for a theorem.
 
-    Attributes
-    ----------
-    L, M : float
-        As in `Constants`.
-    sigma : float
-        Standard deviation of a coordinate of one sample's gradient at θ*.
-    growth : float
-        Its growth: the variance at θ is about sigma² + growth²·‖θ − θ*‖².
-
-    Raises ValueError where L, M or `sigma` is not positive and finite, or `growth` not finite and
-    at least 0, ConditionFails where L > M.
+    L and M are those of `Constants`. The variance of a coordinate of one sample's gradient at θ is
+    about sigma² + growth²·‖θ − θ*‖². Raises ValueError where L, M or `sigma` is not positive and
+    finite, or `growth` not finite and at least 0, ConditionFails where L > M.
     """
 
     L: float = 1.0
@@ -101,20 +85,17 @@ def estimate_statistics(
     """Estimate L, M and the scatter of gradients from gradients at a few parameter vectors.
 
     L and M are the least and the greatest curvature between any two of the vectors; over all
-    directions, L can be smaller and M larger. Take vectors along the path of a clean training. All
-    gradients must be honest.
+    directions, L can be smaller and M larger. `sigma` is measured where the mean gradient is
+    shortest, nearest to θ*, so it is a little too large; `growth` is the largest scatter of
+    gradient differences per distance. Take vectors along the path of a clean training, and honest
+    gradients only.
 
     Parameters
     ----------
-    parameters : array-like (p, d)
-        p ≥ 2 different parameter vectors.
-    gradients : array-like (p, n, d)
-        The gradients of the same n ≥ 2 samples or clients at each of them.
+    parameters, gradients : array-like (p, d), (p, n, d)
+        p ≥ 2 different vectors, and the gradients of the same n ≥ 2 samples or clients at each.
     samples_per_gradient : int, default 1
         Samples that each gradient averages: N/m for clients' gradients.
-
-    The result's `sigma` is measured where the mean gradient is shortest, nearest to θ*, so it is a
-    little too large; `growth` is the largest scatter of gradient differences per distance.
 
     Raises ValueError where shapes do not fit, a number is not finite, two vectors are equal, or the
     gradients show no strong convexity: ⟨∇F(θ) − ∇F(θ′), θ − θ′⟩ ≤ 0 for some pair.

@@ -66,8 +66,7 @@ def error_bound(
 ) -> float:
     """Return (1 − ρ)^t·‖θ0 − θ*‖ + ηξ1/ρ, the bound on ‖θt − θ*‖ of Theorem 2 (17).
 
-    t = `rounds` ≥ 0, and `distance` is ‖θ0 − θ*‖ ≥ 0. Raises ConditionFails where ρ ≤ 0. (The proof
-    of Lemma 4 prints ‖·‖2 for ‖·‖ once.)
+    t = `rounds` ≥ 0, and `distance` is ‖θ0 − θ*‖ ≥ 0. Raises ConditionFails where ρ ≤ 0.
     """
     require_nonnegative(rounds=rounds, distance=distance)
     floor = error_floor(L, M, xi_1=xi_1, xi_2=xi_2)

@@ -38,12 +38,10 @@ def plan(
 
     Parameters
     ----------
-    num_clients, num_byzantine : int
-        m ≥ 1 and q, 0 ≤ 2q < m: the most Byzantine clients in any one round.
+    num_clients, num_byzantine, epsilon : int, int, float
+        m, q, the most Byzantine clients in any one round, and ε, as of `aggregation.num_batches`.
     samples_per_client, dim : int
         N/m ≥ 1, and d ≥ 1, the number of parameters.
-    epsilon : float, default 1.0
-        ε > 0: k is the smallest ≥ 2(1+ε)q.
     distance : float, optional
         ‖θ0 − θ*‖ > 0, or a bound on it; √d by default (θ0 = 0, coordinates of θ* of size 1).
     statistics : Statistics, optional
@@ -54,12 +52,6 @@ def plan(
         regression (Lemma 8), or with `statistics` no guarantee at all.
 
     Raises TypeError where an argument is no number, ValueError where one is out of range.
-
-    Notes
-    -----
-    The guarantee is Theorem 4 for the smallest batch, the approximate median with trimming (Remark
-    2) and r = distance/√d; the iterates stay within r√d of θ* since the floor has to be below
-    `distance`.
     """
     check_number("samples_per_client", samples_per_client, whole=True, least=1)
     check_number("dim", dim, whole=True, least=1)
@@ -70,13 +62,12 @@ def plan(
         num_clients, num_byzantine, samples_per_client, dim, distance, statistics, constants
     )
     chosen, num_samples, scatter = setting.trade_off(k), setting.num_samples, setting.scatter
-    error = chosen.expected_error
+    error, shares = chosen.expected_error, setting.shares(k)
     contraction = calibrated_contraction(dim, num_samples, k, num_byzantine, scatter)
     rounds = None
     if isfinite(error) and contraction < 1:
         rounds = max(rounds_to_floor(contraction, distance, error / 10), 1)
     guarantee, fails = setting.guarantee(k)
-    shares = setting.shares(k)
     return Plan(
         num_clients=num_clients,
         num_byzantine=num_byzantine,
@@ -145,7 +136,7 @@ class _Setting:
         if self.statistics is not None and self.constants is None:
             return None, "the constants of Assumptions 1 to 4 are not given"
         shares, trim_norm = self.shares(k), self.trim_norm(k)
-        batch_samples = self.num_clients // k * self.samples_per_client
+        batch_samples = self.num_clients // k * self.samples_per_client  # of the smallest batch
         constants = self.constants or linear_regression(batch_samples, self.dim, shares["delta"])
         try:
             guarantee = theorem_4(
@@ -159,7 +150,7 @@ class _Setting:
                 gamma=1 / self.num_samples,
                 trim_norm=trim_norm,
             )
-            floor = guarantee.floor
+            floor = guarantee.floor  # not above the distance: the iterates stay within r√d of θ*
             require(floor <= self.distance, "ηξ1/ρ ≤ ‖θ0 − θ*‖", floor, self.distance)
             strayed = (guarantee.xi_1 + guarantee.xi_2 * self.distance) / c_alpha(shares["alpha"])
             longest = constants.M * self.distance + strayed

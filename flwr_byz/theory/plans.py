@@ -22,14 +22,9 @@ class StrategyOptions(TypedDict):
 @renamed(error_in_peace="clean_error")
 @dataclass(frozen=True, kw_only=True)
 class TradeOff:
-    """The expected errors for one number of batches.
+    """The expected errors for one number of batches, as of `Plan`.
 
-    Attributes
-    ----------
-    num_batches, error_rate, expected_error, clean_error
-        For k batches, as of `Plan`.
-    floor : float or None
-        The bound of Theorem 4 on the error that remains; None where a condition fails.
+    `floor` bounds the error that remains (Theorem 4); None where one of its conditions fails.
     """
 
     num_batches: int
@@ -54,33 +49,25 @@ class Plan:
     ----------
     num_clients, num_byzantine, samples_per_client, dim, epsilon, distance
         As given to `plan`: m, q, N/m, d, ε and ‖θ0 − θ*‖.
-    num_batches : int
-        k, the smallest ≥ 2(1+ε)q.
+    num_batches, gamma, step_size : int, float, float
+        k, the smallest ≥ 2(1+ε)q, γ = 1/N (Remark 2), and η = L/(2M²).
     trim_norm : float
         τ (Remark 2): twice the root mean square norm of an honest batch's mean gradient at θ0.
-    gamma, step_size : float
-        γ = 1/N (Remark 2), and η = L/(2M²).
-    rounds : int or None
-        Rounds at `expected_contraction` that shrink ‖θ0 − θ*‖ to a tenth of `expected_error`; None
-        where the contraction is 1 or more, or the error infinite.
-    expected_error, clean_error : float
-        Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and
-        without one. Infinity where samples are too few for convergence.
-    expected_contraction : float
-        Calibrated factor of a round, far from θ* and under attack.
+    rounds, numbers_sent : int or None
+        Rounds at `expected_contraction` that shrink ‖θ0 − θ*‖ to a tenth of `expected_error`, and
+        the numbers that clients send in them, md in each; None where no number is enough.
+    expected_error, clean_error, expected_contraction : float
+        Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and without
+        one, infinity where samples are too few; and the factor of a round far from θ*, attacked.
     error_rate, minimax_rate : float
         √(dk/N), the order in which the paper's bound grows, and √(d/N).
-    alpha, delta : float
-        The guarantee's α, halfway between q/k and 1/2 (Remark 1), and δ = (α − q/k)·e^(−d).
-    success_probability, exact_success_probability : float
-        Lower bounds on the probability that the guarantee holds: (19) and (20).
-    guarantee, guarantee_fails : Guarantee or None, str or None
-        That of Theorem 4, or the condition of it that fails.
-    samples_for_guarantee : int or None
-        The fewest samples per client with which Theorem 4 applies; None beyond 10^15, or where the
-        problem's constants are unknown.
-    numbers_sent : int or None
-        Numbers that clients send in all rounds, md in each.
+    alpha, delta, success_probability, exact_success_probability : float
+        The guarantee's α, halfway between q/k and 1/2 (Remark 1), its δ = (α − q/k)·e^(−d), and
+        lower bounds on the probability that it holds: (19) and (20).
+    guarantee, guarantee_fails, samples_for_guarantee : Guarantee, str, int, or None
+        That of Theorem 4 for the smallest batch, with trimming and r = distance/√d, or the
+        condition that fails; and the fewest samples per client with which it holds, None beyond
+        10^15, or where the problem's constants are unknown.
     trade_off : tuple of TradeOff
         Over k, from 2q + 1 to m.
     """
@@ -119,9 +106,8 @@ class Plan:
     def strategy_options(self) -> StrategyOptions:
         """Return options for either strategy, as ``GeometricMedianOfMeans(**options)``.
 
-        They are those of the paper's Algorithm 2, in which clients reply gradients. For clients
-        that reply trained weights use only `num_byzantine`, `num_batches` and `gamma`, and
-        ``trim_norm="auto"``: τ and η are for gradients.
+        τ and η are for clients that reply gradients, as in the paper's Algorithm 2. For trained
+        weights use only `num_byzantine`, `num_batches` and `gamma`, and ``trim_norm="auto"``.
         """
         return {
             "num_byzantine": self.num_byzantine,

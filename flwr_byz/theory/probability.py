@@ -20,7 +20,7 @@ def binary_divergence(a: float, b: float) -> float:
 
 
 def check_lemma_5(num_batches: int, num_byzantine: int, alpha: float, delta: float) -> None:
-    """Raise ConditionFails unless q/k < α < 1/2 and 0 < δ ≤ α − q/k, the conditions of Lemma 5."""
+    """Check the conditions of Lemma 5."""
     require_honest_majority(num_batches, num_byzantine)
     share = num_byzantine / num_batches
     require(alpha > share, "α > q/k", alpha, share)
@@ -35,18 +35,9 @@ def success_probability(
     """Return 1 − exp(−k·D(α − q/k‖δ)), equation (19): Chernoff's bound on (20).
 
     With at least this probability k(1 − α) + q batches or more are good, so that the bounds hold in
-    every round for any set of Byzantine clients (Lemma 5).
-
-    Parameters
-    ----------
-    num_batches, num_byzantine : int
-        k and q.
-    alpha : float
-        q/k < α < 1/2: the fraction of batches that may be bad, Byzantine ones included.
-    delta : float
-        0 < δ ≤ α − q/k: the probability with which a batch is bad by chance.
-
-    Raises ConditionFails where a condition of Lemma 5 fails.
+    every round for any set of Byzantine clients (Lemma 5). α is the fraction of batches that may be
+    bad, Byzantine ones included, and δ the probability with which a batch is bad by chance. Raises
+    ConditionFails unless q/k < α < 1/2 and 0 < δ ≤ α − q/k.
     """
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
     room = alpha - num_byzantine / num_batches
@@ -56,10 +47,7 @@ def success_probability(
 def exact_success_probability(
     num_batches: int, num_byzantine: int, *, alpha: float, delta: float
 ) -> float:
-    """Return P{T ≥ k(1 − α) + q} for T ~ Binomial(k, 1 − δ), the right side of (20).
-
-    Parameters and errors are those of `success_probability`.
-    """
+    """Return P{T ≥ k(1 − α) + q}, T ~ Binomial(k, 1 − δ), of (20); see `success_probability`."""
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
     k = num_batches
     # At most kα − q are bad, in exact arithmetic on the decimal that the caller wrote.

@@ -1,7 +1,6 @@
 """The paper's orders of magnitude, without their constants (abstract, Theorem 1, Remarks 1, 2).
 
-d is the dimension, m the number of clients, q of them Byzantine, k the number of batches, and N the
-number of samples of all clients together. All functions raise ValueError out of their range.
+All functions raise ValueError out of their range.
 """
 
 from math import log, sqrt

@@ -14,18 +14,8 @@ from .probability import exact_success_probability, success_probability
 class Guarantee:
     """The bound of a theorem: ‖θt − θ*‖ ≤ contraction^t·‖θ0 − θ*‖ + floor in every round t ≥ 1.
 
-    Attributes
-    ----------
-    step_size : float
-        η = L/(2M²).
-    contraction : float
-        Factor of a round.
-    floor : float
-        The error that may remain.
-    success_probability, exact_success_probability : float
-        Lower bounds on the probability that it holds: (19), by Chernoff's inequality, and (20).
-    delta_1, delta_2, xi_1, xi_2 : float
-        Of (22), (26) and Theorem 3.
+    η = L/(2M²) is the `step_size`. The bound holds with at least the two probabilities: (19), by
+    Chernoff's inequality, and (20). Δ1, Δ2, ξ1 and ξ2 are those of (22), (26) and Theorem 3.
     """
 
     step_size: float
@@ -57,20 +47,16 @@ def theorem_4(
     gamma: float = 0.0,
     trim_norm: float = 0.0,
 ) -> Guarantee:
-    """Return the guarantee of Theorem 4.
-
-    The factor is 1 − ρ, the floor ηξ1/ρ, with ξ1 = 4C_α·Δ1(N/k) and ξ2 = 8C_α·Δ2(N/k).
+    """Return the guarantee of Theorem 4, with the factor 1 − ρ and the floor ηξ1/ρ.
 
     Parameters
     ----------
-    num_batches, num_byzantine, alpha, delta
-        As of `success_probability`, with δ < 1.
+    num_batches, num_byzantine, alpha, delta, constants
+        As of `success_probability`, with δ < 1, and of `Constants`.
     batch_samples, dim : float, int
         N/k, where k does not divide m the samples of the smallest batch, and d.
-    constants : Constants
     r : float, default 1.0
-        All iterates stay within r√d of θ*. It is rounded up until the proof's number of shells is
-        an integer.
+        All iterates stay within r√d of θ*. It is rounded up as `delta_2` asks.
     gamma, trim_norm : float, default 0.0
         γ ≥ 0 of the approximate median, and τ, the norm above which batch means are trimmed
         (Remark 2). By Lemma 1 the aggregate strays by up to γ·(τ + M‖θ − θ*‖)/(1 − 2α) more, which
@@ -104,12 +90,11 @@ def theorem_5(
     """Return the guarantee of Theorem 5 (informally, Theorem 1), with its c2 explicit.
 
     The factor is 1/2 + 1/2·√(1 − L²/(4M²)) and the floor, from its proof,
-    L/(2M²)·8C_α·Δ1(N/k)/(1 − √(1 − L²/(4M²))). The condition N/k ≥ c1·C_α²·d·log(N/k) stands for
-    Δ1 ≤ σ1²/α1, Δ2 ≤ σ2²/α2 and (33), which are checked. The theorem prints c2√(dk/N) with c2
-    "universal"; by the proof, Theorem 1 and Corollary 1, c2 is proportional to C_α.
+    L/(2M²)·8C_α·Δ1(N/k)/(1 − √(1 − L²/(4M²))). The theorem prints c2√(dk/N) with c2 "universal"; by
+    the proof, Theorem 1 and Corollary 1, c2 is proportional to C_α.
 
-    Parameters and errors are those of `theorem_4`; in place of ρ > 0 it checks (33), which is
-    stronger.
+    Parameters and errors are those of `theorem_4`, but for (33) in place of ρ > 0: the theorem's
+    condition N/k ≥ c1·C_α²·d·log(N/k) stands for it, Δ1 ≤ σ1²/α1 and Δ2 ≤ σ2²/α2.
     """
     shared = _shared(num_batches, num_byzantine, batch_samples, dim, alpha, delta, constants, r)
     L, M = constants.L, constants.M
