@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .certificate import duality_gap, residual_bound
 from .gram import distances_between, join_and_total, total
-from .pre_aggregation import select
+from .pre_aggregation import RowMap, map_rows
 from .rows import Rows, narrow
 from .solvers import RESOLUTION, newton
 
@@ -43,29 +43,29 @@ class Median:
 class _Scaled:
     """An exact map from a block of rows to float64 numbers of moderate size."""
 
-    kept: NDArray[np.bool_]
+    row_map: RowMap
     factors: NDArray[np.float64]  # (k', 1), powers of two
     factor: float  # of most rows
 
     def __call__(self, block: NDArray[np.floating]) -> NDArray[np.float64]:
-        rows = select(self.kept, block)
-        return np.asarray(np.multiply(rows, self.factors, dtype=np.float64))
+        mapped = map_rows(self.row_map, block)
+        return np.asarray(np.multiply(mapped, self.factors, dtype=np.float64))
 
 
 def careful_median(
     rows: Rows,
     mass: NDArray[np.float64],
     gamma: float,
-    kept: NDArray[np.bool_],
+    row_map: RowMap,
     products: NDArray[np.float64] | None,
 ) -> Median:
-    """Find the median of the kept rows, in float64, as `median_of_rows` does.
+    """Find the median of mapped rows, in float64, as `median_of_rows` does.
 
-    `products` are the inner products of the kept rows (k', k'), of any precision, if known; the
-    weights are those of the kept rows. The gap of the result, the best candidate, is above γ
+    `products` are the inner products of the mapped rows (k', k'), of any precision, if known; the
+    weights are those of the mapped rows. The gap of the result, the best candidate, is above γ
     where float64 cannot resolve it, or no float64 vector is near enough.
     """
-    scaled = _scale_of(rows, kept)
+    scaled = _scale_of(rows, row_map)
     iterations = 0
     best: Median | None = None
     for weights, steps in _candidates(rows, scaled, mass, gamma, products):
@@ -131,15 +131,15 @@ def coordinates_of_gram(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     return coordinates
 
 
-def _scale_of(rows: Rows, kept: NDArray[np.bool_]) -> _Scaled:
+def _scale_of(rows: Rows, row_map: RowMap) -> _Scaled:
     """Choose powers of two that bring most rows near one, and no row far above that."""
-    largest = np.max(list(rows.map(partial(_largest, kept))), axis=0)
+    largest = np.max(list(rows.map(partial(_largest, row_map))), axis=0)
     exponents = np.frexp(largest)[1]
     nonzero = exponents[largest > 0]
     most = int(np.median(nonzero)) if len(nonzero) else 0
     own = np.maximum(np.maximum(most, exponents - _MOST_OCTAVES), -1000)
     factors = np.ldexp(1.0, -own)
-    return _Scaled(kept, factors[:, None], float(np.ldexp(1.0, -max(most, -1000))))
+    return _Scaled(row_map, factors[:, None], float(np.ldexp(1.0, -max(most, -1000))))
 
 
 def _certified(
@@ -188,9 +188,9 @@ def _combine(
     return point, np.sqrt(squares)
 
 
-def _largest(kept: NDArray[np.bool_], block: NDArray[np.floating]) -> NDArray[np.float64]:
-    rows = select(kept, block)
-    return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)), np.float64)
+def _largest(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.float64]:
+    mapped = map_rows(row_map, block)
+    return np.asarray(np.maximum(mapped.max(axis=1), -mapped.min(axis=1)), np.float64)
 
 
 def _gram_about(

@@ -11,7 +11,7 @@ from ..checks import check_number, wrong_value
 from .careful import Median, careful_median
 from .certificate import curvature_gap, residual_bound
 from .gram import gram, join_and_total, offset_products, relative_error, smallest_square
-from .pre_aggregation import select
+from .pre_aggregation import RowMap, map_products, map_rows, map_weights, select
 from .rows import ReplyRows, Rows, StoredRows, narrow
 from .solvers import weiszfeld
 from .threads import one_blas_thread
@@ -75,11 +75,11 @@ def geometric_median(
 
     Notes
     -----
-    One pass over the data forms the points' inner products, Weiszfeld's fixed point on their n × n
-    matrix finds the weights, and one more pass forms the combination, which strong convexity of the
-    objective certifies. Where that fails (the median is one of the points, points are collinear,
-    cancellation destroys the inner products), the same is done in float64 with Newton's method and
-    weak duality.
+    One pass over the data forms the inner products of the points, Weiszfeld's fixed point on their
+    n × n matrix finds the weights, and one more pass forms the combination and measures the
+    distances from it, which certify it by the strong convexity of the objective. Where that fails
+    (the median is one of the points, points are collinear, cancellation destroys the inner
+    products), the same is done in float64 with Newton's method and weak duality.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def geometric_median(
     measured = gram(rows)
     if not measured.finite.all():
         check_finite(vectors, "points")
-    median = median_of_rows(rows, share, gamma, mass > 0, measured.products)
+    median = median_of_rows(rows, share, gamma, select(mass > 0), measured.products)
     with np.errstate(over="ignore"):
         objective = float(np.float64(median.objective) * mass.sum())
     point = median.point.astype(np.float64, copy=False)
@@ -109,33 +109,32 @@ def median_of_rows(
     rows: Rows,
     mass: NDArray[np.float64],
     gamma: float,
-    kept: NDArray[np.bool_],
+    row_map: RowMap,
     products: NDArray[np.float64] | None,
 ) -> Median:
-    """Find the geometric median of the `kept` of k rows, k' finite ones, to a gap of γ.
+    """Find the geometric median of the k' mapped rows ``row_map @ rows``, to a gap of γ.
 
-    `mass` (k',) is positive and sums to one; `products` (k, k) are the rows' inner products from
-    `gram`. The returned weights (k,) are 0 for the other rows.
+    Rows that `row_map` uses are finite; `mass` (k',) is positive and sums to one. `products` (k, k)
+    are the rows' inner products from `gram`. The returned weights are those of the rows (k,).
     """
-    median = None
     if rows.dim == 0:
-        median = Median(np.zeros(0), 0.0, gap=0.0, residual=0.0, weights=mass, iterations=0)
+        weights = map_weights(row_map, mass)
+        return Median(np.zeros(0), 0.0, gap=0.0, residual=0.0, weights=weights, iterations=0)
     with one_blas_thread(), np.errstate(all="ignore"):
+        median = None
         if products is not None:
-            products = products[np.ix_(kept, kept)]
-            median = _fast_median(rows, mass, gamma, kept, products)
+            products = map_products(row_map, products)
+            median = _fast_median(rows, mass, gamma, row_map, products)
         if median is None or not median.gap <= gamma:
-            median = careful_median(rows, mass, gamma, kept, products)
-    weights = np.zeros(len(kept))
-    weights[kept] = median.weights
-    return replace(median, weights=weights)
+            median = careful_median(rows, mass, gamma, row_map, products)
+    return replace(median, weights=map_weights(row_map, median.weights))
 
 
 def _fast_median(
     rows: Rows,
     mass: NDArray[np.float64],
     gamma: float,
-    kept: NDArray[np.bool_],
+    row_map: RowMap,
     products: NDArray[np.float64],
 ) -> Median | None:
     """Find the median in one more pass over the data; None or a large gap where that fails.
@@ -173,7 +172,7 @@ def _fast_median(
     error = 0.6 * float(np.square(errors / distances).max()) + moved / float(distances.min())
     gap, residual = certified(distances, error)
     measures = gap > gamma or norms.min() ** 2 <= smallest_square(rows)
-    kernel = partial(_combined, weights.astype(rows.dtype), kept, measures)
+    kernel = partial(_combined, weights.astype(rows.dtype), row_map, measures)
     point, squares = join_and_total(rows, kernel, rows.dtype)
     if measures:
         distances = np.sqrt(squares)
@@ -184,21 +183,18 @@ def _fast_median(
 
 
 def _combined(
-    weights: NDArray[np.floating],
-    kept: NDArray[np.bool_],
-    measures: bool,
-    block: NDArray[np.floating],
+    weights: NDArray[np.floating], row_map: RowMap, measures: bool, block: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Combine the kept rows of a block; where asked, measure their squared distances from it.
+    """Combine a block of mapped rows, and measure the squares of their distances from it, if asked.
 
-    The distances have an error of at most ``_SUMMED/2 + 3`` roundings of the block's precision,
-    where nothing underflows.
+    The distances (k',) have an error of at most ``_SUMMED/2 + 3`` roundings of the block's
+    precision, where nothing underflows.
     """
-    rows = select(kept, block)
-    coordinates = _weighted_sum(weights, rows)
-    squares, start = np.zeros(len(rows)), 0
-    is_copy = rows.flags.writeable
-    parts = (rows,) if is_copy else narrow(rows, _SUMMED, 3 << 16)
+    mapped = map_rows(row_map, block)
+    coordinates = _weighted_sum(weights, mapped)
+    squares, start = np.zeros(len(mapped)), 0
+    is_copy = mapped.flags.writeable
+    parts = (mapped,) if is_copy else narrow(mapped, _SUMMED, 3 << 16)
     for part in parts if measures else ():
         of_part = coordinates[start : start + part.shape[1]]
         offsets = np.subtract(part, of_part, out=part if is_copy else None)

@@ -13,7 +13,7 @@ from ..checks import check_number
 from .batches import check_batches, split_into_batches
 from .geometric_median import median_of_rows
 from .gram import Gram, form_and_measure, gram
-from .pre_aggregation import NoRowsLeft, TrimNorm, check_trim_norm, too_long
+from .pre_aggregation import NoRowsLeft, TrimNorm, check_trim_norm, select, too_long
 from .rows import Rows, StoredRows
 from .vectors import as_vectors, check_finite
 
@@ -127,7 +127,7 @@ def median_of_means(
         trims = num_long <= (num_rows - 1) // 2
     kept = finite & ~long if trims else finite
     mass = np.full(int(kept.sum()), 1 / kept.sum())
-    median = median_of_rows(rows, mass, gamma, kept, measured.products)
+    median = median_of_rows(rows, mass, gamma, select(kept), measured.products)
     return GeometricMedianOfMeans(
         point=median.point,
         gap=median.gap,

@@ -33,8 +33,7 @@ def objective(points, position):
 def lowest_objective(points):
     """A lower bound on the optimum, by weak duality in float64, which the fast way does not use."""
     rows = StoredRows(np.asarray(points, "f8"))
-    mass, kept = np.full(len(rows), 1 / len(rows)), np.ones(len(rows), np.bool_)
-    best = careful_median(rows, mass, 1e-13, kept, None)
+    best = careful_median(rows, np.full(len(rows), 1 / len(rows)), 1e-13, None, None)
     return best.objective * len(points) / (1 + best.gap)
 
 
