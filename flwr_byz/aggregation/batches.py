@@ -28,8 +28,7 @@ def num_batches(num_clients: int, num_byzantine: int, *, epsilon: float = 1.0) -
         batch, but more distance to the breakdown point.
 
     Returns the smallest k ≥ 2(1+ε)q, at most m; for q = 0 it is 1, which makes the rule the mean.
-    Raises TypeError where an argument is no number, and ValueError where one is out of range or
-    2q ≥ m: no rule is robust then.
+    Raises TypeError where an argument is no number, ValueError where one is out of range.
     """
     check_number("num_clients", num_clients, whole=True, least=1)
     check_number("num_byzantine", num_byzantine, whole=True, least=0)

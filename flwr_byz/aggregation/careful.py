@@ -127,8 +127,7 @@ def coordinates_of_gram(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     unit = np.divide(1.0, lengths, out=np.zeros(n), where=lengths > 0)
     eigenvalues, eigenvectors = np.linalg.eigh(gram * unit * unit[:, None])
     eigenvalues[eigenvalues < 4 * n * _EPS * eigenvalues[-1]] = 0.0
-    coordinates: NDArray[np.float64] = lengths[:, None] * eigenvectors * np.sqrt(eigenvalues)
-    return coordinates
+    return np.asarray(lengths[:, None] * eigenvectors * np.sqrt(eigenvalues))
 
 
 def _scale_of(rows: Rows, row_map: RowMap) -> _Scaled:

@@ -120,8 +120,7 @@ def offset_products(
 ) -> NDArray[np.float64]:
     """Return the inner products of the rows' offsets from their combination, (k, k)."""
     about = products @ weights
-    moved: NDArray[np.float64] = products - about - about[:, None] + weights @ about
-    return moved
+    return np.asarray(products - about - about[:, None] + weights @ about)
 
 
 def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:

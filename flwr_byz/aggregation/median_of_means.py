@@ -81,9 +81,8 @@ def geometric_median_of_means(
         q. Nothing is trimmed where 2q batches or fewer would be left; without q, where more than
         (k − 1)//2 are too long.
 
-    Raises ValueError where an argument is out of range, or a vector is not finite or of another
-    length (the message names its row); NoRowsLeft, a ValueError, where every batch mean is longer
-    than `trim_norm`.
+    Raises ValueError where an argument is out of range, a vector is not finite or of another length
+    (the message names its row), or every batch mean is longer than `trim_norm` (NoRowsLeft).
     """
     vectors = as_vectors(vectors, "vectors")
     check_batches(num_byzantine, num_batches)

@@ -175,5 +175,4 @@ def _coordinatewise_median(
     lower = np.argmax(share >= 0.5 - 1e-12, axis=0)
     upper = np.argmax(share > 0.5 + 1e-12, axis=0)
     columns = np.arange(points.shape[1])
-    median: NDArray[np.float64] = (ordered[lower, columns] + ordered[upper, columns]) / 2
-    return median
+    return np.asarray((ordered[lower, columns] + ordered[upper, columns]) / 2)
