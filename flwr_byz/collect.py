@@ -1,4 +1,7 @@
-"""Replies to rows: held until all are in, or added up as they arrive. Both fill the same rows."""
+"""Replies to rows: held until all are in, or added up as they arrive. Both fill the same rows.
+
+Also what a round leaves of them in the audit trail.
+"""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .aggregation import GeometricMedianOfMeans
 from .aggregation.gram import Gram, form_and_measure, gram
-from .aggregation.rows import BatchSums, Rows, Vector
-from .identity import ClientId
+from .aggregation.rows import BatchSums, Rows, StoredRows, Vector
+from .audit import BatchRecord, RoundRecord, Verdict
+from .identity import ClientId, identity_order
 from .payload import Layout, Model
-from .round import Rejections, Reply, are_copies, is_finite, model_of, screen
+from .round import Rejections, Reply, are_copies, distances_from, is_finite, model_of, screen
 
 # The batch of every client that was asked, in client order.
 Grouping = Mapping[ClientId, int]
@@ -115,6 +120,41 @@ def stream(
         counters=[counters[batch][1] for batch in filled],
         are_copies=first is not None and len(kept) > 1,
     )
+
+
+def record_of(
+    kept: bool,
+    asked: frozenset[ClientId],
+    collected: Collected,
+    rejections: Rejections,
+    result: GeometricMedianOfMeans | None,
+    distances: Mapping[ClientId, float],
+) -> RoundRecord:
+    """Return what every client did, and how the batches fared."""
+    clients = dict.fromkeys(sorted(asked, key=identity_order), Verdict("silent"))
+    clients |= rejections.verdicts
+    for number, members in enumerate(collected.members):
+        for client in members:
+            clients[client] = Verdict("used", number, distance=distances.get(client))
+    if result is None:
+        return RoundRecord(kept, None, [], clients)
+    columns = (result.batch_weights.tolist(), result.batch_norms.tolist(), result.trimmed.tolist())
+    batches = [BatchRecord(*column) for column in zip(*columns, strict=True)]
+    return RoundRecord(kept, result.gap, batches, clients)
+
+
+def distances_of(
+    collected: Collected, centre: Vector | None, result: GeometricMedianOfMeans
+) -> dict[ClientId, float]:
+    """Return the distance of each reply from the aggregate; of its row, where it is not held."""
+    vectors, groups = collected.vectors, collected.members
+    if vectors:
+        groups = [[client] for members in collected.members for client in members]
+    else:
+        assert isinstance(collected.rows, StoredRows)
+        vectors, centre = [[row] for row in collected.rows.matrix], None
+    measured = zip(groups, distances_from(vectors, centre, result.point), strict=True)
+    return {client: distance for clients, distance in measured for client in clients}
 
 
 def _members(grouping: Grouping, answered: Container[ClientId]) -> list[list[ClientId]]:

@@ -17,12 +17,12 @@ from .aggregation import GeometricMedianOfMeans, permute_clients, split_into_bat
 from .aggregation.median_of_means import median_of_means
 from .aggregation.pre_aggregation import NoRowsLeft
 from .aggregation.rows import Vector
-from .collect import Collected, Grouping, hold, stream
+from .collect import Collected, Grouping, distances_of, hold, record_of, stream
+from .hardening import Asked
 from .identity import ClientId, identity_order
 from .logs import escaped
 from .metrics import common_metrics, robust_metrics
 from .payload import Layout, MalformedReply, Model, read_number
-from .records import distances_of, record_of
 from .round import COPIES, Rejections, Reply, median_counters, model_of, received, step
 from .rounds import Rounds
 from .settings import Settings
@@ -53,21 +53,11 @@ class RobustServer:
     ) -> tuple[Model | None, dict[str, Any]]:
         """Make a step of the replies to the last `Rounds.begin`, if one is justified.
 
-        Parameters
-        ----------
-        server_round : int
-            Its number, from 1 on; batches that are drawn afresh in each round depend on it.
-        replies : iterable of Reply
-            In any order. Where `settings.streaming`, they are added up as they arrive, in the
-            rows' precision, so that the result depends on the order in its last digits.
-        custom : function, optional
-            Aggregates the clients' metrics in place of the median of batch means.
-        ignored : collection of str
-            Names that are no metrics, where there is no such function.
-        accept_failures : bool, default True
-            Whether a step can be made although a reply is rejected.
-        optimize : function, optional
-            Returns what a server optimizer makes of the aggregate.
+        Replies come in any order; with `settings.streaming`, they are added up as they arrive, in
+        the rows' precision, and the result depends on the order in its last digits. `custom`
+        aggregates the clients' metrics in place of the median of batch means, without the names
+        that are `ignored`; `optimize` returns what a server optimizer makes of the aggregate.
+        Without `accept_failures`, no step is made where a reply is rejected.
 
         Returns the new model, None where the old one is kept, and the metrics of the round (see
         `GeometricMedianOfMeans`).
@@ -102,7 +92,7 @@ class RobustServer:
     def evaluate(
         self,
         replies: Iterable[Reply],
-        asked: frozenset[ClientId] | None,
+        asked: Asked,
         custom: MetricsFunction | None,
         ignored: Collection[str] = (),
     ) -> tuple[list[Reply], dict[str, Any]]:
@@ -180,13 +170,11 @@ class RobustServer:
             text = "%d of %d batch means are not finite: they are left out, as Byzantine"
             log(WARNING, text, num_broken, num_rows)
         if num_rows - num_broken <= 2 * max(num_hidden - num_broken, 0):
-            log(
-                ERROR,
+            text = (
                 "%d batches answered and %d Byzantine clients may be among them: no median holds "
-                "against half of the batches, the model is kept",
-                num_rows,
-                num_hidden,
             )
+            text += "against half of the batches, the model is kept"
+            log(ERROR, text, num_rows, num_hidden)
             return None, num_broken
         self._check_centre_known()
         settings = self.settings
@@ -225,13 +213,9 @@ class RobustServer:
             level = INFO if num_clients >= self.settings.min_clients else WARNING
             log(level, "%s", self.settings.guarantee(num_clients, result.num_kept, num_hidden))
         if result.too_long.any() and not (result.too_long & result.trimmed).any():
-            log(
-                WARNING,
-                "not trimmed: %d of %d batches are longer than trim_norm, and too few would be "
-                "left for an honest majority",
-                int(result.too_long.sum()),
-                len(result.too_long),
-            )
+            text = "not trimmed: %d of %d batches are longer than trim_norm, and too few would be "
+            text += "left for an honest majority"
+            log(WARNING, text, int(result.too_long.sum()), len(result.too_long))
         if result.gap > self.settings.gamma:
             text = "the geometric median is certified to a gap of %.2g only, not gamma=%.2g"
             log(WARNING, text, result.gap, self.settings.gamma)

@@ -1,18 +1,18 @@
 """Tasks spread over worker processes, each result kept as soon as it is there."""
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import TypeVar
+from unittest.mock import patch
 
 import typer
 from flwr.supercore.logger import FLOWER_LOGGER
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from flwr_byz.environment import environment
 
 _ONE_THREAD_EACH = {
     "OMP_NUM_THREADS": "1",
@@ -48,7 +48,7 @@ def in_workers(
     On Ctrl-C the tasks that have begun are ended and saved, and the program exits.
     """
     with (
-        environment(_ONE_THREAD_EACH),
+        patch.dict(os.environ, _ONE_THREAD_EACH),
         ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_begin_worker) as pool,
     ):
         futures = [pool.submit(carry_out, task) for task in tasks]

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from multiprocessing import connection, get_context, parent_process
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from .. import json_lines
-from ..environment import environment
 from ..logs import escaped
 from .attacked_app import ROLL_CALL, AttackedApp, seed_everything
 from .runs import Job, RunResult, load
@@ -50,7 +50,7 @@ def run_apart(job: Job, timeout: float) -> RunResult:
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
     since = time.monotonic()
-    with environment(_ENVIRONMENT):
+    with patch.dict(os.environ, _ENVIRONMENT):
         process = get_context("spawn").Process(target=simulate_in_this_process, args=(job,))
         process.start()
     try:
