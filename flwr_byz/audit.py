@@ -154,7 +154,7 @@ class AuditTrail:
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"round": server_round, "time": now, **_plain(asdict(record))}
+        line = {"round": server_round, "time": now, **json_lines.plain(asdict(record))}
         self.suspicion.add(record.clients)
         for client, entry in line["clients"].items():
             entry |= self.suspicion.entry(client)
@@ -186,12 +186,3 @@ def _read_scores(line: Any) -> tuple[int, Scores]:
 
 def _rotated(path: Path) -> Path:
     return path.with_name(path.name + ".1")
-
-
-def _plain(value: Any) -> Any:
-    """Replace the numbers that JSON has no form for by None, however deep."""
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,6 +1,7 @@
 """Files of JSON, an object a line, that survive a writer that is killed."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -38,3 +39,12 @@ def read_all(path: Path) -> Iterator[dict[str, Any] | None]:
             except (ValueError, RecursionError):
                 entry = None
             yield entry if isinstance(entry, dict) else None
+
+
+def plain(value: Any) -> Any:
+    """Return a value in JSON's form, however deep: None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

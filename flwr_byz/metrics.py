@@ -85,15 +85,11 @@ def _of_one_form(
 ) -> tuple[list[Metrics], dict[str, int]]:
     """Return each client's metrics of the form that most report, and how many report each."""
     checked = [_well_formed(claim, ignored) for claim in claims]
-    forms = Counter((name, _form(value)) for metrics in checked for name, value in metrics.items())
+    forms = Counter((n, np.shape(v)) for metrics in checked for n, v in metrics.items())
     # Of each name the last one stays: the most frequent form.
-    usual = dict(sorted(forms, key=lambda form: (forms[form], -form[1])))
-    kept = [{n: v for n, v in metrics.items() if _form(v) == usual[n]} for metrics in checked]
+    usual = dict(sorted(forms, key=lambda form: (forms[form], not form[1], [-n for n in form[1]])))
+    kept = [{n: v for n, v in metrics.items() if np.shape(v) == usual[n]} for metrics in checked]
     return kept, {name: forms[name, form] for name, form in usual.items()}
-
-
-def _form(value: MetricRecordValues) -> int:
-    return len(value) if isinstance(value, list) else -1
 
 
 def _well_formed(claim: object, ignored: Collection[str | None]) -> Metrics:

@@ -267,13 +267,10 @@ class RobustServer:
         return held
 
     def _check_centre_known(self) -> None:
-        settings, needed_by = self.settings, ""
-        if settings.trim_norm is not None:
-            needed_by = "trim_norm needs"
-        if settings.reply == "gradients" or settings.server_learning_rate != 1.0:
-            needed_by = "gradients and a server_learning_rate other than 1 need"
-        if needed_by and self.rounds.sent is None:
+        needed = self.settings.trim_norm is not None or self.settings.step_size != 1.0
+        if needed and self.rounds.sent is None:
             raise RuntimeError(
-                f"{needed_by} the model that the clients were sent: call configure_train "
-                "(configure_fit) before aggregating, or give initial_parameters"
+                "trim_norm, gradients and a server_learning_rate other than 1 need the model that "
+                "the clients were sent: call configure_train (configure_fit) before aggregating, "
+                "or give initial_parameters"
             )

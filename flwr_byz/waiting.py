@@ -18,24 +18,21 @@ def wait_for(
 
     The log says at once and every 30 seconds what is waited for.
     """
+    q = num_byzantine or 0
+    need = f"{needed} nodes are needed (by the minimum numbers of nodes that were given)"
+    if q and needed == 2 * q + 1:
+        need = f"num_byzantine={q} needs 2q + 1 = {needed} nodes"
+    enough = max(needed, 5 * q)
+    simulation = f"in a simulation: --federation-config num-supernodes={enough}"
     since = time.monotonic()
     next_line = since
     while (number := connected()) < needed:
         now = time.monotonic()
         if now >= next_line:
-            log(WARNING, "%s", _sentence(number, needed, num_byzantine or 0))
+            log(WARNING, "Waiting: %s, %d are connected; %s", need, number, simulation)
             next_line = now + _LOG_INTERVAL
         if now - since >= limit:
             log(WARNING, "too few clients came in %.0f s: the model is kept", now - since)
             return False
         time.sleep(_POLL_INTERVAL)
     return True
-
-
-def _sentence(connected: int, needed: int, q: int) -> str:
-    need = f"{needed} nodes are needed (by num_batches, or the minimum numbers that were given)"
-    if q and needed == 2 * q + 1:
-        need = f"num_byzantine={q} needs 2q + 1 = {needed} nodes"
-    enough = max(needed, 5 * q)
-    text = f"Waiting: {need}, {connected} are connected; in a simulation:"
-    return f"{text} --federation-config num-supernodes={enough}"

@@ -31,7 +31,6 @@ from .descent import sharp_population_contraction as sharp_population_contractio
 from .descent import step_size as step_size
 from .planner import plan as plan
 from .plans import Plan as Plan
-from .plans import StrategyOptions as StrategyOptions
 from .plans import TradeOff as TradeOff
 from .probability import binary_divergence as binary_divergence
 from .probability import exact_success_probability as exact_success_probability

@@ -1,22 +1,11 @@
 """A plan: the settings of a training, and its expected error."""
 
 from dataclasses import asdict, dataclass
-from math import isfinite
-from typing import Any, Literal, TypedDict
+from typing import Any
 
+from ..json_lines import plain
 from ..renamed import renamed
 from .theorems import Guarantee
-
-
-class StrategyOptions(TypedDict):
-    """The options of both strategies that `Plan.strategy_options` returns."""
-
-    num_byzantine: int
-    num_batches: int
-    reply: Literal["gradients"]
-    server_learning_rate: float
-    trim_norm: float
-    gamma: float
 
 
 @renamed(error_in_peace="clean_error")
@@ -98,12 +87,7 @@ class Plan:
     numbers_sent: int | None
     trade_off: tuple[TradeOff, ...]
 
-    @property
-    def num_samples(self) -> int:
-        """N, the samples of all clients together."""
-        return self.num_clients * self.samples_per_client
-
-    def strategy_options(self) -> StrategyOptions:
+    def strategy_options(self) -> dict[str, Any]:
         """Return options for either strategy, as ``GeometricMedianOfMeans(**options)``.
 
         τ and η are for clients that reply gradients, as in the paper's Algorithm 2. For trained
@@ -120,11 +104,5 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields in a form that JSON can hold, with null for infinite numbers."""
-        return asdict(self, dict_factory=_for_json)
-
-
-def _for_json(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict of fields, with lists for tuples and None for numbers that are not finite."""
-    made = {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
-    infinite = {n: None for n, v in made.items() if isinstance(v, float) and not isfinite(v)}
-    return made | infinite
+        made: dict[str, Any] = plain(asdict(self))
+        return made

@@ -31,7 +31,6 @@ def test_the_settings_are_the_papers():
     assert found.error_rate == pytest.approx(sqrt(0.2))
     assert found.minimax_rate == pytest.approx(0.1)
     assert found.alpha == pytest.approx(0.375)  # (2 + ε)/(4 + 4ε)
-    assert found.num_samples == 2000
     assert found.numbers_sent == 40 * 20 * found.rounds
     with pytest.raises(FrozenInstanceError):
         found.num_batches = 1
