@@ -19,7 +19,7 @@ def wait_for(
     The log says at once and every 30 seconds what is waited for.
     """
     q = num_byzantine or 0
-    need = f"{needed} nodes are needed (by the minimum numbers of nodes that were given)"
+    need = f"{needed} nodes are needed (by num_batches, or the minimum numbers that were given)"
     if q and needed == 2 * q + 1:
         need = f"num_byzantine={q} needs 2q + 1 = {needed} nodes"
     enough = max(needed, 5 * q)
