@@ -18,7 +18,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
 from logging import WARNING
 from pathlib import Path
 from typing import Any, Literal
@@ -124,33 +123,6 @@ class AuditTrail:
     max_bytes: int = 64 << 20
     suspicion: Suspicion = field(default_factory=Suspicion, init=False)
 
-    def begin(self, finished: int = 0) -> None:
-        """Begin a training, or go on with the scores as they stood after its last finished round.
-
-        Damaged lines are skipped; the log says how many.
-        """
-        self.suspicion.scores.clear()
-        if finished <= 0:
-            return
-        by_round: dict[int, Scores] = {}
-        num_damaged = 0
-        for line in chain(*map(json_lines.read_all, (_rotated(self.path), self.path))):
-            try:
-                number, scores = _read_scores(line)
-            except Exception:  # JSON of any other shape
-                num_damaged += 1
-                continue
-            while by_round and next(reversed(by_round)) >= number:
-                by_round.popitem()  # that round was lost, and run again
-            by_round[number] = scores
-        if num_damaged:
-            log(WARNING, "%d damaged lines of %s are skipped", num_damaged, self.path)
-        if finished not in by_round:
-            log(WARNING, "%s does not hold round %d", self.path, finished)
-        for number, scores in by_round.items():
-            if number <= finished:
-                self.suspicion.scores |= scores
-
     def write(self, server_round: int, record: RoundRecord) -> None:
         """Add a round. An error of the disk is logged: it must not end a training."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -160,7 +132,7 @@ class AuditTrail:
             entry |= self.suspicion.entry(client)
         try:
             if self.path.exists() and self.path.stat().st_size > self.max_bytes:
-                self.path.replace(_rotated(self.path))
+                self.path.replace(self.path.with_name(self.path.name + ".1"))
             json_lines.append(self.path, [line])
         except OSError as error:
             log(WARNING, "round %d is missing in the audit trail: %s", server_round, error)
@@ -169,20 +141,3 @@ class AuditTrail:
 def read(path: Path) -> list[dict[str, Any]]:
     """Read the rounds of a trail, in the order written; lines that are cut off are skipped."""
     return list(json_lines.read(path))
-
-
-def _read_scores(line: Any) -> tuple[int, Scores]:
-    """Return the round of a line and its clients' scores; raise where it has another shape."""
-    scores = {}
-    for client, entry in line["clients"].items():
-        rounds, suspicion = entry["rounds"], entry["suspicion"] or 0.0
-        if type(rounds) is not int or not 0 <= rounds < 1 << 32 or not 0 <= suspicion <= 1:
-            raise ValueError(client)
-        scores[client] = rounds, rounds * suspicion
-    if type(line["round"]) is not int:
-        raise ValueError("round")
-    return line["round"], scores
-
-
-def _rotated(path: Path) -> Path:
-    return path.with_name(path.name + ".1")

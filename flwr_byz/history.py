@@ -113,7 +113,7 @@ class History:
         log(INFO, "going on after round %d of %s", checkpoint.server_round, folder)
         self.finished, self.arrays = checkpoint.server_round, checkpoint.arrays
         self.train, self.evaluate, self.server = checkpoint.rounds.values()
-        self.state, self.suspicion = checkpoint.state, dict(checkpoint.suspicion)
+        self.state, self.suspicion = checkpoint.state, checkpoint.suspicion
         _set_random(checkpoint.random_state)
 
     def _lock(self, folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,13 @@ def append(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the whole objects of a file, if there is one."""
-    return (entry for entry in read_all(path) if entry is not None)
-
-
-def read_all(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the lines of a file, if there is one: an object, or None where it is not whole."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                entry = None
-            yield entry if isinstance(entry, dict) else None
+            with suppress(ValueError, RecursionError):
+                if isinstance(entry := json.loads(line), dict):
+                    yield entry
 
 
 def plain(value: Any) -> Any:

@@ -101,11 +101,7 @@ class Rounds:
         self.history = history = History.resume(None if folder is None else Path(folder), initial)
         # As they were given: a strategy may make floats of counters.
         self.weights = frozenset(n for n, a in (initial or {}).items() if a.dtype.kind == "f")
-        if self.audit is not None:
-            self.audit.begin(history.finished)
-        if self.audit is None or history.suspicion:
-            self.suspicion.scores = history.suspicion
-        history.suspicion = self.suspicion.scores
+        self.suspicion.scores = history.suspicion
         self._is_stopped, self._best = False, -inf
         if history.finished > 0:
             self._stop_if_wanted(history.finished)

@@ -115,76 +115,16 @@ def test_no_distance_makes_a_line_that_is_no_json(tmp_path, distance):
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
 
 
-def test_a_trail_goes_on_after_the_round_that_was_finished_last(tmp_path):
-    path = tmp_path / "audit.jsonl"
-    trail = AuditTrail(path)
-    trail.write(1, record(a=used(1.0), b=used(1.0), c=Verdict("rejected")))
-    trail.write(2, record(a=used(9.0), b=used(1.0), c=used(1.0)))  # lost: it is played again
-    with path.open("a") as file:
-        file.write('{"round": 3, "cut')
-    again = AuditTrail(path)
-    again.begin(1)
-    again.write(2, record(a=used(1.0), b=used(1.0), c=used(1.0)))
-    lines = audit.read(path)
-    assert [line["round"] for line in lines] == [1, 2, 2]
-    assert lines[-1]["clients"]["a"]["suspicion"] == 0.0
-    assert lines[-1]["clients"]["c"]["suspicion"] == 0.5
-
-
-def line(server_round=2, rounds=2, suspicion=0.5, **changed):
-    clients = {"a": {"rounds": rounds, "suspicion": suspicion}}
-    return {"round": server_round, "clients": clients} | changed
-
-
 @pytest.mark.parametrize(
-    "damaged",
-    [
-        '{"round": 3, "cut',
-        "not JSON",
-        "[" * 100_000,
-        "7",
-        "[]",
-        "{}",
-        json.dumps(line(server_round="2")),
-        json.dumps(line(server_round=None)),
-        json.dumps(line(server_round=True)),
-        json.dumps(line(server_round=1.5)),
-        json.dumps(line(clients=None)),
-        json.dumps(line(clients=[1])),
-        json.dumps(line(clients={"a": 7})),
-        json.dumps(line(clients={"a": {}})),
-        json.dumps(line(rounds="2")),
-        json.dumps(line(rounds=-1)),
-        json.dumps(line(rounds=10**400)),
-        json.dumps(line(suspicion="0.5")),
-        json.dumps(line(suspicion=[0.5])),
-        json.dumps(line(suspicion=float("nan"))),
-        json.dumps(line(suspicion=1e300)),
-        "\0" * 10,
-    ],
+    "damaged", ['{"round": 3, "cut', "not JSON", "[" * 100_000, "7", "[]", "\0" * 10]
 )
-def test_a_damaged_line_does_not_stop_a_trail_from_going_on(tmp_path, caplog, damaged):
-    path = tmp_path / "audit.jsonl"
-    trail = AuditTrail(path)
-    trail.write(1, record(a=Verdict("rejected"), b=used(1.0), c=used(1.0)))
-    with path.open("a") as file:
-        file.write(damaged + "\n" + damaged + "\n")
-    trail.write(2, record(a=used(1.0), b=used(1.0), c=used(1.0)))
-    again = AuditTrail(path)
-    again.begin(2)
-    assert caplog.text.count("2 damaged lines") == 1
-    again.write(3, record(a=used(1.0), b=used(1.0), c=used(1.0)))
-    clients = audit.read(path)[-1]["clients"]
-    assert (clients["a"]["rounds"], clients["a"]["suspicion"]) == (3, 0.3333)
-
-
-def test_scores_of_a_former_training_do_not_carry_over(tmp_path):
+def test_a_damaged_line_is_skipped(tmp_path, damaged):
     trail = AuditTrail(tmp_path / "audit.jsonl")
-    trail.write(1, record(a=Verdict("rejected"), b=used(1.0), c=used(1.0)))
-    trail.begin(-1)
-    trail.write(1, record(a=used(1.0), b=used(1.0), c=used(1.0)))
-    clients = audit.read(trail.path)[-1]["clients"]
-    assert (clients["a"]["rounds"], clients["a"]["suspicion"]) == (1, 0.0)
+    trail.write(1, record(a=used(1.0), b=used(1.0)))
+    with trail.path.open("a") as file:
+        file.write(damaged)
+    trail.write(2, record(a=used(1.0), b=used(1.0)))
+    assert [line["round"] for line in audit.read(trail.path)] == [1, 2]
 
 
 def test_a_strategy_that_starts_again_scores_anew(tmp_path):
@@ -217,19 +157,6 @@ def test_numpy_that_raises_does_not_stop_a_trail(tmp_path):
     assert len(audit.read(trail.path)) == 1
 
 
-def test_a_trail_remembers_clients_that_the_last_round_did_not_ask(tmp_path):
-    path = tmp_path / "audit.jsonl"
-    trail = AuditTrail(path)
-    trail.write(1, record(a=Verdict("rejected"), b=used(1.0), c=used(1.0)))
-    trail.write(2, record(b=used(1.0), c=used(1.0)))
-    trail.write(3, record(a=used(1.0), b=used(1.0)))  # lost
-    again = AuditTrail(path)
-    again.begin(2)
-    again.write(3, record(a=used(1.0), b=used(1.0), c=used(1.0)))
-    clients = audit.read(path)[-1]["clients"]
-    assert (clients["a"]["rounds"], clients["a"]["suspicion"]) == (2, 0.5)
-
-
 def test_a_trail_is_of_bounded_size(tmp_path):
     trail = AuditTrail(tmp_path / "audit.jsonl", max_bytes=2000)
     for server_round in range(1, 50):
@@ -237,10 +164,7 @@ def test_a_trail_is_of_bounded_size(tmp_path):
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(sizes) == {"audit.jsonl", "audit.jsonl.1"}
     assert max(sizes.values()) < 2000 + 500
-    again = AuditTrail(trail.path)
-    again.begin(49)
-    again.write(50, record(a=used(1.0), b=used(1.0)))
-    assert audit.read(trail.path)[-1]["clients"]["a"]["rounds"] == 50
+    assert audit.read(trail.path)[-1]["clients"]["a"]["rounds"] == 49
 
 
 def test_a_disk_that_refuses_does_not_end_the_training(tmp_path, caplog):
