@@ -56,7 +56,7 @@ class History:
 
     @classmethod
     def resume(cls, folder: Path | None, initial: Arrays | None = None) -> "History":
-        """Lock a folder and go on from its newest checkpoint; begin where there is none.
+        """Lock a folder and go on from its newest checkpoint, or begin anew.
 
         The lock is held until `close`, or until the process ends, however it ends. Raises OSError,
         and ValueError where another server uses the folder, its model differs from the initial one
@@ -77,7 +77,7 @@ class History:
         if self._release:
             self._release()
 
-    def finish(
+    def keep(
         self, server_round: int, arrays: Arrays, state: State | None = None, is_best: bool = False
     ) -> None:
         """Write a checkpoint of a finished round, with the state of the strategy's optimizer.

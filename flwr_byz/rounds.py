@@ -136,7 +136,7 @@ class Rounds:
         is_best = value > self._best
         self._best = max(value, self._best)
         if self.history.folder is not None:
-            self.history.finish(server_round, arrays(), state(), is_best=is_best)
+            self.history.keep(server_round, arrays(), state(), is_best=is_best)
         if server_round > 0:
             if (call := self.options.on_round_end) is not None:
                 _tried("on_round_end", lambda: call(server_round, model, metrics), None)

@@ -212,7 +212,7 @@ def alike(one, other):
 
 
 def through_a_checkpoint(folder, holder, before):
-    History(folder).finish(1, {"w": np.zeros(2)}, state.state_of(holder, before))
+    History(folder).keep(1, {"w": np.zeros(2)}, state.state_of(holder, before))
     with closing(History.resume(folder)) as back:
         assert back.finished == 1
         restored = Holder()

@@ -363,14 +363,14 @@ def test_a_resumed_training_can_be_longer_but_not_shorter(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = {name: array.numpy() for name, array in model().items()} | {"a1": np.zeros(6)}
-    History(tmp_path / "checkpoints").finish(2, other)
+    History(tmp_path / "checkpoints").keep(2, other)
     with pytest.raises(ValueError, match="is of another model"):
         train(tmp_path, 3)
 
 
 def test_an_array_s_name_counts(tmp_path):
     record = ArrayRecord({"x": Array(np.zeros((3, 4), "f4")), "a1": Array(np.zeros(5))})
-    History(tmp_path / "checkpoints").finish(2, {n: a.numpy() for n, a in record.items()})
+    History(tmp_path / "checkpoints").keep(2, {n: a.numpy() for n, a in record.items()})
     with pytest.raises(ValueError, match="is of another model"):
         train(tmp_path, 3)
 
@@ -472,7 +472,7 @@ def test_a_classic_checkpoint_of_another_model_is_refused(tmp_path):
 def test_a_metric_that_no_checkpoint_can_hold_is_null_there_and_named(tmp_path, caplog):
     history = History(tmp_path)
     history.train[1] = {"blob": b"1", "loss": 0.5}
-    history.finish(1, ARRAYS)
+    history.keep(1, ARRAYS)
     with closing(History.resume(tmp_path)) as back:
         assert back.train == {1: {"blob": None, "loss": 0.5}}
     assert "not the metric b'1'" in caplog.text

@@ -24,7 +24,7 @@ from .guarded import Guarded
 
 
 class GeometricMedianOfMeans(Guarded, FedAvg):
-    """Byzantine gradient descent: FedAvg's place, but up to q clients may send anything.
+    """Byzantine gradient descent, in place of FedAvg: up to q clients may send anything.
 
     The rule, its options, its checks and the metrics of each round are those of
     `flwr_byz.serverapp.strategy.GeometricMedianOfMeans`; clients are ordered by their `cid`.

@@ -28,7 +28,7 @@ class Hardened(HardenedBase[Strategy, Parameters], Guarded):
     num_byzantine, checkpoints, audit, on_round_end, stop_when, best_by, exclude_above
         As there; `on_round_end` gets the model as ``Parameters``.
 
-    Raises TypeError or ValueError where an argument is none of these.
+    Raises TypeError where an argument is of a wrong kind, ValueError where it is out of range.
     """
 
     _custom = ("fit_metrics_aggregation_fn", "evaluate_metrics_aggregation_fn")

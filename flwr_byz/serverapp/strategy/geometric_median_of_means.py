@@ -21,7 +21,7 @@ from .guarded import Guarded
 
 
 class GeometricMedianOfMeans(Guarded, FedAvg):
-    """Byzantine gradient descent: FedAvg's place, but up to q clients may send anything.
+    """Byzantine gradient descent, in place of FedAvg: up to q clients may send anything.
 
     The clients asked in a round are ordered by identity and split into k batches; the replies of a
     batch are averaged; batch means can be trimmed by norm; the step is the (1+γ)-approximate

@@ -55,7 +55,7 @@ class Hardened(HardenedBase[Strategy, ArrayRecord], Guarded):
         are not asked any more: at most q, and in every tenth round all are. Metrics of another form
         are no evidence.
 
-    Raises TypeError or ValueError where an argument is none of these.
+    Raises TypeError where an argument is of a wrong kind, ValueError where it is out of range.
 
     Examples
     --------
