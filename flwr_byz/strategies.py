@@ -156,9 +156,11 @@ class HardenedBase(GuardedBase, Generic[Kind, Arrays]):
 class RobustOptimizerBase(HardenedBase[Kind, Arrays]):
     """A server optimizer that sees one client, which replied the robust aggregate."""
 
+    _not_taken: frozenset[str] = frozenset({"reply", "server_learning_rate"})  # of `Settings`
+
     def __init__(self, optimizer: type[Kind], /, **options: Any) -> None:
         of_rounds = {*signature(RoundOptions).parameters}
-        own = {*signature(Settings).parameters} - {"reply", "server_learning_rate"} | of_rounds
+        own = {*signature(Settings).parameters} - self._not_taken | of_rounds
         given = {name: options.pop(name) for name in own & options.keys()}
         check_options(f"robust({optimizer.__name__})", options, optimizer, own)
         settings = picked(Settings, given)

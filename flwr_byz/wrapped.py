@@ -10,10 +10,7 @@ _RULES = ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan", "QFedAvg"
 
 
 def check_strategy(strategy: object, base: type) -> None:
-    """Raise TypeError where a strategy is not an object of an API's base class that can be wrapped.
-
-    `base` is the class that all strategies of the API have.
-    """
+    """Raise TypeError unless a strategy is an object of its API's `base` that can be wrapped."""
     _check_no_trees(strategy)
     if isinstance(strategy, type):
         raise TypeError(f"strategy must be an object, got a class: give {strategy.__name__}(...)")
@@ -36,12 +33,16 @@ def check_optimizer(strategy: object, base: type) -> None:
 
 
 def _check_no_trees(strategy: object) -> None:
-    """Raise TypeError where a strategy, or one that it wraps, is made from a class of trees."""
-    for each in _chain(strategy):
-        for base in (each if isinstance(each, type) else type(each)).__mro__:
-            if base.__name__ in _TREES:
-                needed = "strategy must aggregate arrays of fixed shape, no trees"
-                raise TypeError(f"{needed}, got {base.__name__}: give one such as FedAvg()")
+    if trees := trees_in(strategy):
+        needed = "strategy must aggregate arrays of fixed shape, no trees"
+        raise TypeError(f"{needed}, got {trees}: give one such as FedAvg()")
+
+
+def trees_in(strategy: object) -> str:
+    """Return the class of XGBoost's trees that a strategy, or one it wraps, is made from, or ""."""
+    kinds = [each if isinstance(each, type) else type(each) for each in _chain(strategy)]
+    names = [base.__name__ for kind in kinds for base in kind.__mro__]
+    return next((name for name in names if name in _TREES), "")
 
 
 def check_rule(kind: type, own: type, method: str) -> None:

@@ -168,3 +168,14 @@ def classic_result(client, **metrics):
 
 def with_records(content, **records):
     return RecordDict({**content, **records})
+
+
+HONEST = range(10, 120, 10)  # 11 clients; attackers have ids before, between and after theirs
+
+
+def honest_contents(**more):
+    return {node: message_content(node, **more) for node in HONEST}
+
+
+def honest_results(**more):
+    return {cid: classic_result(cid, **more) for cid in HONEST}

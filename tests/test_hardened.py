@@ -16,6 +16,7 @@ from . import malformed
 from .server import Grid, Proxy
 from .stock import (
     CLASSIC,
+    HONEST,
     MESSAGE,
     SENT,
     asked,
@@ -24,6 +25,8 @@ from .stock import (
     classic_round,
     classic_stock,
     has_fallen,
+    honest_contents,
+    honest_results,
     mean_loss,
     message_content,
     message_round,
@@ -34,7 +37,6 @@ from .stock import (
     with_records,
 )
 
-HONEST = range(10, 120, 10)  # 11 nodes; attackers have ids before, between and after theirs
 FIRST_AND_LAST = cycle((1, 115))
 GOOD = message_content(0)["metrics"]
 RECORD = message_content(0)["arrays"]
@@ -103,14 +105,6 @@ CLASSIC_KINDS = {
     **malformed.CLASSIC_BAD_METRICS,
     **MORE_CLASSIC,
 }
-
-
-def honest_contents():
-    return {node: message_content(node) for node in HONEST}
-
-
-def honest_results():
-    return {node: classic_result(node) for node in HONEST}
 
 
 def in_between(kinds):

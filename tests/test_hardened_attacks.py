@@ -20,11 +20,14 @@ from flwr_byz.serverapp.strategy import GeometricMedianOfMeans, Hardened, robust
 from . import malformed
 from .answering_grid import AnsweringGrid
 from .stock import (
+    HONEST,
     LEAST,
     SENT,
     classic_result,
     classic_round,
     classic_stock,
+    honest_contents,
+    honest_results,
     message_content,
     message_round,
     message_stock,
@@ -32,17 +35,6 @@ from .stock import (
     own,
     same,
 )
-
-HONEST = range(10, 120, 10)
-
-
-def contents(**more):
-    return {node: message_content(node, **more) for node in HONEST}
-
-
-def results(**more):
-    return {cid: classic_result(cid, **more) for cid in HONEST}
-
 
 # Metrics. ---------------------------------------------------------------------------------------
 
@@ -52,9 +44,9 @@ ODD_NAMES = ["", "a\nb", "a\0", "\x1b[2J", "é" * 500, "byz-gap", "arrays", "met
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_an_odd_name_of_a_metric_is_rejected_in_one_line_and_changes_nothing(name, caplog):
     bad = malformed.content(metrics={"num-examples": 10, "loss": 0.5, name: 1.0})
-    reference = message_round(message_stock("FedMedian"), contents())
+    reference = message_round(message_stock("FedMedian"), honest_contents())
     strategy = Hardened(message_stock("FedMedian"))
-    assert same(message_round(strategy, contents() | {1: bad}), reference)
+    assert same(message_round(strategy, honest_contents() | {1: bad}), reference)
     lines = [r.getMessage() for r in caplog.records if "Rejected" in r.getMessage()]
     assert len(lines) == 1
     assert lines[0].strip("\t").isprintable()
@@ -79,7 +71,7 @@ def test_another_name_of_one_client_s_metrics_does_not_stop_a_user_s_aggregation
     honest = message_content(1)
     renamed = RecordDict({"arrays": honest["arrays"], "other": honest["metrics"]})
     strategy = make(train_metrics_aggr_fn=mean_of_named)
-    _, metrics = message_round(strategy, contents() | {1: renamed})
+    _, metrics = message_round(strategy, honest_contents() | {1: renamed})
     assert 0 < metrics["loss"] < 20
 
 
@@ -100,7 +92,7 @@ def test_the_adaptive_wrapper_at_clients_is_not_vetoed_by_one_that_sends_no_bit(
         np.random.seed(0)  # noqa: NPY002 - the wrapper draws noise
         return classic_round(harden(wrap(classic_stock("FedMedian", None), 0.0, 11)), replies)
 
-    honest = results(norm_bit=True)  # by Flower's adaptive clipping mod
+    honest = honest_results(norm_bit=True)  # by Flower's adaptive clipping mod
     reference = made(lambda inner: inner, honest)
     assert reference[0] is not None
     assert same(made(ClassicHardened, honest | {1: classic_result(1)}), reference)
@@ -116,12 +108,14 @@ def test_two_clients_at_the_ends_of_float32_neither_stop_nor_move_a_robust_rule(
         arrays = [rng.choice(EXTREME, size=a.shape).astype("f4") for a in SENT]
         metrics = {"num-examples": rng.choice([1e308, 5e-324]).item(), "loss": -1e308}
         bad = malformed.content(malformed.named(arrays), metrics)
-        made, _ = message_round(Hardened(message_stock(name)), contents() | {1: bad, 55: bad})
+        made, _ = message_round(
+            Hardened(message_stock(name)), honest_contents() | {1: bad, 55: bad}
+        )
         for got, true in zip(model_of(made).values(), malformed.model_arrays(1.0), strict=True):
             assert np.abs(got - true).max() < 0.5
         result = malformed.fit_res(arrays, num_examples=2**62)
         made, _ = classic_round(
-            ClassicHardened(classic_stock(name)), results() | {1: result, 55: result}
+            ClassicHardened(classic_stock(name)), honest_results() | {1: result, 55: result}
         )
         for got, true in zip(model_of(made).values(), malformed.model_arrays(1.0), strict=True):
             assert np.abs(got - true).max() < 0.5
@@ -144,7 +138,7 @@ class Emptying(message.FedAvg):
 def test_what_a_strategy_does_to_its_replies_does_not_reach_the_audit(tmp_path):
     trail = tmp_path / "audit.jsonl"
     strategy = Hardened(Emptying(**LEAST), audit=trail)
-    assert message_round(strategy, contents())[0] is not None
+    assert message_round(strategy, honest_contents())[0] is not None
     assert '"distance": null' not in trail.read_text()
 
 
@@ -176,7 +170,7 @@ def test_an_attribute_that_is_named_strategy_and_is_none_is_no_obstacle(inner):
             super().__init__(**options)
             self.strategy = inner
 
-    assert message_round(Hardened(Own(**LEAST)), contents())[0] is not None
+    assert message_round(Hardened(Own(**LEAST)), honest_contents())[0] is not None
 
 
 # State in checkpoints. --------------------------------------------------------------------------

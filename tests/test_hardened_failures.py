@@ -15,6 +15,7 @@ from . import malformed
 from .server import Grid, Proxy
 from .stock import (
     CLASSIC_LEAST,
+    HONEST,
     LEAST,
     SENT,
     asked,
@@ -22,6 +23,8 @@ from .stock import (
     classic_result,
     classic_round,
     classic_stock,
+    honest_contents,
+    honest_results,
     message_content,
     message_round,
     message_stock,
@@ -31,16 +34,7 @@ from .stock import (
     same,
 )
 
-HONEST = range(10, 120, 10)
 NAN = [np.full_like(a, np.nan) for a in SENT]
-
-
-def contents():
-    return {node: message_content(node) for node in HONEST}
-
-
-def results():
-    return {cid: classic_result(cid) for cid in HONEST}
 
 
 def raising(*_):
@@ -73,7 +67,7 @@ def test_what_the_strategy_does_wrong_keeps_the_model_and_is_logged(kind, monkey
     aggregate, text = WRONG[kind]
     monkeypatch.setattr(message.FedAvg, "aggregate_train", lambda self, *args: aggregate(*args))
     strategy = Hardened(message.FedAvg(**LEAST))
-    arrays, metrics = message_round(strategy, contents())
+    arrays, metrics = message_round(strategy, honest_contents())
     assert (arrays, metrics) == (None, {})
     assert text in caplog.text
     assert "\nand a second line" not in caplog.text
@@ -88,7 +82,7 @@ def test_what_the_classic_strategy_does_wrong_keeps_the_model(kind, monkeypatch,
         return made, metrics
 
     monkeypatch.setattr(classic.FedAvg, "aggregate_fit", aggregate)
-    parameters, metrics = classic_round(ClassicHardened(classic_stock("FedAvg")), results())
+    parameters, metrics = classic_round(ClassicHardened(classic_stock("FedAvg")), honest_results())
     if kind == "other names":  # there are no names in this API
         assert same((parameters, {}), (ndarrays_to_parameters(SENT), {}))
     else:
@@ -98,7 +92,7 @@ def test_what_the_classic_strategy_does_wrong_keeps_the_model(kind, monkeypatch,
 def test_arrays_in_another_order_are_put_back_into_the_model_s(monkeypatch):
     turned = returning(record(SENT[::-1], malformed.NAMES[::-1]))
     monkeypatch.setattr(message.FedAvg, "aggregate_train", lambda self, *args: turned(*args))
-    arrays, _ = message_round(Hardened(message.FedAvg(**LEAST)), contents())
+    arrays, _ = message_round(Hardened(message.FedAvg(**LEAST)), honest_contents())
     assert same((arrays, {}), (record(SENT), {}))
 
 
@@ -107,7 +101,7 @@ def test_what_evaluation_does_wrong_gives_no_metrics(monkeypatch, caplog):
     strategy = Hardened(message.FedAvg(**LEAST))
     messages = asked(strategy, HONEST)
     strategy.configure_evaluate(1, record(SENT), ConfigRecord(), Grid(HONEST))
-    assert own(strategy.aggregate_evaluate(1, replies_of(messages, contents()))) == {}
+    assert own(strategy.aggregate_evaluate(1, replies_of(messages, honest_contents()))) == {}
     assert "the strategy failed, no metrics are reported" in caplog.text
 
 
@@ -139,7 +133,7 @@ def test_an_attempt_that_is_refused_leaves_no_trace_in_the_optimizer(name):
     sent = record([np.full_like(a, -3e38) for a in SENT])
     with np.errstate(all="ignore"):
         assert message_round(strategy, huge, sent)[0] is None
-    assert message_round(strategy, contents(), server_round=2)[0] is not None
+    assert message_round(strategy, honest_contents(), server_round=2)[0] is not None
 
 
 # Differential privacy. --------------------------------------------------------------------------
@@ -171,10 +165,10 @@ def test_one_reply_vetoes_no_round_of_differential_privacy(kind, veto):
         inner = MESSAGE_DP[kind](message_stock("FedMedian"))
         return seeded(lambda: message_round(harden(inner), replies))
 
-    reference = made(lambda inner: inner, contents())
-    assert same(made(Hardened, contents() | {1: VETOES[veto]}), reference)
+    reference = made(lambda inner: inner, honest_contents())
+    assert same(made(Hardened, honest_contents() | {1: VETOES[veto]}), reference)
     try:
-        bare = made(lambda inner: inner, contents() | {1: VETOES[veto]})
+        bare = made(lambda inner: inner, honest_contents() | {1: VETOES[veto]})
     except Exception:
         return
     assert not same(bare, reference)
@@ -190,11 +184,11 @@ def test_one_result_vetoes_no_classic_round_of_differential_privacy(kind, veto):
         inner = CLASSIC_DP[kind](classic_stock("FedMedian"))
         return seeded(lambda: classic_round(harden(inner), replies, failures=failures))
 
-    reference = made(lambda inner: inner, results())
+    reference = made(lambda inner: inner, honest_results())
     assert reference[0] is not None
-    assert same(made(ClassicHardened, results() | bad, failures), reference)
+    assert same(made(ClassicHardened, honest_results() | bad, failures), reference)
     try:
-        bare = made(lambda inner: inner, results() | bad, failures)
+        bare = made(lambda inner: inner, honest_results() | bad, failures)
     except Exception:
         return
     assert not same(bare, reference)

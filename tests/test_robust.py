@@ -319,6 +319,8 @@ def test_a_subclass_takes_the_options_that_it_hands_on():
 def test_an_object_or_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="strategy must be a class"):
         robust(message.FedAdam(), num_byzantine=1)
+    with pytest.raises(TypeError, match="has no option streaming=True"):  # of the Message API
+        classic_robust(classic.FedAvg, num_byzantine=1, streaming=True)
     with pytest.raises(TypeError, match="has no option etta"):
         robust(message.FedAdam, num_byzantine=1, etta=1.0)
     with pytest.raises(ValueError, match="give num_byzantine, num_batches or both"):

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from ..server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
 from ..serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
+from ..wrapped import trees_in
 from .runs import ROBUST
 
 _RULES = ("aggregate_train", "aggregate_fit", "aggregate_evaluate")
@@ -20,12 +21,9 @@ class Refused(Exception):
 
 def refuse_trees(own: object) -> None:
     """Raise Refused for Flower's strategies over XGBoost's trees, of either API."""
-    for kind in type(own).__mro__:
-        if kind.__name__.startswith("FedXgb") and kind.__module__.startswith("flwr."):
-            raise Refused(
-                f"the app's strategy is {kind.__name__}, which collects trees; "
-                f"{ROBUST} averages arrays of fixed shape, no trees"
-            )
+    if trees := trees_in(own):
+        text = f"the app's strategy is {trees}, which collects trees; {ROBUST} averages arrays of"
+        raise Refused(f"{text} fixed shape, no trees")
 
 
 def exchange(own: Any, num_byzantine: int) -> tuple[Any, list[str]]:

@@ -140,7 +140,9 @@ def _array(received: Array, spec: payload.ArraySpec, value: NDArray[Any]) -> Arr
     """Return an array as it was received, its form as checked; cast where its dtype is another."""
     if value.dtype != spec.dtype:
         return Array(value.astype(spec.dtype))
-    return Array(str(spec.dtype), spec.shape, received.stype, received.data)
+    claimed, checked = (received.dtype, received.shape), (str(spec.dtype), spec.shape)
+    is_true = type(received) is Array and claimed == checked
+    return received if is_true else Array(*checked, received.stype, received.data)
 
 
 def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:

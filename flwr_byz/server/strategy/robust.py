@@ -26,7 +26,8 @@ def robust(
 ) -> Strategy:
     """Return a server optimizer of Flower's that steps along a robust aggregate.
 
-    As `flwr_byz.serverapp.strategy.robust`, for the classes of ``flwr.server.strategy``.
+    As `flwr_byz.serverapp.strategy.robust`, for the classes of ``flwr.server.strategy``, without
+    `streaming`.
 
     Examples
     --------
@@ -43,6 +44,8 @@ def robust(
 
 
 class _RobustOptimizer(RobustOptimizerBase[Strategy, Parameters], Hardened):
+    _not_taken = RobustOptimizerBase._not_taken | {"streaming"}
+
     def _alone(self, aggregate: Model) -> tuple[ClientProxy, FitRes]:
         return one_result(aggregate)
 

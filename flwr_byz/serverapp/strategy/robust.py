@@ -42,12 +42,8 @@ def robust(
         Those of the class, such as ``eta=0.1``. Its minimum numbers of nodes are as of
         `GeometricMedianOfMeans`. Checkpoints hold the optimizer's moments.
 
-    Returns
-    -------
-    Strategy
-        A `Hardened` strategy; the optimizer is its attribute ``strategy``.
-
-    Raises TypeError for another class or an unknown option, ValueError for one out of range.
+    Returns a `Hardened` strategy; the optimizer is its attribute ``strategy``. Raises TypeError for
+    another class or an unknown option, ValueError for one out of range.
 
     Examples
     --------
