@@ -45,10 +45,8 @@ $(TEST_FLOWER): test-flower-%:  # flwr and flwr-nightly are the same files
 	$(pip_flower) uninstall --yes flwr flwr-nightly
 	$(pip_flower) install --upgrade "$(FLOWER_$*)"
 	.venv-flower-$*/bin/python -m mypy
-	.venv-flower-$*/bin/python -m pytest tests/clientapp tests/redteam tests/test_history.py \
-		tests/test_hostile_grid.py tests/test_malformed_replies.py tests/test_metrics.py \
-		tests/test_strategies.py tests/test_streaming.py tests/test_transport.py \
-		tests/test_workflow.py
+	.venv-flower-$*/bin/python -m pytest tests/clientapp tests/redteam tests/rounds \
+		tests/strategy tests/transport
 
 coverage: $(VENV)/dev
 	$(BIN)/python -m pytest --cov
@@ -69,7 +67,8 @@ package:
 	rm -r .venv-package/sdist/flwr_byz
 	cd .venv-package/sdist && ../bin/python -m pip install --quiet ../../dist/*.whl --group test \
 		&& ../bin/python -m pytest tests/aggregation tests/attacks tests/theory \
-		tests/test_strategies.py tests/test_malformed_replies.py tests/test_transport.py
+		tests/strategy/test_strategies.py tests/strategy/test_malformed_replies.py \
+		tests/transport/test_transport.py
 
 attacks: $(VENV)/demo
 	$(BIN)/python -m simulations.attack_table

@@ -36,7 +36,7 @@ class SomeFilesTogether(LoadScopeScheduling):
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        return file if file in ("tests/trial/test_trial.py", "tests/test_apps.py") else nodeid
+        return file if file in ("tests/trial/test_trial.py", "tests/apps/test_apps.py") else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)

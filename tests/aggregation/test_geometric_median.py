@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flwr_byz.aggregation import geometric_median
-
-from .reference import best_known_objective, objective
+from tests.support.reference import best_known_objective, objective
 
 GAMMA = 1e-9
 

@@ -22,8 +22,7 @@ from flwr.compat.common.recorddict_compat import fitins_to_recorddict, recorddic
 
 from flwr_byz import attacks
 from flwr_byz.clientapp.mod import ByzantineMod
-
-from .. import malformed
+from tests.support import malformed
 
 SENT = [np.full((2, 3), 5.0, "f4"), np.array([4, 4], "i8"), np.array(1.0, "f8")]
 

@@ -27,8 +27,7 @@ from flwr_byz.clientapp.mod import ByzantineMod, ClientMomentum, momentum
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
 from simulations.play import BACKEND
-
-from .. import malformed
+from tests.support import malformed
 
 # The formula. ----------------------------------------------------------------------------------
 

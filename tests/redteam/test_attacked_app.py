@@ -9,8 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr_byz.redteam.attacked_app import ROLL_CALL, AttackedApp
 from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.runs import NO_ATTACK, Job, Run
-
-from .. import malformed
+from tests.support import malformed
 
 SEED = 1
 

@@ -15,8 +15,7 @@ from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.runs import NO_ATTACK, Job, Run
 from flwr_byz.redteam.swap import Refused
 from flwr_byz.redteam.training import WatchedTraining, _with_subclasses
-
-from ..answering_grid import AnsweringGrid
+from tests.support.answering_grid import AnsweringGrid
 
 NUM_NODES = 7
 

@@ -14,9 +14,8 @@ from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrateg
 from flwr_byz.theory import calibration
 from simulations.calibrate import measure_factor, num_runs
 from simulations.monte_carlo import descend, root_mean_square
-
-from .. import malformed
-from ..server import as_content, classic_round, message_round
+from tests.support import malformed
+from tests.support.server import as_content, classic_round, message_round
 
 EXAMPLE = {"num_clients": 40, "num_byzantine": 5, "samples_per_client": 50, "dim": 20}
 

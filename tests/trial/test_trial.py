@@ -98,7 +98,7 @@ class HostileDeployment(Deployment):
         if number >= len(self.kinds):
             super().start_node(number, port)
             return
-        node = Path(__file__).with_name("hostile_node.py")
+        node = ROOT / "tests" / "support" / "hostile_node.py"
         key = self.keys / f"node-{number}"
         command = ["python", node, f"127.0.0.1:{self.port}", self.keys / "ca.crt", key]
         self._spawn([*map(str, command), self.kinds[number]], self.folder / f"{key.name}.log")

@@ -1,0 +1,97 @@
+"""The examples, run on nodes in this process."""
+
+import logging
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from examples import app, log_metrics, resume_and_stop, save_models
+from flwr_byz import audit
+from flwr_byz.history import Checkpoint
+from tests.support.app_grid import AppGrid, context
+
+
+@pytest.fixture(autouse=True)
+def log(caplog):
+    caplog.set_level(logging.INFO, "flwr")
+    return caplog
+
+
+def run(server_app, **run_config):
+    server = context(0, app.NUM_CLIENTS)
+    server.run_config.update(run_config)
+    grid = AppGrid(app.client_app, app.NUM_CLIENTS)
+    server_app(grid, server)
+    return grid
+
+
+def test_models_are_saved_after_each_round(tmp_path):
+    run(save_models.server_app, folder=str(tmp_path / "models"))
+    errors = []
+    for path in sorted((tmp_path / "models").iterdir()):
+        with np.load(path) as model:
+            errors.append(np.linalg.norm(model["weights"] - 1))
+    assert len(errors) == 3
+    assert errors[2] < errors[1] < errors[0] < np.sqrt(app.DIM)
+
+
+def stand_in(name, monkeypatch, **attributes):
+    """Put a module that is not installed into `sys.modules`."""
+    module = ModuleType(name)
+    vars(module).update(attributes)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def tensorboard(monkeypatch, calls):
+    writer = SimpleNamespace(
+        add_scalar=lambda tag, scalar_value, global_step: calls.append(
+            (global_step, {tag: scalar_value})
+        ),
+        flush=lambda: None,
+    )
+    stand_in("torch.utils.tensorboard", monkeypatch, SummaryWriter=lambda: writer)
+
+
+def wandb(monkeypatch, calls):
+    run = SimpleNamespace(log=lambda data, step: calls.append((step, data)))
+    stand_in("wandb", monkeypatch, init=lambda project: run)
+
+
+def mlflow(monkeypatch, calls):
+    def log_metrics(metrics, step):
+        calls.append((step, metrics))
+
+    stand_in("mlflow", monkeypatch, set_experiment=lambda name: None, log_metrics=log_metrics)
+
+
+@pytest.mark.parametrize("tracker", [tensorboard, wandb, mlflow], ids=lambda make: make.__name__)
+def test_metrics_are_logged_to_a_tracker(tracker, monkeypatch):
+    calls, rounds = [], {}
+    tracker(monkeypatch, calls)
+    run(log_metrics.server_app, tracker=tracker.__name__)
+    for server_round, metrics in calls:
+        rounds.setdefault(server_round, {}).update(metrics)
+    assert list(rounds) == [1, 2, 3]
+    losses = [metrics["evaluate/loss"] for metrics in rounds.values()]
+    assert losses[2] < losses[1] < losses[0]
+    assert all(metrics["train/byz-clients"] == app.NUM_CLIENTS for metrics in rounds.values())
+
+
+def test_a_training_goes_on_excludes_its_attackers_and_ends_with_the_best_model(tmp_path, log):
+    options = {"folder": str(tmp_path), "num-server-rounds": 5}
+    run(resume_and_stop.server_app, **options)
+    assert len(audit.read(tmp_path / "audit.jsonl")) == 5
+    grid = run(resume_and_stop.server_app, folder=str(tmp_path))
+    (stopped,) = [m for m in log.messages if m.startswith("stop_when ends training after round")]
+    last = int(stopped.rpartition(" ")[2])
+    rounds = audit.read(tmp_path / "audit.jsonl")
+    assert [each["round"] for each in rounds] == list(range(1, last + 1))
+    assert not {"2", "7"} & set(rounds[5]["clients"])
+    assert next(grid.numbers) == sum(2 * len(each["clients"]) for each in rounds[5:])
+    best = Checkpoint.read(tmp_path / "checkpoints" / "best.npz")
+    np.testing.assert_allclose(best.arrays["weights"], 1, atol=0.05)
+    assert best.rounds["evaluate"][best.server_round]["loss"] == min(
+        metrics["loss"] for metrics in best.rounds["evaluate"].values()
+    )

@@ -1,0 +1,121 @@
+"""A SuperLink in this process: Flower's own HTTP grid on it pulls whatever nodes have uploaded."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import httpx
+from flwr.app import Array, ConfigRecord, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto import message_pb2, runtime_pb2
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.run import Run
+from flwr.superlink.grid import HttpGrid
+
+from tests.support import malformed
+
+
+@dataclass
+class Reply:
+    """What a node has uploaded: an envelope, a tree of objects, and the objects by their ids."""
+
+    envelope: message_pb2.Message
+    tree: message_pb2.ObjectTree
+    objects: dict[str, bytes]
+    is_uploaded: bool = True
+    seconds: float = 0.0  # that each object takes to pull
+    times: int = 1
+
+
+def reply(content, **how):
+    """Make a reply with this content, which does not say what it replies to."""
+    malformed.in_a_run()
+    made = Message(content, dst_node_id=1, message_type="train")
+    objects = {i: part.deflate() for i, part in get_all_nested_objects(made).items()}
+    made.metadata.__dict__["_message_id"] = made.object_id
+    envelope = message_to_proto(remove_content_from_message(made))
+    return Reply(envelope, get_object_tree(made), objects, **how)
+
+
+def named(name):
+    """Return the content of a reply that is known by its name."""
+    return RecordDict({"which": ConfigRecord({"name": name})})
+
+
+def names(replies):
+    return [r.content["which"]["name"] for r in replies if r.has_content() and "which" in r.content]
+
+
+class Bomb(Array):
+    """An array whose one chunk of a kilobyte is named that many times."""
+
+    def __init__(self, times):
+        super().__init__("float32", (4,), "numpy.ndarray", bytes(1024))
+        self.times = times
+
+    def deflate(self):
+        head, body = super().deflate().split(b"\0", 1)
+        body = json.dumps(json.loads(body) | {"arraychunk_ids": [0] * self.times}).encode()
+        _, children, _ = head.split(b" ")
+        return b"Array %s %d\0" % (children, len(body)) + body
+
+
+class SuperLink:
+    """Answers the requests of an `HttpGrid`; `replies` are those of the nodes 0, 1, …"""
+
+    def __init__(self, *replies):
+        self.replies = replies
+        self.waiting = {}
+        self.objects = {i: (made, made.objects[i]) for made in replies for i in made.objects}
+        self.pulled = []
+
+    def grid(self):
+        """Return Flower's grid, connected to this SuperLink."""
+        grid = HttpGrid("superlink", insecure=True, token="token")
+        grid.set_run(Run.create_empty(1))
+        client = httpx.Client(transport=httpx.MockTransport(self.serve))
+        grid._runtime_client._client = client
+        return grid
+
+    def serve(self, request):
+        method = request.url.path.rsplit("/", 1)[1].replace("-", "_")
+        return getattr(self, method)(request.content)
+
+    def push_messages(self, content):
+        request = runtime_pb2.PushAppMessagesRequest.FromString(content)
+        ids = [message.metadata.message_id for message in request.messages_list]
+        for message_id, message in zip(ids, request.messages_list, strict=True):
+            self.waiting[message_id] = self.replies[message.metadata.dst_node_id]
+        return response(runtime_pb2.PushAppMessagesResponse(message_ids=ids))
+
+    def pull_messages(self, content):
+        request = runtime_pb2.PullAppMessagesRequest.FromString(content)
+        is_newer = hasattr(request, "reply_to_message_ids")  # since 1.43
+        ids = request.reply_to_message_ids.vals if is_newer else request.message_ids
+        made = runtime_pb2.PullAppMessagesResponse()
+        for message_id in ids:
+            answer = self.waiting[message_id]
+            for _ in range(answer.times):
+                made.messages_list.append(answer.envelope)
+                made.message_object_trees.append(answer.tree)
+        return response(made)
+
+    def pull_object(self, content):
+        object_id = message_pb2.PullObjectRequest.FromString(content).object_id
+        answer, found = self.objects.get(object_id, (None, None))
+        if answer is None:
+            return response(message_pb2.PullObjectResponse())
+        self.pulled.append(object_id)
+        time.sleep(answer.seconds)
+        made = message_pb2.PullObjectResponse(object_found=True)
+        if answer.is_uploaded:
+            made.object_available, made.object_content = True, found
+        return response(made)
+
+    def confirm_message_received(self, content):
+        return response(message_pb2.ConfirmMessageReceivedResponse())
+
+
+def response(made):
+    return httpx.Response(200, content=made.SerializeToString())
