@@ -42,12 +42,8 @@ def heat_map(
         y, x = rows.index(cell.row), columns.index(cell.column)
         shown[y, x] = np.clip(cell.mean, scale.vmin, scale.vmax)
         light = np.dot([0.2126, 0.7152, 0.0722], np.power(colours(scale(shown[y, x]))[:3], 2.2))
-        style = {
-            "in_layout": False,
-            "ha": "center",
-            "va": "center",
-            "color": "black" if light > 0.18 else "white",
-        }
+        style = {"ha": "center", "va": "center", "in_layout": False}
+        style["color"] = "black" if light > 0.18 else "white"
         weight, middle = "bold" if cell.best else "normal", 0.36 if cell.spread else 0.5
         axes.text(x + 0.5, y + middle, cell.text, fontsize=8, weight=weight, **style)
         axes.text(x + 0.5, y + 0.73, cell.spread, fontsize=5.8, **style)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ Gains are taken seed by seed: in bold where every seed gains, in red where every
 
 Marks: ✗ broken; † an error at the server ended runs; * incomplete, runs are missing or failed."""
 
+_UNITS = {"accuracy": "Accuracy in %", "error": "Error"}
 _WIDEST = 9  # columns of a table beside a heat map
 _RANKED = 12  # attacks
 _NUMBERS = ["mean", "least", "most", "seeds", "stopped", "whole"]
@@ -50,14 +52,11 @@ class _Look:
     def cells(self, split: str) -> pd.DataFrame:
         return at(self.study.cells, split, self.q)
 
-    def part(
-        self, what: str, shown: Sequence[Picture], made: Sequence[Table], printed: int
-    ) -> Part:
-        study = self.study
-        clients, rounds = study.runs.loc[0, ["num_clients", "num_rounds"]]
-        unit = {"accuracy": "Accuracy in %", "error": "Error"}[study.measure]
-        setting = f"m = {clients}, q = {self.q}, {rounds} rounds, seeds: {study.num_seeds}"
-        return Section(f"{study.runs.problem[0]}: {what}", f"{unit}, {setting}.", shown, made), printed
+    def section(self, what: str, shown: Sequence[Picture], made: Sequence[Table]) -> Section:
+        runs, unit = self.study.runs, _UNITS[self.study.measure]
+        text = f"{unit}; m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
+        text += f"seeds: {self.study.num_seeds}."
+        return Section(f"{runs.problem[0]}: {what}", text, shown, made)
 
     def picture(self, figure: Figure, *names: str) -> Picture:
         alt = ", ".join(filter(None, (self.study.runs.problem[0], *names)))
@@ -116,7 +115,7 @@ def _worst(look: _Look) -> Iterable[Part]:
             shape = part, study.options, list(dict.fromkeys(q)), split
             shown.append(look.picture(pictures.heat_map(study, *shape), "worst", over, split))
             made.append(_grid(*shape))
-        yield look.part(f"worst case over {over}", shown, made, 1)
+        yield look.section(f"worst case over {over}", shown, made), 1
 
 
 def _attacks(look: _Look) -> Iterable[Part]:
@@ -132,7 +131,7 @@ def _attacks(look: _Look) -> Iterable[Part]:
             made.append(_grid(*shape))
             printed += 2
         made.append(_broken(cells, split))
-    yield look.part("every attack on every rule", shown, made, printed)
+    yield look.section("every attack on every rule", shown, made), printed
 
 
 def _broken(cells: pd.DataFrame, title: str) -> Table:
@@ -146,14 +145,12 @@ def _broken(cells: pd.DataFrame, title: str) -> Table:
 
 
 def _rounds(look: _Look) -> Iterable[Part]:
-    study, leaders = look.study, look.study.leaders(look.q, look.splits)
-    shown = []
+    study, leaders, shown = look.study, look.study.leaders(look.q, look.splits), []
     for split in look.splits:
         cells = look.cells(split)
         panels = {name: cells[cells.attack == name] for name in (NO_ATTACK, *study.attacks)}
-        figure = pictures.rounds(study, panels, leaders)
-        shown.append(look.picture(figure, "rounds", split))
-    yield look.part("round by round", shown, [], 0)
+        shown.append(look.picture(pictures.rounds(study, panels, leaders), "rounds", split))
+    yield look.section("round by round", shown, []), 0
 
 
 def _worst_rounds(look: _Look) -> Iterable[Part]:
@@ -161,21 +158,19 @@ def _worst_rounds(look: _Look) -> Iterable[Part]:
     kinds = {"no attack": [NO_ATTACK], "worst attack": study.well_formed}
     panels = {
         f"{split} {under}".strip(): at(study.worst(attacks), split, look.q)
-        for split in look.splits
-        for under, attacks in kinds.items()
+        for split, (under, attacks) in product(look.splits, kinds.items())
     }
     shown = look.picture(pictures.rounds(study, panels, leaders), "worst-rounds")
-    yield look.part("round by round, each rule under its worst well-formed attack", [shown], [], 0)
+    yield look.section("round by round in the worst well-formed case", [shown], []), 0
 
 
 def _ranking(look: _Look) -> Iterable[Part]:
     study, made = look.study, []
     for split in look.splits:
         cells = look.cells(split).sort_values("bad", ascending=False, kind="stable")
-        columns = ["attack", "placement", "option", *_NUMBERS, "rate"]
-        look.table(cells[columns], "ranking", split)
-        clean = cells[cells.attack == NO_ATTACK]
-        shown = laid_out(study, pd.concat([cells.head(_RANKED), clean]), "", "", "row")
+        look.table(cells[["attack", "placement", "option", *_NUMBERS, "rate"]], "ranking", split)
+        shown = pd.concat([cells.head(_RANKED), cells[cells.attack == NO_ATTACK]])
+        shown = laid_out(study, shown, "", "", "row")
         rows = [
             (case.attack, case.placement, case.option, _text(case), f"{case.mean / case.rate:.3g}")
             for case in shown.itertuples()
@@ -184,7 +179,7 @@ def _ranking(look: _Look) -> Iterable[Part]:
         if cells.rate.isna().all():
             names, rows = names[:-1], [row[:-1] for row in rows]
         made.append(Table(names, rows, f"{split} {len(rows)} of {len(cells)}".strip()))
-    yield look.part("the most harmful attacks and placements", [], made, len(made))
+    yield look.section("the most harmful attacks and placements", [], made), len(made)
 
 
 def _effects(look: _Look) -> Iterable[Part]:
@@ -196,7 +191,7 @@ def _effects(look: _Look) -> Iterable[Part]:
             gains = {change.under: _gain(look.study, change) for change in part.itertuples()}
             rows.append((*pair, *(gains.get(under, "") for under in tables.UNDER)))
         table = Table(("data", "rule", "beside", *tables.UNDER), rows)
-        yield look.part("gain by options over the same rule without", [], [table], 1)
+        yield look.section("gain by options over the same rule without", [], [table]), 1
 
 
 def _gain(study: Study, change: Any) -> Cell:
@@ -210,12 +205,10 @@ def _gain(study: Study, change: Any) -> Cell:
 def _cost(look: _Look) -> Iterable[Part]:
     costs = tables.costs(look.study, look.q, look.splits)
     look.table(costs, "cost")
-    rows = [
-        (case.option, f"{case.mean:.3g} ({case.least:.3g}–{case.most:.3g})", str(case.runs))
-        for case in costs.itertuples()
-    ]
+    spread = [f"{c.mean:.3g} ({c.least:.3g}–{c.most:.3g})" for c in costs.itertuples()]
+    rows = list(zip(costs.option, spread, costs.runs.astype(str), strict=True))
     table = Table(("rule", "milliseconds", "runs"), rows)
-    yield look.part("processor time of a round at the server", [], [table], 1)
+    yield look.section("processor time of a round at the server", [], [table]), 1
 
 
 def _stopped(look: _Look) -> Iterable[Part]:
@@ -226,7 +219,7 @@ def _stopped(look: _Look) -> Iterable[Part]:
             counts = errors[kind].astype(str) + " of " + errors.runs.astype(str)
             rows = list(zip(errors.option, errors.attack, counts, errors.error, strict=True))
             table = Table(("rule", "attack", "runs", "most frequent error"), rows)
-            yield look.part(what, [], [table], 1)
+            yield look.section(what, [], [table]), 1
 
 
 def _grid(cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], title: str) -> Table:

@@ -24,6 +24,7 @@ UNDER = "without attack", "each in its worst well-formed case"
 STUDY = ["problem", "num_clients", "num_rounds"]
 SETTING = ["split", "num_byzantine", "option"]
 CASE = [*SETTING, "attack", "placement"]
+_LINES = 7  # at most in a picture
 _SHARE = 0.2  # of Byzantine clients, where one number of them is looked at
 
 
@@ -66,8 +67,8 @@ class Study:
     @property
     def num_byzantine(self) -> int:
         """The number of Byzantine clients that is the nearest to a fifth."""
-        share, numbers = _SHARE * self.runs.num_clients[0], sorted(set(self.runs.num_byzantine))
-        return int(min(filter(None, numbers), key=lambda q: abs(q - share), default=numbers[0]))
+        share = _SHARE * self.runs.num_clients[0]
+        return int(min(self.runs.num_byzantine, key=lambda q: (q == 0, abs(q - share), q)))
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -82,8 +83,8 @@ class Study:
             rate=("rate", "mean"),
         )
         cells = cells.reset_index()
-        placement = (", " + cells.placement).where(cells.placement != "spread", "")
-        cells["column"] = cells.option + placement
+        other = (", " + cells.placement).where(cells.placement != "spread", "")
+        cells["column"] = cells.option + other
         cells["bad"] = cells["mean"] if self.measure == "error" else -cells["mean"]
         cells["whole"] = cells.seeds == self.num_seeds
         limit = BROKEN[self.measure] * self._reference(cells)
@@ -98,10 +99,7 @@ class Study:
         return pd.Series([same.get(place, math.nan) for place in places])
 
     def worst(self, attacks: Sequence[str]) -> pd.DataFrame:
-        """Return the worst cell of each split, q and option over attacks and placements.
-
-        It is whole where no run of any of them is missing.
-        """
+        """Return the worst cell of each split, q and option; whole if all of its cells are."""
         cells = self.cells[self.cells.attack.isin(attacks)]
         placements = cells.groupby(SETTING).placement.transform("nunique")
         whole = cells.groupby(SETTING).whole.transform("sum")
@@ -116,14 +114,14 @@ class Study:
             runs = runs[runs[name] == getattr(case, name)]
         return runs
 
-    def leaders(self, num_byzantine: int, splits: Sequence[str], most: int = 7) -> list[str]:
+    def leaders(self, num_byzantine: int, splits: Sequence[str]) -> list[str]:
         """Return FedAvg, GeometricMedianOfMeans and the rules of the best worst cases."""
         known = [option for option in (title("FedAvg"), title(GMOM)) if option in self.options]
         worst = self.worst(self.well_formed or [NO_ATTACK])
         worst = worst[(worst.num_byzantine == num_byzantine) & worst.split.isin(splits)]
         ranks = worst.groupby("split").bad.rank().groupby(worst.option, sort=False).min()
-        best = list(ranks.sort_values(kind="stable").index)
-        return list(dict.fromkeys([*known, *best]))[:most]
+        best = ranks.sort_values(kind="stable").index
+        return list(dict.fromkeys([*known, *best]))[:_LINES]
 
 
 def studies(frame: pd.DataFrame) -> list[Study]:
@@ -217,13 +215,10 @@ def errors(study: Study, kind: str, splits: Sequence[str]) -> pd.DataFrame:
 
 def number(measure: str, value: float) -> str:
     """Write a measure down for readers, accuracy in percent."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if measure == "accuracy":
-        text = f"{100 * value:.1f}"
-    else:
-        text = f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
+    text = f"{100 * value:.1f}" if measure == "accuracy" else f"{value:.3g}"
+    for old, new in (("e+0", "e"), ("e+", "e"), ("e-0", "e-"), ("inf", "∞"), ("nan", "–")):
+        text = text.replace(old, new)
+    return text.removeprefix("-") if text in ("-0.0", "-0") else text.replace("-", "−")
 
 
 def name_of(call: str) -> str:
@@ -236,13 +231,10 @@ def _option(rule: str, momentum: float) -> str:
 
 
 def _order(run: dict[str, Any]) -> tuple[Any, ...]:
-    names = [*RULES, GMOM]
-    name = name_of(run["rule"])
-    place = names.index(name) if name in names else len(names)
-    rule = (place, run["rule"], run["momentum"])
-    data = (_alikeness(run["split"]), run["num_byzantine"])
-    attack = (_place_of_attack(run["attack"]), run["placement"] != "spread", run["placement"])
-    return *rule, *data, *attack, run["seed"], run["api"], run["through"]
+    rule = [*RULES, GMOM].index(name_of(run["rule"])), run["rule"], run["momentum"]
+    data = _alikeness(run["split"]), run["num_byzantine"], _place_of_attack(run["attack"])
+    rest = ("placement", "seed", "api", "through")
+    return *rule, *data, run["placement"] != "spread", *(run[name] for name in rest)
 
 
 def _alikeness(split: str) -> tuple[float, str]:
