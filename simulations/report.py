@@ -30,7 +30,6 @@ error of FedAvg without attack or more, or at {BROKEN["accuracy"]:g} times its a
 
 ✗ broken; † an error at the server ended runs; * incomplete: runs are missing or failed."""
 
-_UNITS = {"accuracy": "Accuracy in %", "error": "Error"}
 _WIDEST = 9  # columns of a table beside a heat map
 _RANKED = 12  # attacks
 _NUMBERS = ["mean", "least", "most", "seeds", "stopped", "whole"]
@@ -49,9 +48,9 @@ class _Look:
     folder: Path
 
     def section(self, what: str, shown: Sequence[Picture], made: Sequence[Table]) -> Section:
-        runs, unit = self.study.runs, _UNITS[self.study.measure]
-        text = f"{unit}; m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
-        text += f"seeds: {runs.seed.nunique()}."
+        runs = self.study.runs
+        text = f"m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
+        text += f"seeds: {runs.seed.nunique()}, measured by {self.study.measure}."
         return Section(f"{runs.problem[0]}: {what}", text, shown, made)
 
     def picture(self, figure: Figure, *names: str) -> Picture:
