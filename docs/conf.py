@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 import tomllib
+from collections.abc import Collection, Iterator
 from inspect import getdoc, isclass, isroutine
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 project = _PROJECT["name"]
 version = release = _PROJECT["version"]
 author = "the authors of flwr-byz"
+copyright = f"{author}, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 suppress_warnings = ["myst.strikethrough"]
@@ -48,7 +50,8 @@ nb_execution_show_tb = True
 autodoc_typehints = "none"  # the docstrings say it
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
-napoleon_custom_sections = ["Errors", "Returned"]
+napoleon_custom_sections = ["Errors", "Result"]
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 # `Name` in a docstring is a link where the reference has it. Of links that lead nowhere, those
@@ -84,34 +87,34 @@ def public_names(module: ModuleType) -> list[str]:
     ]
 
 
-def check_reference(app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn, which fails the build, of each public name without an entry or a docstring."""
-    known = env.get_domain("py").objects
+def undocumented(known: Collection[str]) -> Iterator[str]:
+    """Describe each public name that is not among the `known` ones, or has no docstring."""
     for module in map(importlib.import_module, PUBLIC):
         for name in public_names(module):
             full, value = f"{module.__name__}.{name}", getattr(module, name)
             if full not in known:
-                LOG.warning("%s is not in the reference: docs/api", full)
+                yield f"{full} is not in the reference: add it to docs/api"
             elif (isclass(value) or isroutine(value)) and not getdoc(value):
-                LOG.warning("%s has no docstring", full)
+                yield f"{full} has no docstring"
+
+
+def check_reference(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn, which fails the build, of each public name that is undocumented."""
+    for lack in undocumented(env.get_domain("py").objects):
+        LOG.warning("%s", lack)
 
 
 def head_prose(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Give a paragraph that follows a list of parameters or attributes a heading of its own.
+    """Give the paragraph that follows a list of parameters or attributes a heading of its own.
 
     Without one, napoleon takes its words for one more parameter.
     """
-    text, headings = "\n".join(lines), {"Raises": "Errors", "Returns": "Returned"}
-    text = re.sub(
-        r"^(Parameters|Attributes)\n-+\n(?:.+\n)+",
-        lambda section: re.sub(r"\n(?=Raises |Returns )", "\n", section[0]),
-        text,
-        flags=re.M,
-    )
-    for verb, heading in headings.items():
-        text = re.sub(rf"\n\n(?={verb} )", f"\n\n{heading}\n{'-' * len(heading)}\n", text)
+    text = "\n".join(lines)
+    if re.search(r"^(Parameters|Attributes)\n---", text, re.M):
+        text = re.sub(r"\n\n(?=Returns )", "\n\nResult\n------\n", text)
+        text = re.sub(r"\n\n(?=Raises )", "\n\nErrors\n------\n", text)
     lines[:] = text.split("\n")
 
 
