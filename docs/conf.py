@@ -50,8 +50,8 @@ nb_execution_show_tb = True
 autodoc_typehints = "none"  # the docstrings say it
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
-napoleon_custom_sections = ["Errors", "Result"]
-napoleon_use_ivar = True
+napoleon_custom_sections = ["Errors", "Result", ("Attributes", "params_style")]
+napoleon_use_param = False  # "a, b : int, int" stays one entry
 napoleon_use_rtype = False
 
 # `Name` in a docstring is a link where the reference has it. Of links that lead nowhere, those
