@@ -1,0 +1,87 @@
+"""The state of strategies in checkpoints."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+from flwr.common import Parameters, ndarrays_to_parameters
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from flwr_byz import state
+from flwr_byz.history import History
+from tests.support import malformed
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+ARRAYS = npst.arrays(
+    npst.floating_dtypes(sizes=(16, 32, 64)) | npst.integer_dtypes() | npst.boolean_dtypes(),
+    npst.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3),
+)
+VALUES = st.recursive(
+    PLAIN | ARRAYS,
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(), parts, max_size=3),
+    max_leaves=6,
+)
+
+
+class Holder:
+    """Stands for a strategy."""
+
+
+def through_a_checkpoint(folder, holder, before):
+    History(folder).keep(1, {"w": np.zeros(2)}, state.state_of(holder, before))
+    with closing(History.resume(folder)) as back:
+        assert back.finished == 1
+        restored = Holder()
+        state.restore(restored, back.state)
+        return restored
+
+
+@given(value=VALUES)
+@settings(max_examples=30)
+@example(value=malformed.named(malformed.model_arrays(0.9)))
+@example(value=ndarrays_to_parameters(malformed.model_arrays(0.9)))
+@example(value=Parameters([b"any"], "bytes"))
+def test_any_state_of_numbers_text_and_arrays_comes_back_from_a_checkpoint(tmp_path_factory, value):
+    holder = Holder()
+    before = state.attributes(holder)
+    holder.value = value
+    restored = through_a_checkpoint(tmp_path_factory.mktemp("state"), holder, before)
+    with np.printoptions(floatmode="unique"):  # all digits, and dtypes
+        assert repr(restored.value) == repr(value)
+
+
+UNKNOWN = {
+    "objects": np.array([print], object),
+    "long doubles": np.zeros(2, np.longdouble),
+    "complex": np.zeros(2, complex),
+    "text array": np.array(["a"]),
+    "structured": np.zeros(1, [("a" * 2000, "f4")]),
+    "empty text array": np.array([""]),
+    "in a list": [np.zeros(2), object()],
+    "numbers as keys": {1: 2.0},
+    "a set": {1},
+    "an object": Holder(),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_state_that_no_checkpoint_can_hold_is_named_and_left_out(kind, tmp_path, caplog):
+    state._log_once.cache_clear()
+    holder = Holder()
+    before = state.attributes(holder)
+    holder.unknown, holder.known = UNKNOWN[kind], 7
+    restored = through_a_checkpoint(tmp_path, holder, before)
+    assert vars(restored) == {"known": 7}
+    assert "checkpoints do not hold the strategy's unknown" in caplog.text
+
+
+def test_an_object_that_may_have_changed_inside_is_named(caplog):
+    """Such as the accountant of a wrapper for differential privacy."""
+    holder = Holder()
+    holder.accountant, holder.options = Holder(), (1, 2)
+    state._log_once.cache_clear()
+    assert state.state_of(holder, state.attributes(holder)).tree == {}
+    assert "checkpoints do not hold the strategy's accountant" in caplog.text
+    assert "options" not in caplog.text
