@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Error, MetricRecord
+from flwr.app import Array, ArrayRecord, MetricRecord
 from flwr.common import ndarrays_to_parameters
 
 from tests.support import malformed
 from tests.support.apis import BOTH, CLASSIC, HONEST, MESSAGE, SENT, exact, own, record
+
+KEPT, AS_SENT = (None, {}), exact((SENT, {}))
+OTHER = malformed.honest_arrays(3)
 
 
 def raising(*_):
@@ -17,47 +20,35 @@ def named(names, arrays):
     return ArrayRecord({name: Array(a) for name, a in zip(names, arrays, strict=True)})
 
 
-WRONG = {  # what a strategy returns, and what the log names
+WRONG = {  # what a strategy returns in place of a model, and what the log names
     "not finite": (record([np.full_like(a, np.nan) for a in SENT]), "NaN or infinity"),
     "other names": (named("xyz", SENT), "not the model's"),
     "other shapes": (record(SENT[::-1]), "not the model's"),
+    "another order": (named(malformed.NAMES[::-1], SENT[::-1]), "not the model's"),
     "an array too few": (record(SENT[:2]), "not the model's"),
     "complex": (record([a * 1j for a in SENT]), "complex64"),
     "no record": ("model", "the strategy failed"),
     "None": (None, ""),
+    "raises": (raising, "boom"),
+    "no pair": (lambda *_: None, "the strategy failed"),
 }
 
 
-def returning(api, made):
-    """Return a method of an API's strategies which returns this in place of a model."""
+@BOTH
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_the_strategy_does_wrong_keeps_the_model_and_is_logged(api, kind, monkeypatch, caplog):
+    made, text = WRONG[kind]
     if api is CLASSIC and isinstance(made, ArrayRecord):
         made = ndarrays_to_parameters(made.to_numpy_ndarrays())
-    return lambda *_: (made, None)
-
-
-@BOTH
-@pytest.mark.parametrize("kind", [*WRONG, "raises", "no pair"])
-def test_what_the_strategy_does_wrong_keeps_the_model_and_is_logged(api, kind, monkeypatch, caplog):
-    if kind in WRONG:
-        method, text = returning(api, WRONG[kind][0]), WRONG[kind][1]
-    else:
-        methods = {"raises": (raising, "boom"), "no pair": (lambda *_: None, "the strategy failed")}
-        method, text = methods[kind]
+    method = made if callable(made) else lambda *_: (made, None)
     monkeypatch.setattr(api.flower.FedAvg, api.method, method)
-    outcome = api.round(api.hardened("FedAvg"), api.honest())
-    if (api, kind) == (CLASSIC, "other names"):  # there are no names in this API
-        assert exact(outcome) == exact((SENT, {}))
+    outcome = exact(api.round(api.hardened("FedAvg"), api.honest()))
+    if (api, kind) in [(CLASSIC, "other names"), (MESSAGE, "another order")]:
+        assert outcome == AS_SENT  # the one API has no names, the other knows their order
     else:
-        assert exact(outcome) == (None, {})
+        assert outcome == KEPT
         assert text in caplog.text
         assert "\nand a second line" not in caplog.text
-
-
-def test_arrays_in_another_order_are_put_back_into_the_model_s(monkeypatch):
-    turned = named(malformed.NAMES[::-1], SENT[::-1])
-    monkeypatch.setattr(MESSAGE.flower.FedAvg, MESSAGE.method, returning(MESSAGE, turned))
-    outcome = MESSAGE.round(MESSAGE.hardened("FedAvg"), MESSAGE.honest())
-    assert exact(outcome) == exact((SENT, {}))
 
 
 def test_what_evaluation_does_wrong_gives_no_metrics(monkeypatch, caplog):
@@ -69,10 +60,10 @@ def test_what_evaluation_does_wrong_gives_no_metrics(monkeypatch, caplog):
 @pytest.mark.parametrize("outcome", [(None, None), (1.0, None), None])
 def test_a_classic_evaluation_without_metrics_has_none(monkeypatch, outcome):
     monkeypatch.setattr(CLASSIC.flower.FedAvg, "aggregate_evaluate", lambda *_: outcome)
-    strategy = CLASSIC.hardened("FedAvg")
-    claims = CLASSIC.replies(None, {client: CLASSIC.claim(0.5) for client in HONEST})
-    loss, metrics = strategy.aggregate_evaluate(1, claims, [])
-    assert loss == (outcome and outcome[0])
+    metrics = CLASSIC.evaluation(
+        CLASSIC.hardened("FedAvg"), {client: CLASSIC.claim(0.5) for client in HONEST}
+    )
+    assert metrics.pop("loss") == (outcome and outcome[0])
     assert own(metrics) == {}
 
 
@@ -89,29 +80,6 @@ def test_an_attempt_that_is_refused_leaves_no_trace_in_the_optimizer(name, optio
 
 
 @BOTH
-@pytest.mark.parametrize("veto", ["an error", "wrong shape", "all NaN"])
-@pytest.mark.parametrize("kind", ["Fixed", "Adaptive"])
-def test_one_reply_vetoes_no_round_of_differential_privacy(api, kind, veto):
-    wrapper = getattr(api.flower, f"DifferentialPrivacyServerSide{kind}Clipping")
-    options = {"clipping_norm": 5.0} if kind == "Fixed" else {}
-
-    def outcome(harden, **more):
-        np.random.seed(0)  # noqa: NPY002 - the adaptive wrapper draws noise for its count of clipped updates
-        inner = api.stock("FedMedian")
-        private = wrapper(inner, noise_multiplier=0.0, num_sampled_clients=11, **options)
-        return exact(api.round(harden(private), api.honest() | more.get("bad", {})))
-
-    errors = {CLASSIC: ConnectionError("veto"), MESSAGE: Error(2, "veto")}
-    bad = {1: errors[api] if veto == "an error" else api.kinds[veto]}
-    reference = outcome(lambda inner: inner)
-    assert reference[0]
-    assert outcome(api.own.Hardened, bad=bad) == reference
-
-
-# Too few replies, and copies. -------------------------------------------------------------------
-
-
-@BOTH
 @pytest.mark.parametrize(("usable", "kept"), [(4, True), (5, False)])
 def test_rounds_of_at_most_2q_usable_replies_keep_the_model(api, usable, kept, caplog):
     replies = api.honest() | dict.fromkeys([*HONEST][usable:], api.kinds["all NaN"])
@@ -120,32 +88,27 @@ def test_rounds_of_at_most_2q_usable_replies_keep_the_model(api, usable, kept, c
     assert ("not more than 2q = 4" in caplog.text) == kept
 
 
-def rule(api, name):
-    if name == "Hardened":
-        return api.hardened("FedMedian")
-    if name == "Hardened, q = 2":
-        return api.hardened("FedMedian", num_byzantine=2)
-    return api.gmom(num_byzantine=2, **{"streaming": True} if name == "streamed" else {})
-
-
-OTHER = malformed.honest_arrays(3)
+RULES = {
+    "Hardened": lambda api: api.hardened("FedMedian"),
+    "Hardened, q = 2": lambda api: api.hardened("FedMedian", num_byzantine=2),
+    "held": lambda api: api.gmom(num_byzantine=2),
+    "streamed": lambda api: api.gmom(num_byzantine=2, streaming=True),
+}
 
 
 @pytest.mark.parametrize(
-    ("api", "name"),
-    [(api, name) for api in (CLASSIC, MESSAGE) for name in ("Hardened", "Hardened, q = 2", "held")]
-    + [(MESSAGE, "streamed")],
+    ("api", "rule"),
+    [(MESSAGE, rule) for rule in RULES] + [(CLASSIC, rule) for rule in [*RULES][:3]],
 )
-def test_copies_are_refused_unless_they_are_the_model_that_was_sent(api, name, caplog):
+def test_copies_are_refused_unless_they_are_the_model_that_was_sent(api, rule, caplog):
     copies = dict.fromkeys(HONEST, api.reply(OTHER))
-    assert api.round(rule(api, name), copies)[0] is None
+    assert api.round(RULES[rule](api), copies)[0] is None
     assert "all 11 replies are the same numbers" in caplog.text
-    assert "SecAgg" in caplog.text
-    still = api.round(rule(api, name), dict.fromkeys(HONEST, api.reply(SENT)))
-    assert exact(still)[0] == exact((SENT, {}))[0]
-    mixed = copies | {10: api.reply([a.astype("f8") for a in OTHER])}  # another width, the same
-    assert api.round(rule(api, name), mixed)[0] is None
-    assert api.round(rule(api, name), copies | {10: api.reply(SENT)})[0] is not None
+    wider = copies | {10: api.reply([a.astype("f8") for a in OTHER])}  # which is the same
+    assert api.round(RULES[rule](api), wider)[0] is None
+    assert api.round(RULES[rule](api), copies | {10: api.reply(SENT)})[0] is not None
+    still = api.round(RULES[rule](api), dict.fromkeys(HONEST, api.reply(SENT)))
+    assert exact(still)[0] == AS_SENT[0]
 
 
 def test_copies_are_used_where_no_median_is_promised():

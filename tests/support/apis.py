@@ -18,15 +18,15 @@ import flwr_byz.serverapp.strategy
 from tests.support import malformed
 from tests.support.server import Grid, Proxy
 
-gc.freeze()  # Flower collects garbage after each array that it reads: of what is new only
-
+MODEL = [np.zeros(40, "f4"), np.zeros((2, 2))]
 SENT = malformed.model_arrays(0.9)
 HONEST = range(10, 120, 10)  # 11 clients; attackers have ids before, between and after theirs
 OPTIONS = {
+    "FedYogi": {"eta": 0.1},
     "FedAvgM": {"server_momentum": 0.9, "server_learning_rate": 0.5},
     "FedProx": {"proximal_mu": 0.1},
 }
-NAMES = ["FedAvg", "FedMedian", "FedTrimmedAvg", "FedAdam", "FedYogi", "FedAdagrad", *OPTIONS]
+NAMES = ["FedAvg", "FedMedian", "FedTrimmedAvg", "FedAdam", "FedAdagrad", *OPTIONS]
 CLASSIC_OTHERS = {
     "FedAvg out of place": ("FedAvg", {"inplace": False}),
     "Krum": ("Krum", {"num_malicious_clients": 2}),
@@ -69,6 +69,11 @@ class Api:
             np.random.default_rng(shuffle).shuffle(replies)
         return self.end(strategy, replies, server_round)
 
+    def step(self, arrays, sent, shuffle=None, **options):
+        """Return what a round of the median of means makes of these arrays, client by client."""
+        replies = {c: self.reply(made, {"loss": 0.1 * c}) for c, made in enumerate(arrays)}
+        return self.round(self.gmom(**options), replies, sent, shuffle=shuffle)
+
 
 class Classic(Api):
     name, method = "classic", "aggregate_fit"
@@ -93,15 +98,13 @@ class Classic(Api):
 
     def begin(self, strategy, cids, sent=SENT, server_round=1, kind="fit"):
         """Let a strategy begin a round."""
-        manager = SimpleClientManager()
-        for cid in cids:
-            manager.register(Proxy(str(cid)))
         configure = getattr(strategy, f"configure_{kind}")
-        configure(server_round, ndarrays_to_parameters(sent), manager)
+        configure(server_round, ndarrays_to_parameters(sent), manager_of(cids))
 
     def replies(self, asked, results):
         """Return what clients reply; exceptions and results of another status are failures."""
-        return [(Proxy(str(cid)), deepcopy(result)) for cid, result in results.items()]
+        pairs = ((Proxy(str(cid)), deepcopy(result)) for cid, result in results.items())
+        return [pair for pair in pairs if pair[1] is not None]
 
     def end(self, strategy, replies, server_round=1):
         usable, failures = [], []
@@ -114,8 +117,10 @@ class Classic(Api):
         return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
 
     def evaluation(self, strategy, claims):
+        """Return the metrics of an evaluation, with the loss."""
         self.begin(strategy, claims, kind="evaluate")
-        return strategy.aggregate_evaluate(1, self.replies(None, claims), [])[1]
+        loss, metrics = strategy.aggregate_evaluate(1, self.replies(None, claims), [])
+        return {"loss": loss, **metrics}
 
 
 class Message(Api):
@@ -138,6 +143,7 @@ class Message(Api):
     def begin(self, strategy, nodes, sent=SENT, server_round=1, kind="train"):
         """Let a strategy begin a round; return its messages by node."""
         malformed.in_a_run()
+        gc.freeze()  # Flower collects garbage after each array that it reads: of what is new only
         configure = getattr(strategy, f"configure_{kind}")
         messages = list(configure(server_round, record(sent), ConfigRecord(), Grid(list(nodes))))
         for number, message in enumerate(messages):
@@ -165,10 +171,27 @@ CLASSIC, MESSAGE = Classic(), Message()
 BOTH = pytest.mark.parametrize("api", [CLASSIC, MESSAGE], ids=["classic", "message"])
 
 
+def manager_of(cids):
+    manager = SimpleClientManager()
+    for cid in cids:
+        manager.register(Proxy(str(cid)))
+    return manager
+
+
 def mean_loss(pairs):
     """A user's aggregation function of metrics in the classic API."""
     total = sum(number for number, _ in pairs)
     return {"loss": sum(number * metrics["loss"] for number, metrics in pairs) / total}
+
+
+def updates(num_clients=13):
+    """Return steps from `MODEL`, client by client."""
+    rng = np.random.default_rng(0)
+    return [[rng.normal(size=40).astype("f4"), rng.normal(size=(2, 2))] for _ in range(num_clients)]
+
+
+def flat(arrays):
+    return np.concatenate([np.ravel(a) for a in arrays])
 
 
 def record(arrays):
