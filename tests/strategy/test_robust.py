@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.support.apis import BOTH, CLASSIC, MESSAGE, OPTIONS
+from tests.support.apis import BOTH, MESSAGE, OPTIONS
 from tests.support.app_grid import MODEL, attack, trained
 
 NAMES = ["FedAdam", "FedYogi", "FedAdagrad", "FedAvgM", "FedProx"]
@@ -99,17 +99,7 @@ def test_a_training_that_is_stopped_goes_on_to_the_bit(
         patch.setattr(api.own.Hardened, api.method, stop)
         with pytest.raises(RuntimeError, match="stopped"):
             train("halves")
-    assert train("halves") == train("whole")
-
-
-def test_a_wider_dtype_that_the_optimizer_makes_is_no_other_model(tmp_path):
-    """Classic FedAdam returns float64 from float32, as its class in Flower does."""
-    first, second = (
-        trained(CLASSIC, hardened(CLASSIC, "FedAdam", checkpoints=tmp_path), num_rounds=rounds)
-        for rounds in (1, 2)
-    )
-    assert {a.dtype.name for a in first} == {"float64"}
-    assert distance(first, second) > 0
+    assert train("halves") == train("whole")  # classic FedAdam makes float64 of float32
 
 
 def test_a_checkpoint_of_another_strategy_is_refused_in_a_sentence(tmp_path):
@@ -149,18 +139,6 @@ def test_an_optimizer_that_fails_once_keeps_the_model_and_goes_on(api, name, cap
     assert "the strategy failed, the model is kept: RuntimeError" in caplog.text
 
 
-# What can be given. -----------------------------------------------------------------------------
-
-
-@BOTH
-@pytest.mark.parametrize("name", ["FedMedian", "Krum", "QFedAvg", "FedXgbBagging"])
-def test_strategies_that_take_no_mean_are_refused_by_name(api, name):
-    kind = getattr(api.flower, name)
-    for each, named in ((kind, name), (type("Own", (kind,), {}), r"(Own|FedXgb)")):
-        with pytest.raises(TypeError, match=rf"strategy must .* got {named}"):
-            api.own.robust(each, num_byzantine=1)
-
-
 def test_a_subclass_takes_the_options_that_it_hands_on():
     class Own(MESSAGE.flower.FedAdam):
         def __init__(self, mine, **options):
@@ -169,5 +147,3 @@ def test_a_subclass_takes_the_options_that_it_hands_on():
 
     made = robust(MESSAGE, "FedAdam", Own, num_byzantine=1, mine=7, eta=0.5)
     assert (made.strategy.mine, made.strategy.eta, made.strategy.min_train_nodes) == (7, 0.5, 3)
-    with pytest.raises(TypeError, match=r"robust\(Own\) has no option etta=0\.5: did you mean eta"):
-        robust(MESSAGE, "FedAdam", Own, mine=7, etta=0.5)

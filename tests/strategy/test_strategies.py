@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flwr_byz.aggregation import geometric_median_of_means
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
+from flwr_byz.theory import c_alpha, sharp_c_alpha
 from tests.support import malformed
 from tests.support.apis import BOTH, CLASSIC, MESSAGE, MODEL, exact, flat, updates
 from tests.support.server import Proxy
@@ -39,7 +40,7 @@ def test_one_batch_is_the_mean_to_the_last_rounding(api, size):
         ({"num_byzantine": 2, "num_batches": 6}, 6),
     ],
 )
-def test_the_step_is_a_part_of_the_geometric_median_of_k_means_in_client_order(
+def test_a_round_steps_by_the_geometric_median_of_k_means_in_client_order(
     api, reply, size, k, caplog
 ):
     caplog.set_level(logging.INFO, "flwr")
@@ -51,6 +52,8 @@ def test_the_step_is_a_part_of_the_geometric_median_of_k_means_in_client_order(
     assert metrics["byz-aggregate-norm"] == pytest.approx(np.linalg.norm(median), rel=1e-5)
     assert metrics["byz-gap"] <= 1e-9
     assert metrics["byz-batches"] == k
+    losses = [np.mean(batch) for batch in np.array_split(0.1 * np.arange(13), k)]
+    assert metrics["loss"] == pytest.approx(np.median(losses))
     (line,) = [m for m in caplog.messages if "Lemma 1" in m]  # the guarantee
     assert f"m=13 clients in k={k} batches" in line
     assert f"q={size.get('num_byzantine', 6)} of them" in line
@@ -83,14 +86,6 @@ def test_both_apis_and_any_order_of_arrival_give_the_same_bits(
     assert all(each[1] == outcomes[0][1] for each in outcomes)
 
 
-@BOTH
-def test_any_order_of_arrival_gives_the_same_bits_behind_hardened(api):
-    first, *others = [
-        exact(api.round(api.hardened("FedAvg"), api.honest(), shuffle=seed)) for seed in range(4)
-    ]
-    assert others == [first] * 3
-
-
 def test_silent_clients_and_errors_leave_their_batches_to_the_others():
     """An error of a dead node is its own, although the SuperLink sends it in another's name."""
     arrays = dict(enumerate(updates(8)))
@@ -103,18 +98,6 @@ def test_silent_clients_and_errors_leave_their_batches_to_the_others():
     vectors = [flat(arrays[n]) for n in (1, 1, 2, 3, 4, 5)]
     assert np.allclose(flat(model), geometric_median_of_means(vectors, 3).point, atol=1e-6)
     assert [metrics[f"byz-{name}"] for name in ("missing", "rejected", "batches")] == [2, 1, 3]
-
-
-@BOTH
-def test_a_client_that_answers_twice_counts_as_none(api):
-    replies = {client: api.reply(arrays) for client, arrays in enumerate(updates())}
-    strategy = api.gmom(num_batches=13)
-    asked = api.begin(strategy, replies, MODEL)
-    twice = api.replies(asked, replies) + api.replies(asked, {12: api.reply(updates()[3])})
-    model, metrics = api.end(strategy, twice)
-    alone, _ = api.step(updates()[:12], MODEL, num_batches=12)
-    assert [a.tobytes() for a in model] == [a.tobytes() for a in alone]
-    assert metrics["byz-rejected"] == 2
 
 
 @BOTH
@@ -177,23 +160,47 @@ def test_a_step_beyond_the_range_of_the_model_is_refused(api, caplog):
     assert "leaves the range" in caplog.text
 
 
-def test_simulated_clients_are_grouped_by_the_id_that_they_report():
-    rng, models = np.random.default_rng(5), set()
-    for _ in range(4):
-        nodes = rng.choice(10**6, size=12, replace=False).tolist()
-        pairs = enumerate(zip(nodes, updates(12), strict=True))
-        contents = {node: MESSAGE.reply(a, {"partition-id": i}) for i, (node, a) in pairs}
-        strategy = MESSAGE.gmom(num_byzantine=1, group_by_key="partition-id")
-        models.add(flat(MESSAGE.round(strategy, contents, MODEL)[0]).tobytes())
-    assert len(models) == 1
-
-
 def test_accept_failures_false_keeps_the_model_after_a_failure():
     results = {c: CLASSIC.reply(a) for c, a in enumerate(updates())}
     for failures in ({}, {13: ValueError("raised")}):
         strategy = CLASSIC.gmom(num_byzantine=1, accept_failures=False)
         model, _ = CLASSIC.round(strategy, results | failures, MODEL)
         assert (model is None) == bool(failures)
+
+
+# Trimming, and the bound that follows. ----------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("sizes", [{}, {"num_byzantine": 5}])
+def test_trimming_does_not_leave_the_byzantine_clients_alone(api, sizes, caplog):
+    """Of 20 batches of two, those of five Byzantine clients are just short enough, no other is."""
+    rng, truth = np.random.default_rng(0), np.full(40, 1.0, "f4")
+    vectors = truth + 0.1 * rng.normal(size=(40, 40)).astype("f4")
+    short = -2 * 0.99 * 5.0 * truth / np.linalg.norm(truth)
+    vectors[:10:2] = short - vectors[1:10:2]
+    options = {"num_batches": 20, "trim_norm": 5.0, "reply": "gradients"} | sizes
+    model, metrics = api.step([[v] for v in vectors], [np.zeros(40, "f4")], **options)
+    assert metrics["byz-trimmed"] == 0
+    assert -model[0] @ truth > 0.9 * truth @ truth
+    assert "not trimmed" in caplog.text
+
+
+@BOTH
+@pytest.mark.parametrize("trim_norm", ["auto", 100.0])
+@pytest.mark.parametrize(("sizes", "q"), [({"num_byzantine": 3}, 3), ({}, 4)])
+def test_weights_far_from_the_model_sent_are_trimmed_and_the_bound_is_that_of_the_rest(
+    api, trim_norm, sizes, q, caplog
+):
+    caplog.set_level(logging.INFO, "flwr")
+    factors = [1e6] * 4 + [1.0] * 9
+    arrays = [[1e3 + c * a for a in step] for c, step in zip(factors, updates(), strict=True)]
+    sent = [np.full_like(a, 1e3) for a in MODEL]
+    _, metrics = api.step(arrays, sent, num_batches=13, trim_norm=trim_norm, **sizes)
+    assert metrics["byz-trimmed"] == 4
+    assert metrics["byz-bound"] == pytest.approx(sharp_c_alpha(q / 9))
+    for text in (f"{sharp_c_alpha(q / 9):.3g} times", f"{c_alpha(q / 9):.3g} times", "Minsker"):
+        assert text in caplog.text
 
 
 # Aggregating without a round that has begun, in the classic API. --------------------------------
@@ -210,30 +217,7 @@ def test_a_strategy_that_was_not_given_the_model_takes_the_layout_of_most_replie
     assert metrics["byz-rejected"] == 1
 
 
-def test_gradients_without_the_model_are_refused_with_the_way_out():
-    replies = CLASSIC.replies(None, {c: CLASSIC.reply(a) for c, a in enumerate(updates())})
-    with pytest.raises(RuntimeError, match="configure_fit"):
-        CLASSIC.end(ClassicStrategy(num_batches=1, reply="gradients"), replies)
-
-
 # Metrics and evaluations. -----------------------------------------------------------------------
-
-
-@BOTH
-def test_metrics_are_the_median_of_batch_means(api):
-    arrays = updates(8)
-    losses = [*range(7), 1e30]
-    replies = {c: api.reply(arrays[c], {"loss": float(loss)}) for c, loss in enumerate(losses)}
-    _, metrics = api.round(api.gmom(num_batches=4), replies, MODEL)
-    assert metrics["loss"] == np.median([0.5, 2.5, 4.5, 5e29])
-
-
-@BOTH
-def test_a_metrics_function_of_the_user_s_may_raise(api):
-    name = "fit_metrics_aggregation_fn" if api is CLASSIC else "train_metrics_aggr_fn"
-    model, metrics = api.step(updates(5), MODEL, num_byzantine=1, **{name: lambda *_: 1 / 0})
-    assert model is not None
-    assert metrics["byz-metrics-rejected"] == 0
 
 
 @BOTH
@@ -263,12 +247,16 @@ def test_an_evaluation_without_an_honest_majority_is_not_reported(api, num_clien
 
 
 @BOTH
-def test_it_is_a_strategy_of_flower_and_takes_the_options_of_fedavg(api):
+def test_it_is_a_strategy_of_flower_with_the_options_of_fedavg_and_a_summary(api, caplog):
+    caplog.set_level(logging.INFO, "flwr")
     options = inspect.signature(api.flower.FedAvg).parameters
     defaults = {name: option.default for name, option in options.items()}
-    made = api.own.GeometricMedianOfMeans(num_byzantine=1, **defaults)
+    made = api.own.GeometricMedianOfMeans(num_byzantine=3, trim_norm="auto", **defaults)
     assert isinstance(made, api.flower.Strategy)
     assert made.fraction_evaluate == 1.0
+    made.summary()
+    assert "at most 3" in caplog.text
+    assert "auto" in caplog.text
 
 
 @BOTH
@@ -278,22 +266,13 @@ def test_no_fewer_clients_are_asked_than_have_an_honest_majority_over_q(api):
     assert {getattr(api.gmom(num_batches=5), name) for name in api.least} == {1}
 
 
-@BOTH
-def test_the_number_of_threads_is_a_positive_integer_or_empty(api, monkeypatch):
+def test_the_number_of_threads_is_a_positive_integer_or_empty(monkeypatch):
     for value in ("many", "0", "-1", "1.5", " 2"):
         monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", value)
         with pytest.raises(ValueError, match="FLWR_BYZ_NUM_THREADS must be a positive integer"):
-            api.gmom(num_batches=3)
+            MESSAGE.gmom(num_batches=3)
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "")
-    assert api.step(updates(), MODEL, num_byzantine=2)[0] is not None
-
-
-@BOTH
-def test_the_summary_lists_the_settings(api, caplog):
-    caplog.set_level(logging.INFO, "flwr")
-    api.gmom(num_byzantine=3, trim_norm="auto").summary()
-    assert "at most 3" in caplog.text
-    assert "auto" in caplog.text
+    assert MESSAGE.step(updates(), MODEL, num_byzantine=2)[0] is not None
 
 
 class Asked(Proxy):

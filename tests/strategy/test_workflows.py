@@ -25,23 +25,22 @@ def logged(caplog):
 
 
 def run(strategy, workflow=None, mods=(), num_nodes=5):
-    """Train by a workflow; return each array's distance from that of the initial model."""
-    grid = AppGrid(client_app(CLASSIC, mods), num_nodes)
+    """Return the model and the history of a training by a workflow."""
     legacy = LegacyContext(context(0), ServerConfig(num_rounds=NUM_ROUNDS), strategy)
-    DefaultWorkflow(fit_workflow=workflow)(grid, legacy)
+    DefaultWorkflow(fit_workflow=workflow)(AppGrid(client_app(CLASSIC, mods), num_nodes), legacy)
     (record,) = legacy.state.array_records.values()
     return record.to_numpy_ndarrays(), legacy.history
 
 
-def secagg_where_asked(message, context, call_next):
-    if "secaggplus_configs" in message.content:
-        return secaggplus_mod(message, context, call_next)
-    return call_next(message, context)
-
-
 def run_secagg(strategy):
-    secure = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2, timeout=60)
-    return run(strategy, secure, [secagg_where_asked])[0]
+    """Return the model of a training by SecAgg+, whose mod acts in training only."""
+
+    def mod(message, context, call_next):
+        if "secaggplus_configs" in message.content:
+            return secaggplus_mod(message, context, call_next)
+        return call_next(message, context)
+
+    return run(strategy, SecAggPlusWorkflow(3, 2, timeout=60), [mod])[0]
 
 
 def gmom(**options):

@@ -189,32 +189,6 @@ def test_mods_of_training_fail_in_evaluation_where_the_whole_app_has_them(logged
 
 
 @BOTH
-def test_a_class_of_flower_beside_the_median_is_refused_with_the_way_out(api):
-    with pytest.raises(TypeError, match=r"use robust\(FedAvgM, num_byzantine=...\) or Hardened"):
-        type("Mixed", (api.flower.FedAvgM, api.own.GeometricMedianOfMeans), {})
-
-
-TREES = ["FedXgbBagging", "FedXgbCyclic"]
-
-
-@pytest.mark.parametrize(
-    ("api", "name"),
-    [*((api, n) for api in (CLASSIC, MESSAGE) for n in TREES), (CLASSIC, "FedXgbNnAvg")],
-)
-def test_trees_are_refused(api, name):
-    kind = getattr(api.flower, name)
-    text = f"must aggregate arrays of fixed shape, no trees, got {name}"
-    for strategy in (kind(), type("Own", (kind,), {})(), private(api, "ServerSideFixed", kind())):
-        with pytest.raises(TypeError, match=text):
-            api.own.Hardened(strategy)
-    with pytest.raises(TypeError, match=text):
-        api.own.robust(kind, num_byzantine=2)
-    no_trees_yet = [np.zeros(0, "u1")]
-    with pytest.raises(ValueError, match="cannot be aggregated: it has no entries"):
-        trained(api, gmom(api, **api.initial(no_trees_yet)), model=no_trees_yet)
-
-
-@BOTH
 def test_a_fraction_of_the_clients(api, logged):
     fraction = {"fraction_fit" if api is CLASSIC else "fraction_train": 0.5}
     check_trained(trained(api, gmom(api, **fraction), [attack(2, 5)]))
@@ -238,19 +212,6 @@ def test_five_thousand_arrays(api):
     check_trained(arrays, num_rounds=1)
 
 
-@BOTH
-@pytest.mark.parametrize("is_hardened", [False, True])
-def test_narrow_and_mixed_dtypes(api, is_hardened):
-    model = [np.zeros(3, kind) for kind in ("f2", "f4", "f8", "i8")]
-    strategy = gmom(api, **api.initial(model))
-    if is_hardened:
-        strategy = hardened(api, fed_median(api, model))
-    arrays = trained(api, strategy, [attack(2, 5)], model=model)
-    check_trained(arrays)
-    if not is_hardened:  # FedMedian has dtypes of its own
-        assert [array.dtype for array in arrays] == [array.dtype for array in model]
-
-
 def test_replies_added_up_as_they_arrive():
     check_trained(trained(MESSAGE, gmom(MESSAGE, streaming=True), [attack(2, 5)]))
 
@@ -270,62 +231,40 @@ def test_partitions_of_flwr_datasets():
 # Subclasses, mixins, hooks and own loops. -------------------------------------------------------
 
 
-class MessageRate(MESSAGE.own.GeometricMedianOfMeans):
-    began = 0
-
-    def start(self, grid, initial_arrays, num_rounds=3, **options):
-        self.began += 1
-        return super().start(grid, initial_arrays, num_rounds, **options)
-
-    def configure_train(self, server_round, arrays, config, grid):
-        config["rate"] = 0.1 / server_round
-        return super().configure_train(server_round, arrays, config, grid)
-
-
-class ClassicRate(CLASSIC.own.GeometricMedianOfMeans):
-    began = 1
-
-    def configure_fit(self, server_round, parameters, client_manager):
-        instructions = super().configure_fit(server_round, parameters, client_manager)
-        for _, instruction in instructions:
-            instruction.config["rate"] = 0.1 / server_round
-        return instructions
-
-
-@pytest.mark.parametrize(("api", "kind"), [(MESSAGE, MessageRate), (CLASSIC, ClassicRate)])
-def test_subclasses_that_change_what_is_sent(api, kind):
-    rates = set()
-
-    def noting(message, context, call_next):
-        rates.update(r.get("rate") for r in message.content.config_records.values())
-        return call_next(message, context)
-
-    strategy = kind(num_byzantine=2, **api.initial(MODEL))
-    check_trained(trained(api, strategy, [attack(2, 5), noting]))
-    assert strategy.began == 1
-    assert rates - {None} == {0.1, 0.05}
-
-
 @BOTH
 @pytest.mark.parametrize("name", ["GeometricMedianOfMeans", "Hardened"])
-def test_mixins(api, name):
-    saved = {}
-
+def test_subclasses_and_mixins_that_save_models_and_change_what_is_sent(api, name):
     class Saving:
-        pass
+        def start(self, *arguments, **options):
+            saved["start"] = True
+            return super().start(*arguments, **options)
+
+    def configure(self, server_round, *arguments, **named):
+        made = list(getattr(super(Saving, self), configures)(server_round, *arguments, **named))
+        for each in made:
+            config = each[1].config if api is CLASSIC else each.content["config"]
+            config["rate"] = 0.1 / server_round
+        return made
 
     def aggregate(self, server_round, *arguments):
         made = getattr(super(Saving, self), api.method)(server_round, *arguments)
         saved[server_round] = made[0]
         return made
 
+    def noting(message, context, call_next):
+        rates.update(r.get("rate") for r in message.content.config_records.values())
+        return call_next(message, context)
+
+    saved, rates, configures = {}, set(), api.method.replace("aggregate", "configure")
+    setattr(Saving, configures, configure)
     setattr(Saving, api.method, aggregate)
     kind = type("Mixed", (Saving, getattr(api.own, name)), {})
     inner = [fed_median(api)] if name == "Hardened" else []
     strategy = kind(*inner, num_byzantine=2, **{} if inner else api.initial(MODEL))
-    check_trained(trained(api, strategy, [attack(2, 5)]))
-    assert list(saved) == [1, 2]
+    check_trained(trained(api, strategy, [attack(2, 5), noting]))
+    assert [*saved] == ["start"] * (api is MESSAGE) + [1, 2]
     assert None not in saved.values()
+    assert rates - {None} == {0.1, 0.05}
 
 
 def test_hooks_of_a_wrapped_strategy_act_at_the_outermost(logged):
