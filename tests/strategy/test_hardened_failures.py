@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord, MetricRecord
 from flwr.common import ndarrays_to_parameters
 
 from tests.support import malformed
@@ -16,15 +16,11 @@ def raising(*_):
     raise RuntimeError("boom\nand a second line")
 
 
-def named(names, arrays):
-    return ArrayRecord({name: Array(a) for name, a in zip(names, arrays, strict=True)})
-
-
 WRONG = {  # what a strategy returns in place of a model, and what the log names
     "not finite": (record([np.full_like(a, np.nan) for a in SENT]), "NaN or infinity"),
-    "other names": (named("xyz", SENT), "not the model's"),
+    "other names": (record(SENT, "xyz"), "not the model's"),
     "other shapes": (record(SENT[::-1]), "not the model's"),
-    "another order": (named(malformed.NAMES[::-1], SENT[::-1]), "not the model's"),
+    "another order": (record(SENT[::-1], malformed.NAMES[::-1]), "not the model's"),
     "an array too few": (record(SENT[:2]), "not the model's"),
     "complex": (record([a * 1j for a in SENT]), "complex64"),
     "no record": ("model", "the strategy failed"),

@@ -30,9 +30,8 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(waiting, "time", clock)
-    return clock
+    monkeypatch.setattr(waiting, "time", Clock())
+    return waiting.time
 
 
 @pytest.mark.parametrize(

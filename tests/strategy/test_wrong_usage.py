@@ -10,11 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.common import ndarrays_to_parameters
-from flwr.server import Server, SimpleClientManager
 
 from flwr_byz import cli
-from tests.support.answering_grid import AnsweringGrid
 from tests.support.apis import MESSAGE
 
 TEXT = (Path(__file__).parent / "wrong_usage.txt").read_text(encoding="utf-8")
@@ -23,26 +20,11 @@ USAGES = re.findall(r"^(\w.*)\n    (.*)$", TABLE, re.M)
 assert len(dict(USAGES)) >= 60
 
 
-def start(initial_arrays, **options):
-    """Start a training of the Message API with three nodes."""
-    grid = AnsweringGrid(3, lambda node, server_round, model: model)
-    MESSAGE.gmom(num_byzantine=1).start(grid, initial_arrays, **options)
-
-
 def a_round(num_clients, **options):
     """Run a round in which clients report a loss and a partition-id."""
     arrays = [[np.full(3, 0.1 * client)] for client in range(num_clients)]
     replies = {c: MESSAGE.reply(a, {"loss": 0.5, "partition-id": c}) for c, a in enumerate(arrays)}
     MESSAGE.round(MESSAGE.gmom(**options), replies, [np.zeros(3)])
-
-
-def run_server(strategy):
-    """Run a strategy as Flower runs what ServerAppComponents hold."""
-    Server(client_manager=SimpleClientManager(), strategy=strategy).fit(1, None)
-
-
-def parameters(*arrays):
-    return ndarrays_to_parameters(list(arrays))
 
 
 def command(arguments):

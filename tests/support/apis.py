@@ -194,8 +194,8 @@ def flat(arrays):
     return np.concatenate([np.ravel(a) for a in arrays])
 
 
-def record(arrays):
-    names = [*malformed.NAMES, *map(str, range(len(arrays)))]
+def record(arrays, names=malformed.NAMES):
+    names = [*names, *map(str, range(len(arrays)))]
     return ArrayRecord({n: Array(a) for n, a in zip(names, arrays, strict=False)})
 
 

@@ -1,7 +1,7 @@
 """Starts the servers of Flower apps in folders, where two nodes are connected.
 
 ``python -m tests.support.waiting_apps FOLDER...``: each until it ends, has logged for how many it
-waits, or 20 seconds are over. Its folder holds what `simulated_apps.run` leaves.
+waits, or two minutes are over. Its folder holds what `simulated_apps.run` leaves.
 """
 
 import os
@@ -28,7 +28,7 @@ def main(folders):
         arguments = folder, TWO_NODES, Context(1, 0, {}, RecordDict(), {})
         server = Thread(target=run, args=arguments, daemon=True)
         server.start()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while server.is_alive() and time.monotonic() < end and not is_waiting(folder / "log.txt"):
             time.sleep(0.05)
     os._exit(0)  # the servers wait on
