@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord
+from flwr.client.mod import secaggplus_mod
+from flwr.server import LegacyContext, ServerConfig
+from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.supercore.privacy_accounting import SamplingMethod
 
 from flwr_byz.serverapp.strategy import guarded
@@ -21,6 +24,7 @@ from tests.support.app_grid import (
     AppGrid,
     attack,
     client_app,
+    context,
     moved,
     trained,
 )
@@ -42,8 +46,8 @@ def gmom(api, **options):
     return api.own.GeometricMedianOfMeans(**options)
 
 
-def hardened(api, strategy, **options):
-    return api.own.Hardened(strategy, num_byzantine=2, **options)
+def hardened(api, strategy, num_byzantine=2, **options):
+    return api.own.Hardened(strategy, num_byzantine=num_byzantine, **options)
 
 
 def fed_median(api, **options):
@@ -287,6 +291,51 @@ def test_own_loops(protected, logged):
     unlimited = logged(loop + "replies may take any size, and rounds any time")
     assert len(unlimited) == (0 if protected else 1)
     assert all("sends through flwr_byz.transport.ArrivingGrid(grid)" in m for m in unlimited)
+
+
+# Workflows, which send to nodes past their clients. ---------------------------------------------
+
+
+def run(strategy, workflow=None, mods=(), num_nodes=5):
+    """Train by a workflow; return the model, and the losses of clients."""
+    legacy = LegacyContext(context(0), ServerConfig(num_rounds=NUM_ROUNDS), strategy)
+    DefaultWorkflow(fit_workflow=workflow)(AppGrid(client_app(CLASSIC, mods), num_nodes), legacy)
+    (record,) = legacy.state.array_records.values()
+    return record.to_numpy_ndarrays(), [loss for _, loss in legacy.history.losses_distributed]
+
+
+def run_secagg(num_byzantine):
+    def in_training(message, context, call_next):
+        if "secaggplus_configs" in message.content:
+            return secaggplus_mod(message, context, call_next)
+        return call_next(message, context)
+
+    options = {"min_fit_clients": 5, "min_available_clients": 5, **CLASSIC.initial(MODEL)}
+    strategy = hardened(CLASSIC, CLASSIC.flower.FedAvg(**options), num_byzantine)
+    return run(strategy, SecAggPlusWorkflow(3, 2, timeout=60), [in_training])[0]
+
+
+def test_the_default_workflow_trains_and_one_warning_names_what_is_off(logged):
+    model, losses = run(gmom(CLASSIC), mods=[attack(2, 5)], num_nodes=11)
+    check_trained(model, 0.03)
+    assert losses == pytest.approx([1, 2], abs=0.03)
+    assert len(logged("PROTECTION IS OFF where messages go to nodes past their clients")) == 1
+
+
+def test_a_workflow_that_would_go_on_from_checkpoints_says_what_to_use_instead(tmp_path):
+    run(gmom(CLASSIC, checkpoints=tmp_path))
+    with pytest.raises(RuntimeError, match="give the strategy to ServerAppComponents"):
+        run(gmom(CLASSIC, checkpoints=tmp_path))
+
+
+def test_secure_aggregation_is_refused(logged):
+    check_trained(run_secagg(num_byzantine=None), num_rounds=0)
+    assert len(logged("all 5 replies are the same numbers")) == NUM_ROUNDS
+    assert logged("Flower's SecAgg workflows write one mean into every reply: leave them out")
+
+
+def test_secure_aggregation_of_clients_that_are_all_honest():
+    check_trained(run_secagg(num_byzantine=0))
 
 
 # The page. --------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from flwr.app import Context, RecordDict
 
 from tests.support.simulated_apps import run
 
-TWO_NODES = SimpleNamespace(run=SimpleNamespace(run_id=1), get_node_ids=lambda: [1, 2])
+TWO_NODES = SimpleNamespace(  # as much of a grid as servers see before they send
+    run=SimpleNamespace(run_id=1), get_node_ids=lambda: [1, 2], send_and_receive=None
+)
 
 
 def is_waiting(log):
