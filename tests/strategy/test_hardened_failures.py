@@ -8,8 +8,7 @@ from flwr.common import ndarrays_to_parameters
 from tests.support import malformed
 from tests.support.apis import BOTH, CLASSIC, HONEST, MESSAGE, SENT, exact, own, record
 
-KEPT, AS_SENT = (None, {}), exact((SENT, {}))
-OTHER = malformed.honest_arrays(3)
+AS_SENT, OTHER = exact((SENT, {})), malformed.honest_arrays(3)
 
 
 def raising(*_):
@@ -42,7 +41,7 @@ def test_what_the_strategy_does_wrong_keeps_the_model_and_is_logged(api, kind, m
     if (api, kind) in [(CLASSIC, "other names"), (MESSAGE, "another order")]:
         assert outcome == AS_SENT  # the one API has no names, the other knows their order
     else:
-        assert outcome == KEPT
+        assert outcome == (None, {})
         assert text in caplog.text
         assert "\nand a second line" not in caplog.text
 

@@ -107,13 +107,11 @@ class Classic(Api):
         return [pair for pair in pairs if pair[1] is not None]
 
     def end(self, strategy, replies, server_round=1):
-        usable, failures = [], []
-        for proxy, result in replies:
-            if isinstance(result, Exception):
-                failures.append(result)
-            else:
-                (usable if result.status.code == Code.OK else failures).append((proxy, result))
-        parameters, metrics = strategy.aggregate_fit(server_round, usable, failures)
+        raised = [result for _, result in replies if isinstance(result, Exception)]
+        others = [pair for pair in replies if not isinstance(pair[1], Exception)]
+        failed = [pair for pair in others if pair[1].status.code != Code.OK]
+        usable = [pair for pair in others if pair[1].status.code == Code.OK]
+        parameters, metrics = strategy.aggregate_fit(server_round, usable, raised + failed)
         return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
 
     def evaluation(self, strategy, claims):

@@ -72,16 +72,15 @@ class Client(NumPyClient):
 def client_app(api, mods=(), arrays_key="arrays", weight_key="num-examples", app_mods=()):
     """Return an app that moves the model by one; `app_mods` act in evaluation, too."""
     if api is CLASSIC:
-        client = lambda context: Client(context.node_id).to_client()  # noqa: E731
-        return ClientApp(client, mods=[*mods, *app_mods])
+        return ClientApp(lambda c: Client(c.node_id).to_client(), mods=[*mods, *app_mods])
     app = ClientApp(mods=list(app_mods))
 
     @app.train(mods=list(mods))
     def train(message, context):
         record = message.content[arrays_key]
-        arrays = moved(record.to_numpy_ndarrays(), context.node_id)
-        named = {name: Array(array) for name, array in zip(record, arrays, strict=True)}
-        return reply_to(message, {arrays_key: ArrayRecord(named)}, 10, weight_key)
+        arrays = map(Array, moved(record.to_numpy_ndarrays(), context.node_id))
+        moved_record = ArrayRecord(dict(zip(record, arrays, strict=True)))
+        return reply_to(message, {arrays_key: moved_record}, 10, weight_key)
 
     @app.evaluate()
     def evaluate(message, context):
@@ -101,8 +100,6 @@ def trained(api, strategy, mods=(), num_rounds=NUM_ROUNDS, app=None, model=MODEL
     if api is MESSAGE:
         return strategy.start(grid, ArrayRecord(list(model)), num_rounds).arrays.to_numpy_ndarrays()
     server = Server(client_manager=SimpleClientManager(), strategy=strategy)
-    config = ServerConfig(num_rounds=num_rounds)
-    ServerApp(server_fn=lambda _: ServerAppComponents(server=server, config=config))(
-        grid, context(0)
-    )
+    components = ServerAppComponents(server=server, config=ServerConfig(num_rounds=num_rounds))
+    ServerApp(server_fn=lambda _: components)(grid, context(0))
     return parameters_to_ndarrays(server.parameters)
