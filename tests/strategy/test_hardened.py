@@ -248,7 +248,7 @@ def test_distances_are_those_of_the_weights_where_counters_become_floats(tmp_pat
 
 
 @pytest.mark.parametrize("inner", [None, "fedavg", 7])
-def test_an_attribute_that_is_named_strategy_and_is_none_is_no_obstacle(inner):
+def test_an_attribute_strategy_that_holds_no_strategy_is_no_obstacle(inner):
     strategy = MESSAGE.stock("FedAvg")
     strategy.strategy = inner
     assert MESSAGE.round(MESSAGE.own.Hardened(strategy), MESSAGE.honest())[0] is not None

@@ -106,7 +106,7 @@ def test_copies_are_refused_unless_they_are_the_model_that_was_sent(api, rule, c
     assert exact(still)[0] == AS_SENT[0]
 
 
-def test_copies_are_used_where_no_median_is_promised():
+def test_copies_are_used_where_the_rule_is_the_mean():
     for strategy in (
         MESSAGE.hardened("FedAvg", num_byzantine=0),
         MESSAGE.gmom(num_byzantine=0),

@@ -36,7 +36,6 @@ def distance(one, other):
 @pytest.mark.parametrize("size", [{"num_byzantine": 0}, {"num_byzantine": None, "num_batches": 1}])
 def test_without_byzantine_clients_it_is_flower_s_own_class(api, name, size):
     own = trained(api, flower(api, name), num_rounds=4)
-    assert distance(own, MODEL) > 0.1
     assert distance(trained(api, robust(api, name, **size), num_rounds=4), own) < 1e-5
 
 

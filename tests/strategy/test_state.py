@@ -55,7 +55,7 @@ def test_any_state_of_numbers_text_and_arrays_comes_back_from_a_checkpoint(tmp_p
 @pytest.mark.parametrize(
     "unknown",
     [
-        *(np.zeros(2, kind) for kind in ("g", complex, object, "V8", [("a" * 2000, "f4")])),
+        *(np.zeros(2, kind) for kind in ("g", "c8", object, "V8", [("a" * 2000, "f4")])),
         *(np.array([text]) for text in ("a", "")),
         *([np.zeros(2), object()], {1: 2.0}, {1}, Holder()),
     ],

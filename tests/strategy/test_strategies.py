@@ -109,7 +109,7 @@ def test_silent_clients_and_errors_leave_their_batches_to_the_others():
         (updates(), {"num_batches": 13, "trim_norm": 1e-6}, "", {"byz-trimmed": 13}),
     ],
 )
-def test_a_round_that_cannot_hold_keeps_the_model_and_says_so(
+def test_a_round_that_cannot_hold_keeps_the_model_and_logs_why(
     api, arrays, options, reason, count, caplog
 ):
     model, metrics = api.step(arrays, MODEL, **options)

@@ -318,7 +318,7 @@ def test_the_default_workflow_trains_and_one_warning_names_what_is_off(logged):
     assert len(logged("PROTECTION IS OFF where messages go to nodes past their clients")) == 1
 
 
-def test_a_workflow_that_would_go_on_from_checkpoints_says_what_to_use_instead(tmp_path):
+def test_a_workflow_that_would_go_on_from_checkpoints_is_refused_with_the_way_out(tmp_path):
     run(gmom(CLASSIC, checkpoints=tmp_path))
     with pytest.raises(RuntimeError, match="give the strategy to ServerAppComponents"):
         run(gmom(CLASSIC, checkpoints=tmp_path))

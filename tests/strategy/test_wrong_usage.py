@@ -1,4 +1,4 @@
-"""What newcomers get wrong: each is refused or logged in one line that says what to do.
+"""What newcomers get wrong: each is refused or logged in one line with the way out.
 
 ``wrong_usage.txt`` holds imports, then usages with their lines, where "..." stands for any text.
 """
@@ -38,7 +38,7 @@ exec(IMPORTS, NAMES)
 
 
 @pytest.mark.parametrize(("usage", "line"), USAGES, ids=[usage for usage, _ in USAGES])
-def test_a_wrong_usage_gets_one_line_that_says_what_to_do(
+def test_a_wrong_usage_gets_one_line_with_the_way_out(
     usage, line, caplog, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)

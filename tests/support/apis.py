@@ -203,6 +203,6 @@ def own(metrics):
 
 
 def exact(outcome):
-    """Return all bits of the model and of the strategy's metrics that a round comes to."""
+    """Return all bits of the model and of the strategy's metrics that a round ends with."""
     arrays, metrics = outcome
     return arrays and [(a.dtype, a.shape, a.tobytes()) for a in arrays], own(metrics)

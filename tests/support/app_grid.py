@@ -100,6 +100,7 @@ def trained(api, strategy, mods=(), num_rounds=NUM_ROUNDS, app=None, model=MODEL
     if api is MESSAGE:
         return strategy.start(grid, ArrayRecord(list(model)), num_rounds).arrays.to_numpy_ndarrays()
     server = Server(client_manager=SimpleClientManager(), strategy=strategy)
+    server.set_max_workers(1)  # one client after the other, in one order
     components = ServerAppComponents(server=server, config=ServerConfig(num_rounds=num_rounds))
     ServerApp(server_fn=lambda _: components)(grid, context(0))
     return parameters_to_ndarrays(server.parameters)
