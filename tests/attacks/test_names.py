@@ -6,16 +6,18 @@ from flwr_byz import attacks
 from flwr_byz.attacks.names import parse_attack
 
 
-def test_a_name_is_an_attack_with_its_defaults():
-    assert parse_attack("SignFlip") == attacks.SignFlip()
-    assert parse_attack(" SignFlip() ") == attacks.SignFlip()
-
-
-def test_keywords_are_literals():
-    assert parse_attack("SignFlip(scale=10)") == attacks.SignFlip(scale=10)
-    assert parse_attack("Scale(scale=-2.5)") == attacks.Scale(scale=-2.5)
-    assert parse_attack("Malformed(kind='bytes')") == attacks.Malformed("bytes")
-    assert parse_attack("NonFinite(value=-1e999)") == attacks.NonFinite(-math.inf)
+@pytest.mark.parametrize(
+    ("text", "attack"),
+    [
+        ("SignFlip", attacks.SignFlip()),
+        (" SignFlip() ", attacks.SignFlip()),
+        ("Scale(scale=-2.5)", attacks.Scale(scale=-2.5)),
+        ("Malformed(kind='bytes')", attacks.Malformed("bytes")),
+        ("NonFinite(value=-1e999)", attacks.NonFinite(-math.inf)),
+    ],
+)
+def test_a_name_with_or_without_keywords_is_an_attack(text, attack):
+    assert parse_attack(text) == attack
 
 
 @pytest.mark.parametrize(
@@ -33,17 +35,12 @@ def test_keywords_are_literals():
         ("SignFlip(strength=3)", "strength"),
         ("SignFlip(scale=-1)", "at least 0"),
         ("SignFlip(scale='ten')", "SignFlip"),
-        ("SignFlip(scale=abs(3))", "SignFlip"),
+        ("SignFlip(scale=open('made', 'w'))", "SignFlip"),  # it is not evaluated
         ("SignFlip(**{'scale': 3})", "SignFlip"),
     ],
 )
-def test_what_is_no_attack_is_a_value_error_that_says_why(text, named):
+def test_what_is_no_attack_is_a_value_error_that_says_why(text, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=named):
         parse_attack(text)
-
-
-def test_a_text_is_not_evaluated(tmp_path):
-    path = tmp_path / "made"
-    with pytest.raises(ValueError, match="SignFlip"):
-        parse_attack(f"SignFlip(scale=open({str(path)!r}, 'w'))")
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
