@@ -1,4 +1,6 @@
 from collections import Counter
+from functools import partial
+from math import nan
 
 import pytest
 from hypothesis import given
@@ -32,13 +34,9 @@ def test_k_has_an_honest_majority_and_is_at_most_m(num_clients, data, epsilon):
 @pytest.mark.parametrize(
     ("function", "arguments", "said"),
     [
-        (num_batches, (4, 2), "num_"),
-        (num_batches, (0, 0), "num_"),
-        (num_batches, (5, -1), "num_"),
-        (lambda epsilon: num_batches(5, 1, epsilon=epsilon), (0.0,), "epsilon"),
-        (lambda epsilon: num_batches(5, 1, epsilon=epsilon), (float("nan"),), "epsilon"),
-        (split_into_batches, (range(5), 0), "num_batches"),
-        (split_into_batches, (range(5), 6), "num_batches"),
+        *((num_batches, numbers, "num_") for numbers in ((4, 2), (0, 0), (5, -1))),
+        *((partial(num_batches, epsilon=e), (5, 1), "epsilon") for e in (0.0, nan)),
+        *((split_into_batches, (range(5), k), "num_batches") for k in (0, 6)),
         (permute_clients, (range(5), -1, 1), "must be a whole number of at least 0, got -1"),
         (permute_clients, (range(5), 1, -1), "must be a whole number of at least 0, got -1"),
     ],

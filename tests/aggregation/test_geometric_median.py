@@ -43,12 +43,13 @@ SPECIAL = {
     "collinear": lambda points: points[:1] + points[:, :1] * points[-1],  # the median may be many
     "nearly collinear": lambda points: points[:, :1] + 1e-8 * points,
     "duplicates": lambda points: np.concatenate([points, np.tile(points[0], (2, 1))]),
+    "last digits": lambda points: points[0] + [[1e4], [1e4 + 2e-12]],
     "zeros": lambda points: points * (np.arange(len(points)) % 2)[:, None],
 }
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(point_sets(), st.data())
 def test_any_points_of_any_weights_have_a_certified_median(kind, points, data):
     points = SPECIAL[kind](points)
@@ -76,11 +77,6 @@ def test_a_median_at_the_edge_of_leaving_a_data_point_is_certified(dim, excess):
     units = points[1:] - points[0]
     pull = np.linalg.norm((units / np.linalg.norm(units, axis=1, keepdims=True)).sum(axis=0))
     assert_certified(points, [pull * (1 - excess), *np.ones(8)])
-
-
-@pytest.mark.parametrize("draw", ["normal", "standard_cauchy"])
-def test_ten_thousand_points_in_few_dimensions(draw):
-    assert_certified(getattr(np.random.default_rng(0), draw)(size=(10_000, 3)))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8])
@@ -125,15 +121,10 @@ def test_magnitudes_at_the_ends_of_float64(exponent):
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-4, 1e-6])
-@pytest.mark.parametrize("dim", [5, 300])
-def test_a_tight_cluster_far_from_the_origin(spread, dim):
+@pytest.mark.parametrize(("n", "dim"), [(15, 5), (15, 300), (9999, 3)])
+def test_many_points_or_coordinates_and_a_tight_cluster_far_from_the_origin(spread, n, dim):
     rng = np.random.default_rng(dim)
-    assert_certified(rng.normal(size=dim) + spread * rng.normal(size=(15, dim)))
-
-
-def test_points_that_differ_in_their_last_digits():
-    base = np.random.default_rng(0).normal(size=50)
-    assert_certified(np.stack([base, np.nextafter(base, np.inf)]))
+    assert_certified(rng.normal(size=dim) + spread * rng.standard_t(2, size=(n, dim)))
 
 
 @settings(max_examples=40)

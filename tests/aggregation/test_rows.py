@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flwr_byz import attacks
-from flwr_byz.aggregation import geometric_median, geometric_median_of_means, split_into_batches
+from flwr_byz.aggregation import geometric_median, split_into_batches
 from flwr_byz.aggregation.careful import careful_median
 from flwr_byz.aggregation.certificate import curvature_gap, residual_bound
 from flwr_byz.aggregation.gram import gram
@@ -52,19 +52,17 @@ def assert_certified(vectors, k, centre=None):
     return result
 
 
-@settings(max_examples=40)
-@given(
-    st.integers(3, 24),
-    st.integers(1, 4),
-    st.sampled_from([0.0, 1.0, 1e3]),
-    st.sampled_from([1.0, 30.0, 1e6, 1e18, 1e34]),
-    st.sampled_from([1e-20, 1e-3, 1.0]),
-    st.integers(0, 10**6),
-)
-def test_the_gap_of_float32_replies_holds_on_the_stored_rows(k, b, offset, attack, unit, seed):
-    rng = np.random.default_rng(seed)
+@settings(max_examples=60)
+@given(st.integers(3, 24), st.integers(1, 4), st.integers(0, 10**6), st.floats(0.5, 1.5), st.data())
+def test_the_gap_of_float32_replies_holds_on_the_stored_rows(k, b, seed, share, data):
+    """Also where colluders sit where the pull of the rest is about what they can just hold."""
+    rng, offset = np.random.default_rng(seed), data.draw(st.sampled_from([0.0, 1.0, 1e3, 1e5]))
     vectors = rng.normal(size=(k * b, 700)) + offset * rng.normal(size=700)
-    vectors[: k * b // 5] *= -attack
+    if attack := data.draw(st.sampled_from([None, 1.0, 30.0, 1e6, 1e18, 1e34])):
+        vectors[: k * b // 5] *= -attack
+    else:
+        vectors[: max(int(share * k**0.5), 1) * b] = 0.3 * rng.normal(size=700) + offset
+    unit = data.draw(st.sampled_from([1e-20, 1e-3, 1.0]))
     centre = (offset * np.ones(700) * unit).astype("f4") if seed % 2 else None
     assert_certified((vectors * unit).astype("f4"), k, centre)
 
@@ -74,11 +72,7 @@ def test_the_gap_of_float32_replies_holds_on_the_stored_rows(k, b, offset, attac
 @pytest.mark.parametrize("k", [20, 40])
 @pytest.mark.parametrize(
     "attack",
-    [
-        *(attacks.SignFlip(10.0), attacks.GaussianNoise(200.0), attacks.ALittleIsEnough()),
-        attacks.InnerProductManipulation(0.5),
-    ],
-    ids=lambda attack: type(attack).__name__,
+    [attacks.SignFlip(10), attacks.GaussianNoise(200), attacks.InnerProductManipulation(0.5)],
 )
 def test_the_gap_holds_under_every_attack(attack, gamma, k, offset):
     rng = np.random.default_rng(0)
@@ -101,10 +95,9 @@ def test_usual_replies_take_one_pass_to_measure_and_one_to_combine(monkeypatch):
     vectors = np.random.default_rng(0).normal(size=(500, 2000)).astype("f4")
     far = vectors[:40].copy()
     far[:8] = 1e38 * np.sign(far[:8])
-    for usual, k in ((vectors[:40], 20), (vectors[:40] * np.float32(1e30), 20), (vectors[:40], 2)):
+    few, large = vectors[:40], vectors[:40] * np.float32(1e30)
+    for usual, k in ((few, 20), (large, 20), (few, 2), (far, 20), (vectors, 250)):
         aggregate(usual, k)
-    aggregate(far, 20)
-    aggregate(vectors, 250)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
@@ -122,29 +115,9 @@ def test_a_median_that_is_a_row_is_that_row_to_the_bit(dtype, alike, honest, bat
     assert_near_optimal(rows, rows[-1], 1e-12)
 
 
-@settings(max_examples=40)
-@given(st.integers(3, 20), st.integers(1, 3), st.floats(0.5, 1.5), st.integers(0, 10**6))
-def test_colluders_that_may_just_hold_the_median_are_judged_rightly(k, b, share, seed):
-    """Colluders sit where the pull of the rest is about what they can just hold."""
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(k * b, 500)).astype("f4")
-    colluding = max(int(share * k**0.5), 1)
-    vectors[: colluding * b] = rng.normal(scale=0.3, size=500).astype("f4")
-    assert_certified(vectors, k)
-
-
 @pytest.mark.parametrize("k", [200, 1000])
 def test_hundreds_of_rows_are_certified(k):
     assert_certified(np.random.default_rng(0).normal(size=(1000, 1500)).astype("f4"), k)
-
-
-@pytest.mark.parametrize("k", [6, 12])
-def test_vectors_close_together_far_from_the_origin_are_certified(k):
-    rng = np.random.default_rng(0)
-    far = 1e4 * rng.normal(size=500)
-    vectors = (far + rng.normal(size=(12, 500))).astype("f4")
-    vectors[3] = 1e38
-    assert np.linalg.norm(assert_certified(vectors, k).point - far) <= 100
 
 
 @settings(max_examples=50)
@@ -163,18 +136,6 @@ def test_the_curvature_bounds_the_gap_of_any_point_near_the_median(n, d, noise, 
     assert np.linalg.norm((mass / distances) @ offsets) <= residual * (1 + 1e-9) + 1e-15
     gap = curvature_gap(offsets @ offsets.T, distances, mass, np.zeros(n), residual, 0.0, 0.0)
     assert mass @ distances <= (1 + gap) * best.objective * (1 + 1e-12)
-
-
-@pytest.mark.parametrize("k", [3, 9])
-def test_pieces_of_any_size_and_dtype_are_one_vector(k):
-    rng = np.random.default_rng(0)
-    made = {1: "f4", 0: "f8", 300: ">f4", 7: "f2", 129: "f4", 10_000: "f8"}
-    pieces = [[rng.normal(size=n).astype(dtype) for n, dtype in made.items()] for _ in range(9)]
-    whole = np.stack([np.concatenate(vector, dtype="f8") for vector in pieces])
-    rows = form_rows(split_into_batches(pieces, k), FLOAT64)
-    assert np.allclose(stored(rows), [b.mean(axis=0) for b in np.array_split(whole, k)])
-    expected = geometric_median_of_means(whole, k)
-    assert np.allclose(median_of_means(rows, gram(rows)).point, expected.point, atol=1e-13)
 
 
 @settings(max_examples=50)
@@ -246,13 +207,10 @@ def test_any_number_of_threads_gives_the_same_bytes():
     assert len(digests) == 1
 
 
-def test_a_number_of_threads_that_is_none_is_refused(monkeypatch):
+def test_a_wrong_number_of_threads_is_refused_and_nothing_works_on_after_an_error(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "many")
     with pytest.raises(ValueError, match="FLWR_BYZ_NUM_THREADS"):
         geometric_median(np.eye(3, 1000))
-
-
-def test_nothing_works_on_after_an_error(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "4")
     working, done = [], []
 
