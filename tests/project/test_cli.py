@@ -36,11 +36,9 @@ def test_the_plan_is_printed_with_what_is_expected_and_what_is_proved(run):
     ("arguments", "named"),
     [
         ([*EXAMPLE, "--byzantine", "20"], "num_byzantine=20"),
-        ([*EXAMPLE, "--byzantine", "-1"], "num_byzantine"),
         ([*EXAMPLE, "--samples", "0"], "samples_per_client"),
         ([*EXAMPLE, "--clients", "many"], "'many'"),
         ([*EXAMPLE, "--dim", "2.5"], "'2.5'"),
-        ([*EXAMPLE, "--dim", "-3"], "dim"),
         ([*EXAMPLE, "--epsilon", "nan"], "epsilon"),
         ([*EXAMPLE, "--colour", "red"], "--colour"),
         ([*EXAMPLE, "--plot", "/nowhere/at/all.png"], "/nowhere/at/all.png"),
@@ -57,15 +55,12 @@ def test_nonsense_gets_one_line_on_stderr_and_exit_code_2(run, arguments, named)
     assert named in err
 
 
-def test_the_version_is_that_of_the_installed_package(run):
+def test_version_and_help_are_no_errors(run):
     assert run("--version") == (0, f"{version('flwr-byz')}\n", "")
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])
-def test_help_is_no_error(run, arguments):
-    code, out, _ = run(*arguments)
-    assert code == 0
-    assert "Usage" in out
+    for arguments in (["--help"], ["plan", "--help"]):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert "Usage" in out
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
