@@ -74,18 +74,11 @@ def test_a_killed_worker_is_survived(sharded):
     assert_same(there, geometric_median_of_means(rows, 60))
 
 
-@pytest.mark.parametrize(
-    ("num_batches", "options", "said"),
-    [
-        (10, {}, r"vectors\[7\]"),
-        (10, {"num_byzantine": 5}, "num_byzantine"),
-        (10, {"num_shards": 0}, "num_shards"),
-    ],
-)
-def test_vectors_that_are_not_finite_and_wrong_numbers_are_named(
-    sharded, num_batches, options, said
-):
+def test_vectors_that_are_not_finite_and_wrong_numbers_are_named(sharded):
     rows = vectors(dim=1000)
-    rows[7, 3] = 0.0 if options else np.nan
-    with pytest.raises(ValueError, match=said):
-        sharded(rows, num_batches, **options)
+    for name, wrong in (("num_byzantine", 5), ("num_shards", 0)):
+        with pytest.raises(ValueError, match=name):
+            sharded(rows, 10, **{name: wrong})
+    rows[7, 3] = np.nan
+    with pytest.raises(ValueError, match=r"vectors\[7\]"):
+        sharded(rows, 10)

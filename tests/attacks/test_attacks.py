@@ -14,6 +14,7 @@ from scipy.stats import norm
 from flwr_byz import attacks
 from flwr_byz.aggregation import geometric_median_of_means, split_into_batches
 from flwr_byz.attacks import Attack, Knowledge
+from tests.support.table import table
 
 DIRECTIONS = ("mean", "spread", "sign")
 ALL = [
@@ -31,7 +32,6 @@ HONEST = [client for client in range(20) if client not in BYZANTINE]
 VECTORS = pytest.mark.parametrize(
     "attack", [attack for attack in ALL if not isinstance(attack, attacks.Silent)], ids=repr
 )
-NAMES = vars(attacks) | {"np": np, "inf": inf, "nan": nan}
 
 
 def rule(vectors):
@@ -123,36 +123,34 @@ FOUR = np.array([[1.5, -2.0, 0.25], [0.5, 1.0, -0.75], [3.0, -1.0, 4.0], [-1.0, 
 REACH = brentq(lambda g: np.hypot(-g * 2 / 5**0.5, -2 - g / 5**0.5) - 10**0.5, 0, 10) / 5**0.5
 
 
-@pytest.mark.parametrize(
-    ("attack", "honest", "expected"),
-    [
-        ("SignFlip(10.0)", THREE, [-10, 20]),
-        ("Scale(np.float32(3))", THREE, [3, -6]),
-        ("Scale(np.int64(3))", THREE, [3, -6]),
-        ("Constant(4.0)", THREE, [4, 4]),
-        ("NonFinite()", THREE, [nan, nan]),
-        ("NonFinite(-inf)", THREE, [-inf, -inf]),
-        ("ModelReplacement([3.0, 0.0], server_learning_rate=0.5)", THREE, [20, -10]),
-        ("ModelReplacement([3.0, 0.0], server_learning_rate=0.5)", -THREE, [-20, 10]),
-        ("Mimic()", THREE * [[1], [1], [9]], [18, 27]),  # furthest out
-        ("InnerProductManipulation(0.5)", THREE, [-1, -0.5]),
-        ("ALittleIsEnough(z=2.0)", THREE, [2 - 2 * 1, 1 - 2 * 3**0.5]),
-        ("MinMax('mean')", THREE, [2 - 2 * REACH, 1 - REACH]),
-        # Squared distances: (2, 3) has 10 + 10; around the mean they sum to 2 + 2 + 4 = 8.
-        ("MinSum('sign')", THREE, [2 - 2**0.5, 1 - 2**0.5]),
-        ("FangKrum()", 1e200 * THREE, [-inf, -inf]),  # its bound leaves the range
-        # Printed by ByzFL: it has no z and no ε, but a τ of the other sign.
-        ("InnerProductManipulation(0.5)", FOUR, [-0.5, -0.0625, -0.5]),
-        ("InnerProductManipulation(10.0)", FOUR, [-10.0, -1.25, -10.0]),
-        ("ALittleIsEnough(1.5)", FOUR, [-1.524876234591, -2.898346655612, -2.107450723664]),
-    ],
-)
+# Squared distances for Min-Sum: (2, 3) has 10 + 10; around the mean they sum to 2 + 2 + 4 = 8. The
+# vectors of FOUR were printed by ByzFL: it has no z and no ε, but a τ of the other sign.
+SENT = """
+SignFlip(10.0) : THREE : [-10, 20] | Scale(np.float32(3)) : THREE : [3, -6]
+Scale(np.int64(3)) : THREE : [3, -6] | Constant(4.0) : THREE : [4, 4]
+NonFinite() : THREE : [nan, nan] | NonFinite(-inf) : THREE : [-inf, -inf]
+ModelReplacement([3.0, 0.0], server_learning_rate=0.5) : THREE : [20, -10]
+ModelReplacement([3.0, 0.0], server_learning_rate=0.5) : -THREE : [-20, 10]
+Mimic() : THREE * [[1], [1], [9]] : [18, 27] | InnerProductManipulation(0.5) : THREE : [-1, -0.5]
+ALittleIsEnough(z=2.0) : THREE : [2 - 2 * 1, 1 - 2 * 3**0.5]
+MinMax('mean') : THREE : [2 - 2 * REACH, 1 - REACH]
+MinSum('sign') : THREE : [2 - 2**0.5, 1 - 2**0.5] | FangKrum() : 1e200 * THREE : [-inf, -inf]
+InnerProductManipulation(0.5) : FOUR : [-0.5, -0.0625, -0.5]
+InnerProductManipulation(10.0) : FOUR : [-10.0, -1.25, -10.0]
+ALittleIsEnough(1.5) : FOUR : [-1.524876234591, -2.898346655612, -2.107450723664]
+"""
+NAMES = vars(attacks) | {"np": np, "inf": inf, "nan": nan}
+NAMES |= {"THREE": THREE, "FOUR": FOUR, "REACH": REACH}
+
+
+@pytest.mark.parametrize(("attack", "honest", "expected"), table(SENT))
 def test_an_attack_sends_what_its_source_says(attack, honest, expected):
     """Honest vectors have their sign changed where they are gradients."""
+    attack, honest, expected = (eval(text, NAMES) for text in (attack, honest, expected))
     own, model = np.array([1.0, -2.0]), np.array([1.0, 1.0])
     known = known_of(honest, 2, own=own, model=model, uses_gradients=honest.sum() < 0)
     with np.errstate(all="ignore"):
-        assert eval(attack, NAMES)(known) == pytest.approx(expected, rel=1e-11, nan_ok=True)
+        assert attack(known) == pytest.approx(expected, rel=1e-11, nan_ok=True)
 
 
 @settings(max_examples=30)
@@ -241,41 +239,38 @@ def test_malformed_arrays_are_not_the_model_s(kind):
     )
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        *("SignFlip(-1.0)", "Scale(inf)", "GaussianNoise(-1.0)", "Constant(nan)", "NonFinite(1.0)"),
-        *("Malformed('odd')", "ModelReplacement(nan)", "ModelReplacement(server_learning_rate=0)"),
-        *("InnerProductManipulation(nan)", "ALittleIsEnough(z=inf)", "MinMax('up')"),
-        *("MinSum('up')", "FangTrimmedMean(1.0)", "BatchTakeover(radius=-1.0)"),
-        *("Adaptive(budget=3)", "FreshEachRound(4, 5)", "Rotating(4, -1)"),
-        "one_per_batch(10, 5, 4)",
-    ],
-)
+OUT_OF_RANGE = """
+SignFlip(-1.0) | Scale(inf) | GaussianNoise(-1.0) | Constant(nan) | NonFinite(1.0)
+Malformed('odd') | ModelReplacement(nan) | ModelReplacement(server_learning_rate=0)
+InnerProductManipulation(nan) | ALittleIsEnough(z=inf) | MinMax('up') | MinSum('up')
+FangTrimmedMean(1.0) | BatchTakeover(radius=-1.0) | Adaptive(budget=3) | FreshEachRound(4, 5)
+Rotating(4, -1) | one_per_batch(10, 5, 4)
+"""
+WRONG_KIND = r"""
+SignFlip('10') : scale .* number of at least 0, .* 1\.0, got '10'
+Scale(True) : scale must be a finite number, for example 100\.0, got True
+GaussianNoise(around_own='no') : around_own .* True or False, got 'no'
+Constant(None) : value must be a finite number, .* got None
+Constant([1.0, 2.0]) : value .* finite number, .* got \[1\.0, 2\.0\]
+NonFinite('inf') : value must be NaN, inf or -inf, got 'inf'
+Malformed(3) : kind must be 'shape' or 'count' or .*, got 3
+ModelReplacement('zero') : target .* number or vector, got 'zero'
+ModelReplacement([True]) : target .* got \[True\]
+ALittleIsEnough('1.5') : z must be a finite number, got '1.5'
+FangTrimmedMean('2') : factor must be .* above 1, .* got '2'
+Adaptive(20.5) : budget must be a whole number of at least 6, .* got 20\.5
+FreshEachRound('20', 4) : num_clients must be a whole number .* got '20'
+Rotating(20, 4.0) : num_byzantine must be a whole number .* got 4\.0
+"""
+
+
+@pytest.mark.parametrize("attack", [attack for (attack,) in table(OUT_OF_RANGE)])
 def test_a_parameter_out_of_range_is_refused(attack):
     with pytest.raises(ValueError, match="must be"):
         eval(attack, NAMES)
 
 
-@pytest.mark.parametrize(
-    ("attack", "said"),
-    {
-        "SignFlip('10')": r"scale .* number of at least 0, .* 1\.0, got '10'",
-        "Scale(True)": r"scale must be a finite number, for example 100\.0, got True",
-        "GaussianNoise(around_own='no')": "around_own .* True or False, got 'no'",
-        "Constant(None)": "value must be a finite number, .* got None",
-        "Constant([1.0, 2.0])": r"value .* finite number, .* got \[1\.0, 2\.0\]",
-        "NonFinite('inf')": "value must be NaN, inf or -inf, got 'inf'",
-        "Malformed(3)": "kind must be 'shape' or 'count' or .*, got 3",
-        "ModelReplacement('zero')": "target .* number or vector, got 'zero'",
-        "ModelReplacement([True])": r"target .* got \[True\]",
-        "ALittleIsEnough('1.5')": "z must be a finite number, got '1.5'",
-        "FangTrimmedMean('2')": r"factor must be .* above 1, .* got '2'",
-        "Adaptive(20.5)": r"budget must be a whole number of at least 6, .* got 20\.5",
-        "FreshEachRound('20', 4)": "num_clients must be a whole number .* got '20'",
-        "Rotating(20, 4.0)": r"num_byzantine must be a whole number .* got 4\.0",
-    }.items(),
-)
+@pytest.mark.parametrize(("attack", "said"), table(WRONG_KIND))
 def test_a_parameter_of_a_wrong_kind_is_refused_by_name(attack, said):
     with pytest.raises(TypeError, match=said):
         eval(attack, NAMES)

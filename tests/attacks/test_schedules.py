@@ -49,8 +49,5 @@ def test_moving_sets_reach_every_client_and_fresh_ones_differ_between_rounds_and
 
 def test_placements_corrupt_as_many_or_as_few_batches_as_can_be():
     batches = split_into_batches(range(20), 10)
-    for clients, corrupted in (
-        (attacks.one_per_batch(20, 4, 10)(1), 4),
-        (attacks.packed(20, 4)(1), 2),
-    ):
-        assert sum(bool(clients & set(batch)) for batch in batches) == corrupted
+    for placed, corrupted in ((attacks.one_per_batch(20, 4, 10), 4), (attacks.packed(20, 4), 2)):
+        assert sum(bool(placed(1) & set(batch)) for batch in batches) == corrupted

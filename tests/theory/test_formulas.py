@@ -1,7 +1,6 @@
 """Every formula at points worked out by hand."""
 
 import math
-import re
 from math import log, sqrt
 
 import numpy as np
@@ -12,15 +11,10 @@ from scipy import stats
 
 from flwr_byz import theory
 from flwr_byz.aggregation import geometric_median
+from tests.support.table import table
 
 ONES = dict.fromkeys(("sigma_1", "alpha_1", "sigma_2", "alpha_2", "M_prime"), 1)
 NAMES = vars(math) | vars(theory) | {"ONES": ONES}
-
-
-def table(text):
-    """Return pairs (formula, what it gives)."""
-    return [cell.split(" : ") for cell in re.split(r"\s*[|\n]\s*", text.strip())]
-
 
 VALUES = """
 c_alpha(0) : 2 | c_alpha(0.375) : 1.25 / 0.25 | c_alpha(0.5 - 1e-9) : 1 / 2e-9
