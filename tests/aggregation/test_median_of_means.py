@@ -22,19 +22,16 @@ def test_it_is_the_geometric_median_of_the_batch_means(k, dtype):
     assert result.gap <= 1e-9
 
 
-def test_batches_longer_than_tau_are_trimmed():
+def test_batches_longer_than_tau_are_trimmed_or_than_twice_the_median_norm():
     vectors = VECTORS * np.where(np.arange(12) == 7, 1e6, 1.0)[:, None]
     result = geometric_median_of_means(vectors, 12, trim_norm=100.0)
     kept = np.delete(vectors, 7, axis=0)
     assert result.trimmed.tolist() == [i == 7 for i in range(12)]
     assert result.batch_weights[7] == 0
     assert np.allclose(result.point, geometric_median(kept).point, atol=1e-9)
-
-
-def test_auto_trims_at_twice_the_median_norm():
     vectors = np.eye(5) * [[1.0], [1.0], [1.0], [1.9], [2.1]]
     trimmed = geometric_median_of_means(vectors, 5, trim_norm="auto").trimmed
-    assert trimmed.tolist() == [False, False, False, False, True]
+    assert trimmed.tolist() == [False, False, False, False, True]  # at twice the median norm
 
 
 @pytest.mark.parametrize(
@@ -55,6 +52,12 @@ def test_no_more_batches_are_trimmed_than_leave_the_honest_ones_in_the_majority(
     assert result.trimmed.sum() == trimmed
 
 
+def test_a_mean_at_the_end_of_float64_does_not_overflow():
+    huge = [np.full(3, 1.7e308)] * 4
+    assert np.allclose(mean(huge), 1.7e308)
+    assert np.isfinite(geometric_median_of_means(huge, 2).point).all()
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 3), st.floats(0, 38), st.integers(0, 10**6))
 def test_lemma_1_bounds_what_q_clients_can_do(q, exponent, seed):
@@ -66,12 +69,6 @@ def test_lemma_1_bounds_what_q_clients_can_do(q, exponent, seed):
     radius = np.linalg.norm(means, axis=1).max()
     point = geometric_median_of_means(vectors, k).point
     assert np.linalg.norm(point) <= c_alpha(q / k) * radius * (1 + 1e-6)
-
-
-def test_a_mean_of_vectors_at_the_end_of_float64_does_not_overflow():
-    huge = [np.full(3, 1.7e308)] * 4
-    assert np.allclose(mean(huge), 1.7e308)
-    assert np.isfinite(geometric_median_of_means(huge, 2).point).all()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Existing apps of either API turned Byzantine by one line."""
 
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import pytest
 from flwr_byz import attacks
 from flwr_byz.clientapp.mod import ByzantineMod
 from tests.support.node import SENT, Node
+from tests.support.table import table
 
 BOTH = pytest.mark.parametrize("api", ["message", "classic"])
 
@@ -101,20 +103,6 @@ def test_a_config_says_who_attacks_from_when(api, config, expected, where):
     assert attacks_of(api, ByzantineMod(), 2, **node) == expected
 
 
-@pytest.mark.parametrize(
-    ("attack", "said"),
-    [
-        ("Xyzzy", "no attack is called 'Xyzzy'; choose from ALittle"),
-        ("Attack", "no attack is called 'Attack'"),
-        ("sign-flop", "did you mean 'SignFlip'"),
-        ("MinMax", "give colluders"),
-    ],
-)
-def test_a_wrong_config_says_what_is_wrong(attack, said):
-    with pytest.raises(ValueError, match=said):
-        Node("message", ByzantineMod(), **{"byzantine-attack": attack}).ask()
-
-
 @BOTH
 def test_colluders_on_one_machine_share_their_own_vectors(api, tmp_path):
     """Their updates are 1, 2 and 3, so the mean is 2, and the manipulated one −4."""
@@ -166,28 +154,28 @@ def test_malformed_arrays_go_out_as_they_are(api, kind):
     assert [(a.shape, a.dtype) for a in made] != [(a.shape, a.dtype) for a in SENT]
 
 
-@pytest.mark.parametrize(
-    ("attack", "options", "said"),
-    [
-        (attacks.SignFlip(), {"reply": "models"}, "reply must be"),
-        (attacks.SignFlip(), {"colluders": "folder"}, "give num_colluders or when"),
-        (attacks.SignFlip(), {"when": 3}, "when must be a set of partition-ids such as {2, 7}"),
-        (attacks.SignFlip(), {"when": "3"}, "got '3'"),
-        (attacks.SignFlip(), {"when": {2.0}}, "got {2.0}"),
-        (attacks.SignFlip(), {"when": attacks.Fixed}, "when must be a set"),
-        (attacks.MinMax(), {}, "MinMax needs"),
-        (attacks.BatchTakeover(), {}, "BatchTakeover needs"),
-        (attacks.Adaptive(), {}, "Adaptive needs"),
-        (attacks.LabelFlip(), {}, "LabelFlip needs"),
-        (
-            attacks.SignFlip,
-            {},
-            r"an attack object, as in ByzantineMod\(attacks.SignFlip\(\)\), got",
-        ),
-        ("NonFinite", {}, r"an attack object, as in ByzantineMod\(attacks.NonFinite\(\)\), got"),
-        ({"scale": 10}, {}, r"object, as in ByzantineMod\(attacks.SignFlip\(scale=10\)\), got"),
-    ],
-)
-def test_a_wrong_attack_or_option_is_refused_at_once(attack, options, said):
-    with pytest.raises((TypeError, ValueError), match=said):
-        ByzantineMod(attack, **options)
+WRONG = r"""
+SignFlip(), reply='models' : reply must be | SignFlip(), colluders='a' : give num_colluders or when
+SignFlip(), when=3 : when must be a set of partition-ids such as {2, 7}
+SignFlip(), when='3' : got '3' | SignFlip(), when={2.0} : got {2.0} | SignFlip(), when=Fixed : when must be a set
+MinMax() : MinMax needs | BatchTakeover() : BatchTakeover needs | Adaptive() : Adaptive needs
+LabelFlip() : LabelFlip needs | SignFlip : an attack object, as in ByzantineMod(attacks.SignFlip()),
+'NonFinite' : attack object, as in ByzantineMod(attacks.NonFinite()), got
+{'scale': 10} : attack object, as in ByzantineMod(attacks.SignFlip(scale=10)), got
+"""
+WRONG_NAMES = """
+Xyzzy : no attack is called 'Xyzzy'; choose from ALittle | Attack : no attack is called 'Attack'
+sign-flop : did you mean 'SignFlip' | MinMax : give colluders
+"""
+
+
+@pytest.mark.parametrize(("arguments", "said"), table(WRONG))
+def test_a_wrong_attack_or_option_is_refused_at_once(arguments, said):
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        eval(f"ByzantineMod({arguments})", vars(attacks) | {"ByzantineMod": ByzantineMod})
+
+
+@pytest.mark.parametrize(("attack", "said"), table(WRONG_NAMES))
+def test_a_wrong_config_says_what_is_wrong(attack, said):
+    with pytest.raises(ValueError, match=said):
+        Node("message", ByzantineMod(), **{"byzantine-attack": attack}).ask()

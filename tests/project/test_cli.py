@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 
 from flwr_byz import cli, theory
+from tests.support.table import table
 
 EXAMPLE = ("plan", "--clients", "40", "--byzantine", "5", "--samples", "50", "--dim", "20")
 
@@ -32,25 +33,18 @@ def test_the_plan_is_printed_with_what_is_expected_and_what_is_proved(run):
     assert all(text in out for text in (*figures, "no proof", "Theorem 4"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ([*EXAMPLE, "--byzantine", "20"], "num_byzantine=20"),
-        ([*EXAMPLE, "--samples", "0"], "samples_per_client"),
-        ([*EXAMPLE, "--clients", "many"], "'many'"),
-        ([*EXAMPLE, "--dim", "2.5"], "'2.5'"),
-        ([*EXAMPLE, "--epsilon", "nan"], "epsilon"),
-        ([*EXAMPLE, "--colour", "red"], "--colour"),
-        ([*EXAMPLE, "--plot", "/nowhere/at/all.png"], "/nowhere/at/all.png"),
-        ([*EXAMPLE, "--plot", "curve.nonsense"], "nonsense"),
-        ([], "command"),
-        (["nonsense"], "nonsense"),
-        (["plan"], "--clients"),
-        (["plan", "-m", "40"], "--byzantine"),
-    ],
-)
+WRONG = """
+plan : --clients | plan -m 40 : --byzantine | nonsense : nonsense
+{} --byzantine 20 : num_byzantine=20 | {} --samples 0 : samples_per_client
+{} --clients many : 'many' | {} --dim 2.5 : '2.5' | {} --epsilon nan : epsilon
+{} --colour red : --colour | {} --plot curve.nonsense : nonsense
+{} --plot /nowhere/at/all.png : /nowhere/at/all.png
+"""
+
+
+@pytest.mark.parametrize(("arguments", "named"), [*table(WRONG), ("", "command")])
 def test_nonsense_gets_one_line_on_stderr_and_exit_code_2(run, arguments, named):
-    code, out, err = run(*arguments)
+    code, out, err = run(*arguments.format(" ".join(EXAMPLE)).split())
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert named in err
 
