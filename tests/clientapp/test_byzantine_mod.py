@@ -157,7 +157,8 @@ def test_malformed_arrays_go_out_as_they_are(api, kind):
 WRONG = r"""
 SignFlip(), reply='models' : reply must be | SignFlip(), colluders='a' : give num_colluders or when
 SignFlip(), when=3 : when must be a set of partition-ids such as {2, 7}
-SignFlip(), when='3' : got '3' | SignFlip(), when={2.0} : got {2.0} | SignFlip(), when=Fixed : when must be a set
+SignFlip(), when='3' : got '3' | SignFlip(), when={2.0} : got {2.0}
+SignFlip(), when=Fixed : when must be a set
 MinMax() : MinMax needs | BatchTakeover() : BatchTakeover needs | Adaptive() : Adaptive needs
 LabelFlip() : LabelFlip needs | SignFlip : an attack object, as in ByzantineMod(attacks.SignFlip()),
 'NonFinite' : attack object, as in ByzantineMod(attacks.NonFinite()), got
