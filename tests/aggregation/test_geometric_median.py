@@ -11,7 +11,7 @@ GAMMA = 1e-9
 
 
 def assert_certified(points, weights=None):
-    """The gap is as asked for, a true bound, and weights and objective say what they promise."""
+    """The gap is as asked for, a true bound, and weights and objective are those of the point."""
     result = geometric_median(points, weights, gamma=GAMMA)
     digits, point_digits = (1e-6, 1e-6) if points.dtype == np.float32 else (1e-12, 1e-9)
     points = np.asarray(points, np.float64)
@@ -75,8 +75,8 @@ def test_a_median_that_is_a_data_point_is_found_exactly(points, data):
 def test_a_median_at_the_edge_of_leaving_a_data_point_is_certified(dim, excess):
     points = np.random.default_rng(dim).normal(size=(9, dim))
     units = points[1:] - points[0]
-    pull = np.linalg.norm((units / np.linalg.norm(units, axis=1, keepdims=True)).sum(axis=0))
-    assert_certified(points, [pull * (1 - excess), *np.ones(8)])
+    held = np.linalg.norm((units / np.linalg.norm(units, axis=1, keepdims=True)).sum(axis=0))
+    assert_certified(points, [held * (1 - excess), *np.ones(8)])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8])
@@ -102,12 +102,12 @@ def test_huge_vectors_beside_tiny_ones_do_not_move_the_median(dtype, dim):
 @pytest.mark.parametrize("scale", [1e-2, 1e-4])
 @pytest.mark.parametrize("num_far", [1, 4])
 def test_a_weight_too_small_for_float32_does_not_pass_unseen(scale, num_far):
-    """The gap also holds at the scale of the near points, which the far ones pull one way."""
+    """The gap also holds at the scale of the near points, which the far ones draw one way."""
     points = (scale * np.random.default_rng(0).normal(size=(10, 3000))).astype("f4")
     points[:num_far] = 3e38
     result, exact = (geometric_median(p).point for p in (points, points.astype("f8")))
-    near, pull = points[num_far:].astype("f8"), num_far * np.ones(3000) / np.sqrt(3000)
-    excess = objective(near, result) - objective(near, exact) - pull @ (result - exact)
+    near, others = points[num_far:].astype("f8"), num_far * np.ones(3000) / np.sqrt(3000)
+    excess = objective(near, result) - objective(near, exact) - others @ (result - exact)
     assert excess <= 10 * GAMMA * objective(near, exact) / len(near)
 
 

@@ -55,7 +55,7 @@ def assert_certified(vectors, k, centre=None):
 @settings(max_examples=60)
 @given(st.integers(3, 24), st.integers(1, 4), st.integers(0, 10**6), st.floats(0.5, 1.5), st.data())
 def test_the_gap_of_float32_replies_holds_on_the_stored_rows(k, b, seed, share, data):
-    """Also where colluders sit where the pull of the rest is about what they can just hold."""
+    """Also where colluders sit at about the limit of what they can just hold."""
     rng, offset = np.random.default_rng(seed), data.draw(st.sampled_from([0.0, 1.0, 1e3, 1e5]))
     vectors = rng.normal(size=(k * b, 700)) + offset * rng.normal(size=700)
     if attack := data.draw(st.sampled_from([None, 1.0, 30.0, 1e6, 1e18, 1e34])):

@@ -160,7 +160,9 @@ SignFlip(), when=3 : when must be a set of partition-ids such as {2, 7}
 SignFlip(), when='3' : got '3' | SignFlip(), when={2.0} : got {2.0}
 SignFlip(), when=Fixed : when must be a set
 MinMax() : MinMax needs | BatchTakeover() : BatchTakeover needs | Adaptive() : Adaptive needs
-LabelFlip() : LabelFlip needs | SignFlip : an attack object, as in ByzantineMod(attacks.SignFlip()),
+SignFlip(), seed=-1 : seed must | SignFlip(), timeout=-1 : timeout must
+SignFlip(), num_clients=0 : num_clients must | LabelFlip() : LabelFlip needs
+SignFlip : an attack object, as in ByzantineMod(attacks.SignFlip()),
 'NonFinite' : attack object, as in ByzantineMod(attacks.NonFinite()), got
 {'scale': 10} : attack object, as in ByzantineMod(attacks.SignFlip(scale=10)), got
 """

@@ -90,7 +90,7 @@ def stored(node):
 @pytest.mark.parametrize("reply", ["weights", "gradients"])
 @pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f2", "f2")])
 def test_the_model_that_was_sent_plus_the_momentum_comes_back(api, beta, reply, dtypes):
-    """Of gradients, the momentum itself; in at least float32, and of a counter none is kept."""
+    """Of gradients, the momentum itself; in at least float32, and no counter is kept."""
     node = Node(api, ClientMomentum(beta, reply=reply), gradients=reply == "gradients")
     for number, expected in enumerate(by_hand(UPDATES, beta)):
         sent = [np.full((2, 3), 5 + number, dtypes[0]), SENT[1] + number, np.array(1.0, dtypes[1])]

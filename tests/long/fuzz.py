@@ -86,8 +86,8 @@ def changed_tensor(rng, honest):
     """The bytes of one array, changed in one of many ways."""
     kind, content = int(rng.integers(10)) if honest else 4, bytearray(honest)
     if kind == 0:
-        for place in rng.integers(0, min(len(content), 140), int(rng.integers(1, 5))):
-            content[place] = int(rng.integers(256))
+        for index in rng.integers(0, min(len(content), 140), int(rng.integers(1, 5))):
+            content[index] = int(rng.integers(256))
         return bytes(content)
     if kind == 1:
         return honest[: int(rng.integers(len(honest) + 1))]

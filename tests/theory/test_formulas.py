@@ -86,10 +86,10 @@ def test_what_is_out_of_range_is_refused_by_name(formula, said):
 @pytest.mark.parametrize(("n", "q"), [(10, 2), (9, 3), (20, 8)])
 def test_the_sharp_factor_is_reached(n, q):
     """Seen from the median, half of the honest points lie on either tangent to their circle."""
-    pull = q / (n - q)  # what each honest point has to make up for
-    side = sqrt(1 - pull**2)
-    points = np.array([[-pull, side], [-pull, -side]] * ((n - q) // 2) + [[1e6, 0.0]] * q)
-    centre = np.array([-1 / pull, 0.0])
+    slope = q / (n - q)  # what each honest point has to make up for
+    side = sqrt(1 - slope**2)
+    points = np.array([[-slope, side], [-slope, -side]] * ((n - q) // 2) + [[1e6, 0.0]] * q)
+    centre = np.array([-1 / slope, 0.0])
     radius = np.linalg.norm(points[: n - q] - centre, axis=1).max()
     moved = np.linalg.norm(geometric_median(points).point - centre)
     assert moved == pytest.approx(theory.sharp_c_alpha(q / n) * radius, rel=1e-6)
