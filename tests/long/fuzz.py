@@ -142,8 +142,7 @@ def read_one(rng):
             {name: Array("float32", claimed, stype, data) for name, data in tensors.items()}
         )
         if rng.random() < 0.1:
-            keys = list(payload)
-            payload = ArrayRecord({key: payload[key] for key in reversed(keys)})
+            payload = ArrayRecord({key: payload[key] for key in reversed(list(payload))})
     del tensors
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()

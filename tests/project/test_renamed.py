@@ -46,14 +46,12 @@ def test_the_old_name_of_an_argument_is_taken_but_no_unknown_name():
 
 
 def test_old_and_new_names_of_a_method_may_meet_in_one_family():
-    @dataclass(frozen=True)
     class New(attacks.Malformed):
         def corrupt(self, arrays, rng):
             return [*super().corrupt(arrays, rng), "new"]
 
     with pytest.warns(DeprecationWarning, match=r"Old\.spoil is now called corrupt;"):
 
-        @dataclass(frozen=True)
         class Old(New):
             def spoil(self, arrays, rng):
                 return [*super().spoil(arrays, rng), "old"]
