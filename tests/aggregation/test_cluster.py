@@ -1,33 +1,31 @@
 """The sharded aggregation, on a real Ray cluster of three nodes on this machine."""
 
-import os
-import signal
 import threading
+from contextlib import contextmanager, suppress
+from itertools import product
 
 import numpy as np
 import pytest
 
 from flwr_byz.aggregation import geometric_median_of_means
 
-pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def sharded():
+@contextmanager
+def three_nodes():
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    from flwr_byz import cluster
-
     head = {"num_cpus": 1, "include_dashboard": False}
     nodes = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        nodes.add_node(num_cpus=1)
-    ray.init(address=nodes.address, log_to_driver=False)
-    assert len([node for node in ray.nodes() if node["Alive"]]) == 3
-    yield cluster.geometric_median_of_means
-    ray.shutdown()
-    nodes.shutdown()
+    try:
+        for _ in range(2):
+            nodes.add_node(num_cpus=1)
+        ray.init(address=nodes.address, log_to_driver=False)
+        assert len([node for node in ray.nodes() if node["Alive"]]) == 3
+        yield
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
 
 
 def vectors(num_clients=30, dim=200_000):
@@ -44,41 +42,50 @@ def assert_same(there, here):
     assert there.gap <= 1e-9
 
 
-@pytest.mark.parametrize("trim_norm", [None, "auto"])
-@pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_three_nodes_agree_with_one_machine(sharded, trim_norm, offset):
-    rows = vectors() + np.float32(offset)
-    here = geometric_median_of_means(rows, 20, trim_norm=trim_norm)
-    assert_same(sharded(rows, 20, trim_norm=trim_norm), here)
-
-
-def test_a_killed_worker_is_survived(sharded):
+@contextmanager
+def one_worker_killed():
+    """Kill the first worker that is seen at work on a shard."""
     import psutil
 
-    rows, killed, done = vectors(60, 500_000), [], threading.Event()
+    killed, done = [], threading.Event()
 
     def kill_one_at_work():
         while not killed and not done.is_set():
             for process in psutil.process_iter(["cmdline"]):
                 if (process.info["cmdline"] or [""])[0].startswith("ray::_map_shard"):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    break
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                        killed.append(process.pid)
+                        break
 
     killer = threading.Thread(target=kill_one_at_work)
     killer.start()
-    there = sharded(rows, 60, num_shards=12)
-    done.set()
-    killer.join()
+    try:
+        yield
+    finally:
+        done.set()
+        killer.join()
     assert killed
-    assert_same(there, geometric_median_of_means(rows, 60))
 
 
-def test_vectors_that_are_not_finite_and_wrong_numbers_are_named(sharded):
-    rows = vectors(dim=1000)
-    for name, wrong in (("num_byzantine", 5), ("num_shards", 0)):
-        with pytest.raises(ValueError, match=name):
-            sharded(rows, 10, **{name: wrong})
-    rows[7, 3] = np.nan
-    with pytest.raises(ValueError, match=r"vectors\[7\]"):
-        sharded(rows, 10)
+@pytest.mark.slow
+def test_three_nodes_agree_with_one_machine_also_when_a_worker_is_killed():
+    """One test, so that the cluster starts once."""
+    with three_nodes():
+        from flwr_byz.cluster import geometric_median_of_means as sharded
+
+        for trim_norm, offset in product((None, "auto"), (0.0, 1e4)):
+            rows = vectors() + np.float32(offset)
+            here = geometric_median_of_means(rows, 20, trim_norm=trim_norm)
+            assert_same(sharded(rows, 20, trim_norm=trim_norm), here)
+        rows = vectors(60, 500_000)
+        with one_worker_killed():
+            there = sharded(rows, 60, num_shards=12)
+        assert_same(there, geometric_median_of_means(rows, 60))
+        rows = vectors(dim=1000)
+        for name, wrong in (("num_byzantine", 5), ("num_shards", 0)):
+            with pytest.raises(ValueError, match=name):
+                sharded(rows, 10, **{name: wrong})
+        rows[7, 3] = np.nan
+        with pytest.raises(ValueError, match=r"vectors\[7\]"):
+            sharded(rows, 10)
