@@ -95,16 +95,16 @@ def report(
 def _worst(look: _Look) -> Iterable[Part]:
     study, clean = look.study, look.study.worst([NO_ATTACK])
     kinds = {"well-formed attacks": study.well_formed, "all attacks": study.attacks}
-    if study.well_formed == study.attacks:
-        del kinds["well-formed attacks"]
     for over, attacks in kinds.items():
+        if not attacks or (over != "all attacks" and attacks == study.attacks):
+            continue
         cells = pd.concat([clean[clean.num_byzantine == 0], study.worst(attacks)])
         cells = cells[cells.split.isin(look.splits)].sort_values("num_byzantine", kind="stable")
         look.table(cells[[*tables.SETTING, "attack", *_NUMBERS]], "worst", over)
         near = cells[cells.num_byzantine == look.q]
         near = laid_out(study, near, near.option, near.split, "column")
         shown, made = [], [_grid(near, study.options, look.splits, f"q = {look.q}")]
-        for split in look.splits:
+        for split in filter(set(cells.split).__contains__, look.splits):
             part = cells[cells.split == split]
             q = "q = " + part.num_byzantine.astype(str)
             part = laid_out(study, part, part.option, q, "column")
@@ -117,7 +117,8 @@ def _worst(look: _Look) -> Iterable[Part]:
 def _attacks(look: _Look) -> Iterable[Part]:
     study, shown, made, printed = look.study, [], [], 0
     for split in look.splits:
-        cells = at(study.cells, split, look.q)
+        if (cells := at(study.cells, split, look.q)).empty:
+            continue
         look.table(cells[["attack", "placement", "option", *_NUMBERS, "broken"]], "attacks", split)
         cells = laid_out(study, cells, cells.attack, cells.column, "row")
         rows = [attack for attack in (NO_ATTACK, *study.attacks) if attack in set(cells.row)]

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from clients.rules import GMOM
 from clients.run import Run
@@ -174,7 +173,9 @@ def test_a_number_is_rounded_for_readers():
     assert [number("error", value) for value in errors] == ["∞", "0.123", "3.2e12", "1e−9", "–"]
 
 
-@pytest.mark.parametrize("entry", [{"kind": "pie"}, {"kind": "worst", "colour": "red"}, {}])
-def test_a_view_that_is_not_known_is_an_error(entry):
-    with pytest.raises(ValidationError):
-        View.model_validate(entry)
+@pytest.mark.parametrize("rows", [[], [run()], [run(math.nan, failed="OSError")]])
+def test_few_runs_make_a_page_too(tmp_path, rows):
+    report(
+        "Study", [View(kind=kind) for kind in KINDS], pd.DataFrame(rows, columns=run()), tmp_path
+    )
+    assert (tmp_path / PAGE).exists()
