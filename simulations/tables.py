@@ -128,8 +128,6 @@ def studies(frame: pd.DataFrame) -> list[Study]:
     lost = runs.final.astype(float).fillna(runs.measure.map(LOST))
     runs["final"] = lost.where(runs.failed == "")
     runs["seed_done"] = runs.seed.where(runs.failed == "")
-    if "rate" not in runs:
-        runs["rate"] = math.nan
     return [Study(part.reset_index(drop=True)) for _, part in runs.groupby(STUDY)]
 
 
