@@ -129,20 +129,26 @@ class Standard:
         if result.end == "not attacked":
             return ""
         value = self.measure.final(result)
-        if not result.finite or (value is not None and not math.isfinite(value)):
+        if not result.finite or not math.isfinite(value or 0):
             return "not finite"
         is_lost = value is not None and self.measure.gain(self.threshold, value) < 0
         return "lost" if is_lost else ""
+
+    def value(self, result: RunResult) -> float | None:
+        """Return the final value of a run; None where it ended without a finite one."""
+        return None if self.failure(result) in NO_NUMBER else self.measure.final(result)
 
     def describe(self, result: RunResult) -> str:
         """Return the result of a run in a few words."""
         if result.end == "not attacked":
             return "attack not carried out"
-        failure, value = self.failure(result), self.measure.final(result)
-        text = "–" if value is None else self.measure.text(value)
-        if self.measure != MOVED and result.moved is not None:
-            text += f" (moved {result.moved:,.3g})"
-        return f"broken: {failure if failure in NO_NUMBER else text}" if failure else text
+        failure, value = self.failure(result), self.value(result)
+        if value is None:
+            return f"broken: {failure}" if failure else "no value"
+        moved = (
+            "" if self.measure == MOVED or result.moved is None else f" (moved {result.moved:,.3g})"
+        )
+        return f"{'broken: ' if failure else ''}{self.measure.text(value)}{moved}"
 
 
 class Row(NamedTuple):
@@ -178,15 +184,10 @@ def _listed(attacks: Sequence[str], of: str = "") -> str:
 
 
 def _cost(robust: RunResult, standard: Standard) -> str:
-    measure, value = standard.measure, standard.measure.final(robust)
-    if failure := standard.failure(robust):
-        return f"Without attack, {ROBUST} is broken itself: {failure}."
-    if value is None:
-        return f"The cost of the swap without attack is unknown: no {measure.name}."
+    measure, value = standard.measure, standard.value(robust)
+    if value is None or standard.failure(robust):
+        return f"Without attack, {ROBUST}: {standard.describe(robust)}."
     cost = measure.gain(value, standard.clean)
-    amount = f"{abs(100 * cost):.1f} points" if measure.is_share else f"{abs(cost):.2g}"
-    verb = "gains" if cost < 0 and not amount.startswith("0.0 ") else "costs"
-    return (
-        f"Without attack, the swap {verb} {amount} of {measure.name}: "
-        f"{measure.text(value)} instead of {measure.text(standard.clean)}."
-    )
+    amount = f"{100 * cost:z.1f} points" if measure.is_share else f"{cost:.2g}"
+    values = f"{measure.text(value)} instead of {measure.text(standard.clean)}"
+    return f"Without attack, the swap costs {amount} of {measure.name}: {values}."

@@ -2,7 +2,8 @@
 
 ``python -m tests.support.simulated_apps NUM_NODES FOLDER...``: starting Ray takes longer than most
 apps. An app's working directory is its folder, which holds its ``log.txt`` afterwards, and
-``error.txt`` if its server raised or ``ended.txt`` if it did not.
+``error.txt`` if its server raised or ``ended.txt`` if it did not. In a folder named "...-waiting"
+two nodes are connected until the log counts them.
 """
 
 import logging
@@ -27,11 +28,12 @@ def main(num_nodes, folders):
 
     @server_app.main()
     def run_all(grid, context):
-        while len(list(grid.get_node_ids())) < num_nodes:
+        while len(nodes := list(grid.get_node_ids())) < num_nodes:
             time.sleep(0.05)
         for folder in folders:
             running.write_text(str(folder))
             os.chdir(folder)
+            grid.get_node_ids = lambda folder=folder: nodes[: 2 if is_waiting(folder) else None]
             run(folder, grid, context)
 
     backend = {
@@ -39,6 +41,11 @@ def main(num_nodes, folders):
         "init_args": {"num_cpus": 2, "log_to_driver": False},
     }
     run_simulation(server_app, RunningApp(running), num_nodes, backend_config=backend)
+
+
+def is_waiting(folder):
+    log = folder / "log.txt"
+    return folder.name.endswith("-waiting") and " 2 are connected" not in log.read_text()
 
 
 class RunningApp(ClientApp):
@@ -72,7 +79,7 @@ def component(folder, name):
     """Import the ServerApp or the ClientApp of an app, whose modules another app's may bear."""
     reference = settings(folder)["components"][name]
     package = reference.partition(".")[0]
-    if package in sys.modules and not sys.modules[package].__file__.startswith(f"{folder}{os.sep}"):
+    if package in sys.modules and Path(sys.modules[package].__file__).parents[1] != folder:
         for module in [name for name in sys.modules if name.partition(".")[0] == package]:
             del sys.modules[module]
     return load_app(reference, ImportError, folder)

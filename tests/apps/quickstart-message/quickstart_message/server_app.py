@@ -5,7 +5,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from .task import initial_model
+from .task import initial_model, load_data, save, test
 
 app = ServerApp()
 
@@ -19,4 +19,6 @@ def main(grid: Grid, context: Context) -> None:
         train_config=ConfigRecord({"lr": context.run_config["lr"]}),
         num_rounds=context.run_config["num-server-rounds"],
     )
-    np.savez("final_model.npz", *result.arrays.to_numpy_ndarrays())
+    (weights,) = result.arrays.to_numpy_ndarrays()
+    np.savez("final_model.npz", weights)
+    save(*test(weights, load_data(0, 1)[1]))

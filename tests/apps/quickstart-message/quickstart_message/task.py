@@ -1,5 +1,8 @@
 """The model and its data."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -38,3 +41,10 @@ def test(weights, data):
     guessed = probabilities(weights, images)
     loss = -np.log(guessed[np.arange(len(labels)), labels] + 1e-12).mean()
     return float(loss), float((guessed.argmax(axis=1) == labels).mean())
+
+
+def save(loss, accuracy):
+    """Write the newest metrics to a file, and return them."""
+    metrics = {"loss": loss, "accuracy": accuracy}
+    Path("metrics.json").write_text(json.dumps(metrics))
+    return metrics

@@ -1,12 +1,10 @@
-"""The app's server."""
-
-import json
+"""The app's server, in the classic API."""
 
 from flwr.common import Context, ndarrays_to_parameters
 from flwr.server import ServerApp, ServerAppComponents, ServerConfig
 from flwr.server.strategy import FedAvg
 
-from sklearn_classic.task import get_parameters, load_data, make_model, set_parameters, test
+from .task import initial_model, load_data, save, test
 
 
 def weighted_average(metrics):
@@ -15,20 +13,17 @@ def weighted_average(metrics):
 
 
 def evaluate(server_round, parameters, config):
-    model = make_model()
-    set_parameters(model, parameters)
-    loss, accuracy = test(model, load_data(0, 1)[1])
-    with open("metrics.jsonl", "a") as file:
-        print(json.dumps({"round": server_round, "loss": loss, "accuracy": accuracy}), file=file)
-    return loss, {"accuracy": accuracy}
+    metrics = save(*test(parameters[0], load_data(0, 1)[1]))
+    return metrics["loss"], {"centralized_accuracy": metrics["accuracy"]}
 
 
 def server_fn(context: Context):
+    epochs = context.run_config["local-epochs"]
     strategy = FedAvg(
-        min_available_clients=2,
         evaluate_fn=evaluate,
+        on_fit_config_fn=lambda server_round: {"epochs": epochs},
         evaluate_metrics_aggregation_fn=weighted_average,
-        initial_parameters=ndarrays_to_parameters(get_parameters(make_model())),
+        initial_parameters=ndarrays_to_parameters([initial_model()]),
     )
     num_rounds = context.run_config["num-server-rounds"]
     return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=num_rounds))

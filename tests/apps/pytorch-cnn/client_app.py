@@ -3,18 +3,18 @@
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from lora_adapter.task import Adapted, load_data
-from lora_adapter.task import train as train_model
+from .model import Net
+from .task import load_data
+from .torch_task import train as train_model
 
 app = ClientApp()
 
 
 @app.train()
 def train(msg: Message, context: Context):
-    model = Adapted()
+    model, node = Net(), context.node_config
     model.load_state_dict(msg.content["arrays"].to_torch_state_dict(), strict=False)
-    node = context.node_config
     data, _ = load_data(node["partition-id"], node["num-partitions"])
-    train_model(model, data, msg.content["config"]["lr"])
-    arrays, metrics = ArrayRecord(model.adapter()), MetricRecord({"num-examples": len(data[1])})
+    train_model(model, data)
+    arrays, metrics = ArrayRecord(model.state_dict()), MetricRecord({"num-examples": len(data[1])})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=msg)

@@ -1,8 +1,14 @@
-"""The app's strategy."""
+"""A strategy with a start of its own, which keeps the best model."""
 
 import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.result import Result
+
+from .task import initial_model, load_data, save, test
+
+app = ServerApp()
 
 
 class KeepsTheBest(FedAvg):
@@ -24,3 +30,20 @@ class KeepsTheBest(FedAvg):
                 best = evaluated["loss"]
                 np.savez("best_model.npz", *result.arrays.to_numpy_ndarrays())
         return result
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    strategy = KeepsTheBest(fraction_evaluate=0.0)
+    strategy.start(
+        grid,
+        ArrayRecord({"weights": Array(initial_model())}),
+        num_rounds=context.run_config["num-server-rounds"],
+        timeout=120,
+        train_config=ConfigRecord({"lr": context.run_config["lr"]}),
+        evaluate_fn=evaluate,
+    )
+
+
+def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+    return MetricRecord(save(*test(arrays.to_numpy_ndarrays()[0], load_data(0, 1)[1])))
