@@ -15,12 +15,9 @@ SECONDS_PER_CELL = 8.0
 
 
 def interleaved(contestants: Sequence[Contestant]) -> list[list[float]]:
-    """Time all contestants in turn, several rounds of it, after one round that is not counted.
+    """Return the seconds of several rounds by contestant, which take turns.
 
-    Returns
-    -------
-    list of list of float
-        Seconds of each round, by contestant.
+    One round before them is not counted.
     """
     seconds: list[list[float]] = [[] for _ in contestants]
     start = time.perf_counter()
@@ -54,7 +51,7 @@ def peak_memory(contestant: Contestant) -> int:
     return peak
 
 
-def sum_of_distances(points: NDArray[np.float32], place: NDArray[np.floating]) -> float:
+def sum_of_distances(points: NDArray[np.float32], center: NDArray[np.floating]) -> float:
     """Return the geometric median's objective in float64."""
-    place = np.asarray(place, np.float64)
-    return float(sum(np.linalg.norm(point - place) for point in points))
+    center = np.asarray(center, np.float64)
+    return float(sum(np.linalg.norm(point - center) for point in points))

@@ -121,9 +121,7 @@ def test_an_app_with_its_strategy_swapped_trains_as_well_as_before_and_under_att
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPS)
-def test_an_app_with_too_few_nodes_logs_how_many_it_waits_for_and_goes_on_with_those_that_come(
-    runs, name
-):
+def test_an_app_with_too_few_nodes_logs_how_many_it_waits_for(runs, name):
     log = (runs[name, True, False] / "log.txt").read_text(encoding="utf-8")
     assert "num_byzantine=2 needs 2q + 1 = 5 nodes, 2 are connected" in log
     assert "--federation-config num-supernodes=10" in log

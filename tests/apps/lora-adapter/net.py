@@ -3,8 +3,6 @@
 import torch
 from torch import nn
 
-torch.set_num_threads(1)
-
 
 class Net(nn.Module):
     def __init__(self, rank=4):
