@@ -110,6 +110,7 @@ def strategies(replies: Replies, num_batches: Sequence[int]) -> Iterator[Contest
         ("message", message, MessageGeometricMedianOfMeans, "train", "nodes"),
     ):
         options: dict[str, Any] = {f"min_{verb}_{noun}": m, f"min_available_{noun}": m}
+        to_keep = {"to_keep": 0} if api == "classic" else {}
         malicious = options | {f"num_malicious_{noun}": max((m - 3) // 4, 0)}
         for name, strategy in {
             **{f"{GMOM}(k={k})": robust(num_batches=k, **options) for k in num_batches},
@@ -117,7 +118,7 @@ def strategies(replies: Replies, num_batches: Sequence[int]) -> Iterator[Contest
             "FedMedian": flower.FedMedian(**options),
             "FedTrimmedAvg": flower.FedTrimmedAvg(beta=0.2, **options),
             "Krum": flower.Krum(**malicious),
-            "Bulyan": flower.Bulyan(**malicious),
+            "Bulyan": flower.Bulyan(**malicious, **to_keep),
         }.items():
             if api == "classic":
                 model = Parameters([replies.model.data], "numpy.ndarray")

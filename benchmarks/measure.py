@@ -1,12 +1,9 @@
-"""Interleaved timing, peak memory, and the true gap of a geometric median."""
+"""Interleaved timing, and peak memory."""
 
 import gc
 import time
 import tracemalloc
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .contestants import Contestant
 
@@ -49,9 +46,3 @@ def peak_memory(contestant: Contestant) -> int:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
-
-
-def sum_of_distances(points: NDArray[np.float32], center: NDArray[np.floating]) -> float:
-    """Return the geometric median's objective in float64."""
-    center = np.asarray(center, np.float64)
-    return float(sum(np.linalg.norm(point - center) for point in points))
