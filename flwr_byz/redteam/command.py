@@ -15,7 +15,7 @@ from ..checks import check_number
 from .flower_app import FlowerApp
 from .report import report
 from .runs import Run, RunResult, load
-from .verdict import Row, Standard, choose_measure
+from .verdict import Standard, choose_measure
 
 DEFAULT_ATTACKS = (
     "SignFlip(scale=10)",
@@ -75,19 +75,16 @@ def red_team(trial: Trial, folder: Path, console: Console) -> None:
             result = load(run, trial.timeout) if run.reference.exists() else None
             results.append(result or run_apart(run, trial.timeout))
             if run is planned[0]:
-                _check_clean(results[0])
-                measure = choose_measure(results[0], trial.metric, trial.higher_is_better)
-    rows = [Row(*pair) for pair in zip(results[::2], results[1::2], strict=True)]
-    report(rows, Standard.of(results[0], measure), console)
-
-
-def _check_clean(clean: RunResult) -> None:
-    if clean.end == "refused":
-        raise ValueError(clean.reason)
-    if clean.end != "finished" or not clean.finite:
-        why = clean.reason or "its model is not finite"
-        log = clean.run.folder / "log.txt"
-        raise ValueError(f"the app fails without any attack: {why}; its log is {log}")
+                clean, log = results[0], run.folder / "log.txt"
+                if clean.end == "refused":
+                    raise ValueError(clean.reason)
+                if clean.end != "finished" or not clean.finite:
+                    why = clean.reason or "its model is not finite"
+                    raise ValueError(f"the app fails without any attack: {why}; its log is {log}")
+                measure = choose_measure(clean, trial.metric, trial.higher_is_better)
+    pairs = zip(results[::2], results[1::2], strict=True)
+    rows = {own.run.attack: (own, robust) for own, robust in pairs}
+    report(rows, Standard.of(clean, measure), console)
 
 
 def rehearse(text: str, num_clients: int, num_byzantine: int) -> None:

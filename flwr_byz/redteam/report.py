@@ -1,14 +1,13 @@
 """How a red-team trial is shown: a table, a picture and a page."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from ..pages import BLUE, STYLE, VERMILION, Cell, Picture, Section, Table, save, write_page
-from .runs import ROBUST, RunResult
-from .verdict import Row, Standard, verdict
+from .runs import NO_ATTACK, ROBUST, RunResult
+from .verdict import Rows, Standard, verdict
 
 _MARKS = (VERMILION, "s", -0.14), (BLUE, "o", 0.14)  # colour, marker, offset
 _MOVED = """"Moved" is the distance of a final model from that of your own strategy's clean run, in
@@ -18,12 +17,22 @@ evaluate honestly.
 Every number of every round: runs/*/events.jsonl. The output of each run: runs/*/log.txt."""
 
 
-def report(rows: Sequence[Row], standard: Standard, console: Console) -> None:
+def report(rows: Rows, standard: Standard, console: Console) -> None:
     """Print the results, and write a picture and a page beside the folders of the runs."""
-    run, conclusion, remarks = rows[0].own.run, verdict(rows, standard), notes(rows)
+    run, conclusion, remarks = rows[NO_ATTACK][0].run, verdict(rows, standard), notes(rows)
     byzantine = f"{run.num_byzantine} Byzantine among {run.num_nodes} clients"
     title = f"{run.app.folder.name} with {byzantine}"
-    table = Table(["attack", *_names(rows)], [_entries(row, standard) for row in rows])
+    lines: list[list[Cell | str]] = [
+        [
+            attack,
+            *(
+                Cell(standard.describe(each), "broken" if standard.failure(each) else "")
+                for each in row
+            ),
+        ]
+        for attack, row in rows.items()
+    ]
+    table = Table(["attack", *_names(rows)], lines)
     png, svg = save(draw(rows, standard), run.results / "redteam")
     picture = Picture(svg, f"The table as a picture: {standard.measure}")
     text = f"{standard.definition} {_MOVED}"
@@ -36,23 +45,23 @@ def report(rows: Sequence[Row], standard: Standard, console: Console) -> None:
     console.print(Text(f"{page}\n{png}\n{run.results / 'runs'}"))
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
+def notes(rows: Rows) -> list[str]:
     """Return what is not carried over, and the reasons of runs that did not finish."""
-    made = dict.fromkeys(note for row in rows for note in row.robust.notes)
-    for row in rows:
-        for name, result in zip((row.own.strategy or "yours", ROBUST), row, strict=True):
+    made = [note for _, robust in rows.values() for note in robust.notes]
+    for attack, row in rows.items():
+        for name, result in zip(_names(rows), row, strict=True):
             if result.reason:
-                made[f"{row.attack}, {name}: {result.end}: {result.reason}"] = None
-    return list(made)
+                made.append(f"{attack}, {name}: {result.end}: {result.reason}")
+    return list(dict.fromkeys(made))
 
 
-def draw(rows: Sequence[Row], standard: Standard) -> Any:
+def draw(rows: Rows, standard: Standard) -> Any:
     """Draw the results, an attack a line; what is broken lies in a grey area."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     measure, start, clean = standard.measure, standard.start, standard.clean
-    values = [measure.final(result) for row in rows for result in row]
+    values = [measure.final(result) for row in rows.values() for result in row]
     near = [v for v in values if v is not None and abs(v - clean) <= 1.6 * abs(clean - start)]
     low, high = min([start, clean, *near]), max([start, clean, *near])
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
@@ -61,10 +70,10 @@ def draw(rows: Sequence[Row], standard: Standard) -> Any:
         figure = Figure(figsize=(8.5, 1.9 + 0.48 * len(rows)))
         axes = figure.subplots()
         axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5), xlabel=measure)
-        axes.set_yticks(range(len(rows)), [row.attack for row in rows])
+        axes.set_yticks(range(len(rows)), rows)
         axes.axvspan(*broken, color="#999999", alpha=0.18, linewidth=0)
         axes.text(sum(broken) / 2, -0.42, "broken", color="#555555", ha="center", va="top")
-        for number, row in enumerate(rows):
+        for number, row in enumerate(rows.values()):
             for result, (*style, offset) in zip(row, _MARKS, strict=True):
                 if result.end != "not attacked":
                     _mark(axes, number + offset, result, standard, *style)
@@ -91,12 +100,5 @@ def _mark(
     axes.text(edge, height, f"   {words}   ", color=colour, ha=side, va="center")
 
 
-def _names(rows: Sequence[Row]) -> tuple[str, str]:
-    return f"{rows[0].own.strategy} (yours)", ROBUST
-
-
-def _entries(row: Row, standard: Standard) -> list[Cell | str]:
-    return [
-        row.attack,
-        *(Cell(standard.describe(r), "broken" if standard.failure(r) else "") for r in row),
-    ]
+def _names(rows: Rows) -> tuple[str, str]:
+    return f"{rows[NO_ATTACK][0].strategy} (yours)", ROBUST

@@ -1,11 +1,13 @@
 """What results mean: which number is judged, what counts as broken, and that in plain words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from .runs import ROBUST, RunResult
+from .runs import NO_ATTACK, ROBUST, RunResult
+
+Rows = Mapping[str, tuple[RunResult, RunResult]]
+"""The results by attack: of the app's own strategy, and of the robust one; without attack first."""
 
 NO_NUMBER = ("crashed", "hung", "not finite")
 
@@ -143,51 +145,26 @@ class Standard:
         if result.end == "not attacked":
             return "attack not carried out"
         failure, value = self.failure(result), self.value(result)
-        if value is None:
-            return f"broken: {failure}" if failure else "no value"
-        moved = (
-            "" if self.measure == MOVED or result.moved is None else f" (moved {result.moved:,.3g})"
-        )
-        return f"{'broken: ' if failure else ''}{self.measure.text(value)}{moved}"
+        text = failure or "no value" if value is None else self.measure.text(value)
+        if value is not None and self.measure != MOVED and result.moved is not None:
+            text += f" (moved {result.moved:,.3g})"
+        return f"broken: {text}" if failure else text
 
 
-class Row(NamedTuple):
-    """The results under one attack: of the app's own strategy, and of the robust one."""
-
-    own: RunResult
-    robust: RunResult
-
-    @property
-    def attack(self) -> str:
-        """The attack as text, or NO_ATTACK."""
-        return self.own.run.attack
-
-
-def verdict(rows: Sequence[Row], standard: Standard) -> str:
+def verdict(rows: Rows, standard: Standard) -> str:
     """State in plain words what the results show; the first row is the one without attack."""
-    clean, *attacked = rows
-    tried = [row for row in attacked if all(each.end != "not attacked" for each in row)]
+    (own, robust), *_ = rows.values()
+    names, numbers = (own.strategy, ROBUST), [standard.describe(each) for each in (own, robust)]
+    attacked = [attack for attack in rows if attack != NO_ATTACK]
+    tried = [a for a in attacked if all(each.end != "not attacked" for each in rows[a])]
     sentences = []
-    if tried:
-        own = [row.attack for row in tried if standard.failure(row.own)]
-        robust = [row.attack for row in tried if standard.failure(row.robust)]
-        of = f" of {len(tried)} attack{'s' if len(tried) > 1 else ''}"
-        yours = f"{clean.own.strategy} is broken by {_listed(own, of)}"
-        sentences.append(f"{yours}; {ROBUST} by {_listed(robust)}.")
-    if untried := [row.attack for row in attacked if row not in tried]:
+    for index, name in enumerate(names if tried else ()):
+        broken = [attack for attack in tried if standard.failure(rows[attack][index])]
+        which = f": {', '.join(broken)}" if broken else ""
+        sentences.append(f"{name} is broken by {len(broken)} of {len(tried)} attacks{which}.")
+    if untried := [attack for attack in attacked if attack not in tried]:
         sentences.append(f"Not carried out on this app: {', '.join(untried)}.")
-    return " ".join([*sentences, _cost(clean.robust, standard)])
-
-
-def _listed(attacks: Sequence[str], of: str = "") -> str:
-    return f"{len(attacks)}{of}: {', '.join(attacks)}" if attacks else f"none{of}"
-
-
-def _cost(robust: RunResult, standard: Standard) -> str:
-    measure, value = standard.measure, standard.value(robust)
-    if value is None or standard.failure(robust):
-        return f"Without attack, {ROBUST}: {standard.describe(robust)}."
-    cost = measure.gain(value, standard.clean)
-    amount = f"{100 * cost:z.1f} points" if measure.is_share else f"{cost:.2g}"
-    values = f"{measure.text(value)} instead of {measure.text(standard.clean)}"
-    return f"Without attack, the swap costs {amount} of {measure.name}: {values}."
+    clean = " and ".join(
+        f"{number} with {name}" for number, name in zip(numbers, names, strict=True)
+    )
+    return " ".join([*sentences, f"Without attack, {standard.measure.name}: {clean}."])

@@ -110,9 +110,9 @@ def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_
     code, output, _ = command(*arguments)
     assert code == 0
     words = " ".join(output.split())
-    assert f"FedAvg is broken by 1 of 1 attack: {attack}; GeometricMedianOfMeans by none." in words
-    cost = r"the swap costs \S+ points of centralized_accuracy: 75.0 % instead of \d\d\.\d %"
-    assert re.search(cost, words)
+    assert f"FedAvg is broken by 1 of 1 attacks: {attack}. GeometricMedianOfMeans" in words
+    clean_values = r"Without attack, centralized_accuracy: \d\d\.\d % .*with FedAvg and 75.0 %"
+    assert re.search(clean_values, words)
     assert {path: path.read_bytes() for path in before} == before
     assert (results / "redteam.png").read_bytes().startswith(b"\x89PNG")
     assert "75.0 %" in (results / "redteam.html").read_text(encoding="utf-8")

@@ -23,8 +23,8 @@ def load(arrays, data):
 def train(arrays, data, epochs, lr):
     """Return the trained model and its loss."""
     net, images, labels = load(arrays, data)
-    optimizer = torch.optim.Adam((p for p in net.parameters() if p.requires_grad), lr=0.02 * lr)
-    for _ in range(8 * epochs):
+    optimizer = torch.optim.Adam((p for p in net.parameters() if p.requires_grad), lr=0.03 * lr)
+    for _ in range(4 * epochs):
         optimizer.zero_grad()
         loss = cross_entropy(net(images), labels)
         loss.backward()
