@@ -59,28 +59,24 @@ def weights(asked):
     return record["w"].numpy().tolist()
 
 
-def test_only_byzantine_clients_attack_and_only_in_training(ask):
+def test_only_byzantine_clients_attack_only_in_training_and_wait_for_none_that_runs_later(
+    ask, monkeypatch
+):
     attack = "SignFlip(scale=10)"
     assert weights(ask(attack)) == [-5.0, -5.0]
     assert weights(ask(attack, client=3)) == [6.0, 6.0]
     assert weights(ask(attack, kind="evaluate")) == [5.0, 5.0]
     assert weights(ask(NO_ATTACK)) == [6.0, 6.0]
-
-
-def test_colluders_run_one_at_a_time_do_not_wait_for_each_other(ask, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     assert weights(ask("InnerProductManipulation(epsilon=10)")) == [-5.0, -5.0]
 
 
-def test_flowers_context_keeps_its_run_config_and_takes_the_apps_state(ask):
+def test_flowers_context_takes_the_apps_state_alone_and_the_roll_call_is_answered(ask):
     _, context = ask(NO_ATTACK)
     assert context.run_config == {}
     drawn = context.state["seen"]["random"]
     assert ask(NO_ATTACK)[1].state["seen"]["random"] == drawn
     assert ask(NO_ATTACK, client=3)[1].state["seen"]["random"] != drawn
-
-
-def test_the_roll_call_is_answered_with_the_partition(ask):
     assert ask(NO_ATTACK, kind=ROLL_CALL, client=3)[0]["client"]["partition-id"] == 3
 
 

@@ -12,6 +12,7 @@ from flwr_byz.redteam.runs import ROBUST
 from flwr_byz.redteam.swap import exchange
 from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as Message
+from tests.support.answering_grid import AnsweringGrid
 
 MESSAGE_OPTIONS = {
     "fraction_train": 0.5,
@@ -60,12 +61,6 @@ def test_options_are_carried_over_enough_clients_asked_and_the_rule_is_robust(
         assert robust.evaluate_metrics_aggr_fn is aggregate_metricrecords
 
 
-def test_a_strategy_that_is_robust_already_stays_what_it_is():
-    robust, notes = exchange(Message(num_byzantine=1, gamma=1e-6), 1)
-    assert type(robust) is Message
-    assert notes == []
-
-
 class SendsRate(message.FedProx):
     """What Flower's tutorials show: a strategy that sends clients their learning rate."""
 
@@ -81,24 +76,17 @@ class SendsRate(message.FedProx):
         raise AssertionError("the app's own rule")
 
 
-class Grid:
-    def get_node_ids(self):
-        return [1, 2, 3]
-
-
-def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost(monkeypatch):
-    sent = []
-    monkeypatch.setattr(
-        message.FedAvg,
-        "_construct_messages",
-        lambda self, record, nodes, kind: sent.append(record["config"]) or [],
-    )
+def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost():
     robust, notes = exchange(SendsRate(3.0), 1)
     assert isinstance(robust, Message)
     assert notes == [f"SendsRate's own aggregate_train is not carried over to {ROBUST}"]
-    robust.configure_train(2, ArrayRecord([np.zeros(2)]), ConfigRecord(), Grid())
-    assert (sent[0]["lr"], sent[0]["proximal-mu"]) == (1.5, 0.5)
+    grid = AnsweringGrid(3, None)
+    requests = robust.configure_train(2, ArrayRecord([np.zeros(2)]), ConfigRecord(), grid)
+    config = next(iter(requests)).content["config"]
+    assert (config["lr"], config["proximal-mu"]) == (1.5, 0.5)
     assert robust.aggregate_train(2, []) is not None
+    already, notes = exchange(Message(num_byzantine=1, gamma=1e-6), 1)
+    assert (type(already), notes) == (Message, [])
 
 
 class ChoosesHalf(classic.FedAvg):

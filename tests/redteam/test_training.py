@@ -136,49 +136,48 @@ def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
     assert result.evaluate_metrics_clientapp[1]["loss"] == 3.0
 
 
-def test_clients_evaluate_the_initial_model_after_the_app_has_ended(watch):
-    training = watch()
-    start(FedAvg())
-    assert set(training.measured("evaluate")) == {1, 2}
-    training.evaluate_start()
-    assert set(training.measured("evaluate")) == {0, 1, 2}
-    assert (training.initial == 0).all()
-    assert training.final == pytest.approx(0.735510 * np.ones(3))
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
-def test_an_app_that_expects_no_round_0_is_not_disturbed(watch, error, caplog):
+@pytest.mark.parametrize("error", [None, ZeroDivisionError, SystemExit])
+def test_clients_evaluate_the_initial_model_after_the_app_which_may_expect_no_round_0(
+    watch, error, caplog
+):
     class CountsFromOne(FedAvg):
         def configure_evaluate(self, server_round, *args):
-            if server_round == 0:
+            if server_round == 0 and error:
                 raise error("of the app's,\nin two lines")
             return super().configure_evaluate(server_round, *args)
 
     training = watch()
     start(CountsFromOne())
-    training.evaluate_start()
     assert set(training.measured("evaluate")) == {1, 2}
-    assert "did not evaluate the initial model" in caplog.text
+    training.evaluate_start()
+    assert set(training.measured("evaluate")) == ({1, 2} if error else {0, 1, 2})
+    assert ("did not evaluate the initial model" in caplog.text) == bool(error)
     assert "of the app's,\nin" not in caplog.text
+    assert (training.initial == 0).all()
+    assert training.final == pytest.approx(0.735510 * np.ones(3))
 
 
 def fit(strategy):
     Server(client_manager=SimpleClientManager(), strategy=strategy).fit(2, None)
 
 
+def work(workflow):
+    workflow(None, None)
+
+
 @pytest.mark.parametrize(
-    ("train", "it", "reason"),
+    ("train", "kind", "reason"),
     [
-        (start, message.FedXgbBagging(), "arrays of fixed shape, no trees"),
-        (start, message.FedXgbCyclic(), "arrays of fixed shape, no trees"),
-        (fit, classic.FedXgbBagging(), "arrays of fixed shape, no trees"),
-        (fit, classic.FedXgbCyclic(), "arrays of fixed shape, no trees"),
-        (lambda workflow: workflow(None, None), DefaultWorkflow(), "as for secure aggregation"),
-        (lambda flow: flow(None, None), SecAggPlusWorkflow(3, 2), "as for secure aggregation"),
+        (start, message.FedXgbBagging, "arrays of fixed shape, no trees"),
+        (start, message.FedXgbCyclic, "arrays of fixed shape, no trees"),
+        (fit, classic.FedXgbBagging, "arrays of fixed shape, no trees"),
+        (fit, classic.FedXgbCyclic, "arrays of fixed shape, no trees"),
+        (work, DefaultWorkflow, "as for secure aggregation"),
+        (work, lambda: SecAggPlusWorkflow(3, 2), "as for secure aggregation"),
     ],
 )
-def test_trees_and_workflows_are_refused_by_name(watch, train, it, reason):
-    training = watch()
+def test_trees_and_workflows_are_refused_by_name(watch, train, kind, reason):
+    training, it = watch(), kind()
     with pytest.raises(Refused, match=f"{type(it).__name__}.* {reason}"):
         train(it)
     assert training.events("begun") == []
@@ -186,18 +185,14 @@ def test_trees_and_workflows_are_refused_by_name(watch, train, it, reason):
 
 @pytest.mark.parametrize("strategy", ["own", "robust"])
 @pytest.mark.parametrize("kind", [PassesOn, TakesMore])
-def test_a_loop_of_the_apps_own_is_watched_once(watch, strategy, kind):
-    training = watch(strategy=strategy)
+@pytest.mark.parametrize("num_rounds", [None, 2])
+def test_a_loop_of_the_apps_own_is_watched_once(watch, strategy, kind, num_rounds):
+    training = watch(strategy=strategy, num_rounds=num_rounds)
     start(kind(fraction_evaluate=0.0))
-    assert set(training.measured("server")) == {0, 1, 2}
-    assert len(training.events("begun")) == 1
-    assert len(training.events("round")) == 2
-
-
-def test_without_a_number_of_rounds_the_apps_own_counts(watch):
-    training = watch(num_rounds=None)
-    start(FedAvg(fraction_evaluate=0.0))
-    assert training.events("begun")[0]["num_rounds"] == len(training.events("round")) == 5
+    asked = num_rounds or 5  # as many as the app asks for
+    assert set(training.measured("server")) == {0, *range(1, asked + 1)}
+    assert [event["num_rounds"] for event in training.events("begun")] == [asked]
+    assert len(training.events("round")) == asked
 
 
 def test_what_was_measured_before_a_crash_is_recorded(watch):
