@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ..pages import BLUE, STYLE, VERMILION, Cell, Picture, Section, Table, save, write_page
 from .runs import NO_ATTACK, ROBUST, RunResult
-from .verdict import Rows, Standard, verdict
+from .verdict import MOVED, Rows, Standard, verdict
 
 _MARKS = (VERMILION, "s", -0.14), (BLUE, "o", 0.14)  # colour, marker, offset
 _MOVED = """"Moved" is the distance of a final model from that of your own strategy's clean run, in
@@ -22,16 +22,7 @@ def report(rows: Rows, standard: Standard, console: Console) -> None:
     run, conclusion, remarks = rows[NO_ATTACK][0].run, verdict(rows, standard), notes(rows)
     byzantine = f"{run.num_byzantine} Byzantine among {run.num_nodes} clients"
     title = f"{run.app.folder.name} with {byzantine}"
-    lines: list[list[Cell | str]] = [
-        [
-            attack,
-            *(
-                Cell(standard.describe(each), "broken" if standard.failure(each) else "")
-                for each in row
-            ),
-        ]
-        for attack, row in rows.items()
-    ]
+    lines = [[Cell(attack), *(_cell(each, standard) for each in rows[attack])] for attack in rows]
     table = Table(["attack", *_names(rows)], lines)
     png, svg = save(draw(rows, standard), run.results / "redteam")
     picture = Picture(svg, f"The table as a picture: {standard.measure}")
@@ -95,9 +86,16 @@ def _mark(
         return
     words = measure.text(value) if value is not None else standard.failure(result) or "no value"
     share, side = (0.022, "left") if measure.higher_is_better else (0.978, "right")
-    edge = low + share * (high - low)
-    axes.plot(edge, height, "x", color=colour, markersize=8, markeredgewidth=2, clip_on=False)
-    axes.text(edge, height, f"   {words}   ", color=colour, ha=side, va="center")
+    style = {"color": colour, "transform": axes.get_yaxis_transform()}
+    axes.plot(share, height, "x", markersize=8, markeredgewidth=2, clip_on=False, **style)
+    axes.text(share, height, f"   {words}   ", ha=side, va="center", **style)
+
+
+def _cell(result: RunResult, standard: Standard) -> Cell:
+    text = standard.describe(result)
+    if result.end == "finished" and result.moved is not None and standard.measure != MOVED:
+        text += f" (moved {result.moved:,.3g})"
+    return Cell(text, "broken" if standard.failure(result) else "")
 
 
 def _names(rows: Rows) -> tuple[str, str]:

@@ -91,9 +91,8 @@ def _simulate(run: Run) -> dict[str, Any]:
 
     def fail(error: BaseException) -> None:
         traceback.print_exc()
-        is_refused = isinstance(error, Refused)
-        reason = f"{error}" if is_refused else f"{type(error).__name__}: {error}"
-        ends.append(("refused" if is_refused else "crashed", reason))
+        crashed = "crashed", f"{type(error).__name__}: {error}"
+        ends.append(("refused", str(error)) if isinstance(error, Refused) else crashed)
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:

@@ -146,8 +146,6 @@ class Standard:
             return "attack not carried out"
         failure, value = self.failure(result), self.value(result)
         text = failure or "no value" if value is None else self.measure.text(value)
-        if value is not None and self.measure != MOVED and result.moved is not None:
-            text += f" (moved {result.moved:,.3g})"
         return f"broken: {text}" if failure else text
 
 

@@ -13,7 +13,7 @@ from flwr_byz import cli
 from flwr_byz.redteam import simulate
 from flwr_byz.redteam.command import DEFAULT_ATTACKS, Trial, rehearse
 from flwr_byz.redteam.flower_app import FlowerApp
-from flwr_byz.redteam.runs import load
+from flwr_byz.redteam.runs import RunResult, load
 from tests.support.app_grid import AppGrid, context
 
 ROOT = Path(__file__).parents[2]
@@ -98,11 +98,10 @@ def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_
     options = {"num_nodes": 5, "num_byzantine": 2, "num_rounds": 1}
     trial = Trial(app=FlowerApp.read(app), attacks=[attack], **options)
     clean, clean_robust, attacked, attacked_robust = trial.runs(results)
-    for run, accuracy in ((clean_robust, 0.75), (attacked, 0.01)):  # as if done before
-        run.record("begun", strategy="FedAvg", notes=[], num_rounds=1)
-        values = {"centralized_accuracy": accuracy}
-        run.record("metrics", source="server", round=1, values=values)
-        run.record("end", end="finished", reason="", seconds=1.0)
+    values = {"centralized_accuracy": 0.75}  # two runs as if done before
+    clean_robust.record("metrics", source="server", round=1, values=values)
+    clean_robust.record("end", end="finished", reason="", seconds=1.0)
+    attacked.record("end", end="crashed", reason="OSError: disk", seconds=1.0)
 
     arguments = [app, "--nodes", 5, "--byzantine", 2, "--rounds", 1, "--attack", attack]
     code, output, _ = command(*arguments)
@@ -111,6 +110,7 @@ def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_
     assert f"FedAvg is broken by 1 of 1 attacks: {attack}. GeometricMedianOfMeans" in words
     clean_values = r"Without attack, centralized_accuracy: \d\d\.\d % .*with FedAvg and 75.0 %"
     assert re.search(clean_values, words)
+    assert f"- {attack}, FedAvg (yours): crashed: OSError: disk" in words
     assert {path: path.read_bytes() for path in before} == before
     assert (results / "redteam.png").read_bytes().startswith(b"\x89PNG")
     assert "75.0 %" in (results / "redteam.html").read_text(encoding="utf-8")
@@ -128,6 +128,15 @@ def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_
     written = {path: path.stat().st_mtime_ns for path in results.rglob("runs/*/*")}
     assert command(*arguments) == (0, output, "")
     assert {path: path.stat().st_mtime_ns for path in results.rglob("runs/*/*")} == written
+
+
+@pytest.mark.parametrize(("end", "named"), [("refused", "no trees"), ("crashed", "its log is")])
+def test_an_app_that_cannot_be_tried_gets_one_line(command, monkeypatch, end, named):
+    result = lambda run, timeout: RunResult(run, end, "the app collects no trees")  # noqa: E731
+    monkeypatch.setattr(simulate, "run_apart", result)
+    code, _, error = command(APP)
+    assert (code, error.count("\n")) == (2, 1)
+    assert named in error
 
 
 @pytest.mark.parametrize(
