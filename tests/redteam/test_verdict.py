@@ -65,6 +65,7 @@ DISTANCE = Standard.of(result(0.5, 0.4), ACCURACY)
     [
         (UP, result(0.1, 0.9, 0.49), "lost"),
         (UP, result(0.1, 0.2, 0.51), ""),
+        (UP, result(0.1), ""),
         (DOWN, result(2.0, 1.51), "lost"),
         (DOWN, result(2.0, 1.49), ""),
         (DOWN, result(2.0, 0.1), ""),
