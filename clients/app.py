@@ -12,6 +12,7 @@ from .byzantine import Adversary
 from .faults import fail
 from .numpy_client import ByzantineClient, HonestClient
 from .problem import Problem
+from .run import Run, adversary_of, problem_of
 from .run_config import RunConfig
 
 
@@ -86,15 +87,20 @@ class ChoosingClientApp(ClientApp):
 
 
 def _as_configured(message: Message, context: Context) -> ClientApp:
-    """Serve the experiment, the attack and the API that the run config names.
+    """Serve the run that the run config names.
 
     A node whose own config names `faults` fails by them.
     """
     config = RunConfig.parse(context.run_config)
-    num_clients = int(context.node_config["num-partitions"])
-    make_app = message_client_app if config.api == "message" else classic_client_app
     mods = [fail] if "faults" in context.node_config else []
-    return make_app(config.problem(num_clients), config.adversary(num_clients), mods)
+    return app_of(config.run(int(context.node_config["num-partitions"])), mods)
+
+
+def app_of(run: Run, mods: list[Mod] | None = None) -> ClientApp:
+    """Return the ClientApp of a run."""
+    make_app = message_client_app if run.api == "message" else classic_client_app
+    problem = problem_of(run)
+    return make_app(problem, adversary_of(run, problem), mods)
 
 
 app = ChoosingClientApp(_as_configured)

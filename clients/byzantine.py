@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flwr_byz.aggregation import split_into_batches
-from flwr_byz.attacks import Attack, Fixed, Knowledge, Schedule
+from flwr_byz.attacks import Attack, Knowledge, Schedule
 from flwr_byz.attacks.arrays import flatten, unflatten
 
 from .problem import Arrays, Problem
-from .server_rule import ServerRule
+from .rules import KnownRule
 
 # A model as something that can be compared: bytes, dtype and shape of each array.
 _Model = tuple[tuple[bytes, str, tuple[int, ...]], ...]
@@ -28,22 +28,14 @@ class Adversary:
         Maps the number of a round to the Byzantine clients, by partition id.
     num_byzantine : int
         q.
-    rule : ServerRule, optional
+    rule : KnownRule, optional
         What the server does with the replies, for attacks that know it.
     """
 
     attack: Attack
     when: Schedule
     num_byzantine: int
-    rule: ServerRule | None = None
-
-    @classmethod
-    def spread(
-        cls, attack: Attack, num_clients: int, num_byzantine: int, rule: ServerRule | None = None
-    ) -> "Adversary":
-        """Take q of m clients, evenly spaced: the worst placement, each in a batch of its own."""
-        ids = (client * num_clients // num_byzantine for client in range(num_byzantine))
-        return cls(attack, Fixed(tuple(ids)), num_byzantine, rule)
+    rule: KnownRule | None = None
 
 
 def byzantine_reply(
@@ -51,7 +43,7 @@ def byzantine_reply(
 ) -> tuple[Arrays, int, dict[str, float]] | None:
     """Return what a Byzantine client sends for the model `arrays`; None where it stays silent.
 
-    The attack sees gradients, or the update where clients reply weights. All-knowing attacks see
+    The attack sees gradients, or the update where clients reply weights. Omniscient attacks see
     the honest replies, recomputed from the problem's definition: nothing passes between processes.
     """
     attack = adversary.attack

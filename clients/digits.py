@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,9 @@ class Digits:
     seed: int = 0
     labels: Literal["true", "flipped"] = "true"
 
-    reply_kind: Literal["weights"] = "weights"
+    reply_kind: ClassVar[Literal["weights"]] = "weights"
+    measure: ClassVar[Literal["accuracy"]] = "accuracy"
+    server_learning_rate: ClassVar[float] = 1.0
 
     def initial_arrays(self) -> Arrays:
         """Return the weights and biases of both layers, as PyTorch draws them."""

@@ -7,7 +7,7 @@ trainings can be compared.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,9 @@ class Perceptron:
     seed: int = 0
     labels: Literal["true", "flipped"] = "true"
 
-    reply_kind: Literal["weights"] = "weights"
+    reply_kind: ClassVar[Literal["weights"]] = "weights"
+    measure: ClassVar[Literal["accuracy"]] = "accuracy"
+    server_learning_rate: ClassVar[float] = 1.0
 
     def initial_arrays(self) -> Arrays:
         """Return the weights and biases of both layers, drawn as He et al. (2015) do."""

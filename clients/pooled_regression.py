@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .linear_regression import Data, LinearRegression
 from .partition import partition
+from .regression import Data, LinearRegression
 
 _DECILES = 10
 
@@ -22,7 +22,6 @@ class PooledRegression(LinearRegression):
         average.
     """
 
-    num_clients: int = 20
     split: str = "iid"
 
     def data(self, client: int) -> Data:

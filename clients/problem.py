@@ -3,11 +3,26 @@
 A problem is a small frozen dataclass that every process can make anew: data follow from its seed.
 """
 
+from dataclasses import fields
+from functools import lru_cache
+from importlib import import_module
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from flwr_byz.attacks.names import parse_call
+
 Arrays = list[NDArray[Any]]
+Measure = Literal["error", "accuracy"]
+
+_MODULES = {
+    "LinearRegression": "regression",
+    "PooledRegression": "pooled_regression",
+    "SummarizedRegression": "summarized_regression",
+    "LogisticRegression": "logistic_regression",
+    "Digits": "digits",
+    "Perceptron": "perceptron",
+}
 
 
 class Problem(Protocol):
@@ -24,6 +39,14 @@ class Problem(Protocol):
     @property
     def reply_kind(self) -> Literal["weights", "gradients"]:
         """What an honest client sends."""
+
+    @property
+    def measure(self) -> Measure:
+        """Which number of `evaluate` a model is judged by."""
+
+    @property
+    def server_learning_rate(self) -> float:
+        """The server's step η."""
 
     def initial_arrays(self) -> Arrays:
         """Return the model that the server starts from."""
@@ -44,3 +67,36 @@ class Problem(Protocol):
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss, number of examples and metrics of a model on one client's data."""
+
+
+@lru_cache(maxsize=64)
+def make_problem(text: str, num_clients: int, seed: int, split: str = "") -> Problem:
+    """Make a problem from its class and options, such as ``"LinearRegression(dim=20)"``.
+
+    Parameters
+    ----------
+    text : str
+    num_clients, seed : int
+    split : str
+        How data are spread over the clients, as in `clients.partition`; "" is the problem's own.
+
+    Raises
+    ------
+    ValueError
+        Where the problem is not known, or does not take an option or a split.
+    """
+    name, options = parse_call(text, "a problem", "LinearRegression(dim=20)")
+    if name not in _MODULES:
+        raise ValueError(f"problem must be one of {', '.join(_MODULES)}, got {name!r}")
+    kind = getattr(import_module(f"{__package__}.{_MODULES[name]}"), name)
+    if split:
+        from .partition import check_split  # which needs flwr-datasets
+
+        options["split"] = check_split(split)
+    known = {field.name for field in fields(kind)} - {"num_clients", "seed", "labels"}
+    if unknown := set(options) - known:
+        raise ValueError(
+            f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}"
+        )
+    problem: Problem = kind(num_clients=num_clients, seed=seed, **options)
+    return problem

@@ -12,10 +12,10 @@ from pydantic import (
     field_validator,
 )
 
-from .byzantine import Adversary
-from .experiments import ATTACKS, EXPERIMENTS, AttackName, Experiment, ExperimentName
-from .problem import Problem
-from .server_rule import OURS, RuleName, ServerRule
+from .rules import GMOM
+from .run import Run
+
+_SHARE = 8  # one client in so many is Byzantine by default
 
 
 class RunConfig(BaseModel):
@@ -28,14 +28,13 @@ class RunConfig(BaseModel):
         alias_generator=lambda name: name.replace("_", "-"),
     )
 
-    experiment: ExperimentName
+    problem: str
+    rule: str
+    attack: str
     api: Literal["message", "classic"]
-    rule: RuleName
-    attack: AttackName
     num_byzantine: int = Field(ge=-1)
-    """-1 stands for the experiment's own share of the clients."""
-    num_rounds: int = Field(ge=0)
-    """0 stands for the experiment's own number."""
+    """-1 stands for an eighth of the clients."""
+    num_rounds: int = Field(ge=1)
     seed: int = Field(ge=0)
     results: str
     """Folder to write to; empty for none."""
@@ -44,9 +43,9 @@ class RunConfig(BaseModel):
     round_timeout: float = Field(gt=0, strict=False)
     """Seconds after which who has not replied is silent."""
     audit: str
-    """File for the audit trail of our rule; empty for none."""
+    """File for the audit trail of GeometricMedianOfMeans; empty for none."""
     checkpoints: str
-    """Folder for checkpoints of our rule, to go on from where it holds one; empty for none."""
+    """Folder for its checkpoints, to go on from where it holds one; empty for none."""
 
     @classmethod
     def parse(cls, run_config: Mapping[str, object]) -> "RunConfig":
@@ -65,41 +64,38 @@ class RunConfig(BaseModel):
 
     @field_validator("audit", "checkpoints")
     @classmethod
-    def _is_ours(cls, path: str, info: ValidationInfo) -> str:
-        if path and info.data.get("rule") != OURS:
-            raise ValueError(f"only the rule {OURS} writes it")
+    def _has_them(cls, path: str, info: ValidationInfo) -> str:
+        if path and not info.data.get("rule", GMOM).startswith(GMOM):
+            raise ValueError(f"only the rule {GMOM} writes it")
         return path
 
-    def the_experiment(self) -> Experiment:
-        """Return the experiment that is named."""
-        return EXPERIMENTS[self.experiment]
-
-    def problem(self, num_clients: int) -> Problem:
-        """Make the problem for as many clients as there are nodes."""
-        return self.the_experiment().problem(num_clients, self.seed)
-
-    def byzantine_among(self, num_clients: int) -> int:
-        """Return q for as many clients as there are nodes.
+    def run(self, num_clients: int) -> Run:
+        """Return the run on as many clients as there are nodes.
 
         Raises
         ------
         ValueError
-            Where half of the clients or more would be Byzantine.
+            Where a key has no such value, or half of the clients or more would be Byzantine.
         """
-        experiment = self.the_experiment()
-        if self.num_byzantine == -1:
-            return num_clients * experiment.num_byzantine // experiment.num_clients
-        if 2 * self.num_byzantine >= num_clients:
+        q = num_clients // _SHARE if self.num_byzantine == -1 else self.num_byzantine
+        if 0 < num_clients <= 2 * q:
             raise ValueError(
-                f"wrong run config: num-byzantine = {self.num_byzantine}: Input should be at most "
+                f"wrong run config: num-byzantine = {q}: Input should be at most "
                 f"{(num_clients - 1) // 2}, fewer than half of the {num_clients} nodes"
             )
-        return self.num_byzantine
-
-    def adversary(self, num_clients: int) -> Adversary | None:
-        """Return who carries out the attack; None where nobody does."""
-        num_byzantine = self.byzantine_among(num_clients)
-        if self.attack == "none" or num_byzantine == 0:
-            return None
-        rule = ServerRule(self.rule, num_clients, num_byzantine)
-        return Adversary.spread(ATTACKS[self.attack](), num_clients, num_byzantine, rule)
+        run = Run(
+            problem=self.problem,
+            rule=self.rule,
+            attack=self.attack,
+            num_clients=num_clients,
+            num_byzantine=q,
+            num_rounds=self.num_rounds,
+            seed=self.seed,
+            api=self.api,
+            through="flower",
+        )
+        try:
+            run.check()
+        except ValueError as error:
+            raise ValueError(f"wrong run config: {error}") from None
+        return run

@@ -1,28 +1,78 @@
-"""Run one experiment on a grid of nodes: what a ServerApp does, in either of Flower's APIs."""
+"""The rounds of a run on a grid of nodes: what a ServerApp does, in either of Flower's APIs."""
 
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.common import ndarrays_to_parameters
 from flwr.server import ServerApp, ServerAppComponents, ServerConfig
 from flwr.serverapp import Grid
 
-from clients.problem import Problem
+from clients.problem import Arrays, Problem
+from clients.rules import classic_strategy, message_strategy
+from clients.run import Run
 
-from .rules import Evaluate, Plan, as_evaluate_fn, classic_strategy, message_strategy
+Evaluate = Callable[[int, Arrays], Mapping[str, float]]
 
 
-def serve(plan: Plan, problem: Problem, grid: Grid, context: Context, evaluate: Evaluate) -> None:
-    """Train, and call `evaluate` with the number of the round and the model, from round 0 on."""
-    if plan.api == "message":
-        message_strategy(plan, problem).start(
+def serve(
+    run: Run,
+    problem: Problem,
+    grid: Grid,
+    context: Context,
+    evaluate: Evaluate,
+    *,
+    config: Mapping[str, str] | None = None,
+    round_timeout: float = 120.0,
+    least_clients: int | None = None,
+    **options: Any,
+) -> None:
+    """Train.
+
+    Parameters
+    ----------
+    run, problem
+        The run, and its problem.
+    grid, context
+        As a ServerApp gets them.
+    evaluate : callable
+        Called with the number of the round and the model, from round 0 on.
+    config : mapping, optional
+        Sent to the clients in every round.
+    round_timeout : float
+        Seconds; the default is more than Ray takes to start.
+    least_clients : int, optional
+        With how many a round begins; all by default.
+    options
+        More options of the strategy.
+    """
+    sent = dict(config or {})
+    least = least_clients or run.num_clients
+    rule = run.rule, problem, run.num_byzantine, run.seed
+    if run.api == "message":
+        options |= {"min_train_nodes": least, "min_available_nodes": least}
+        message_strategy(*rule, **options).start(
             grid=grid,
             initial_arrays=ArrayRecord(problem.initial_arrays()),
-            num_rounds=plan.num_rounds,
-            timeout=plan.round_timeout,
-            train_config=ConfigRecord(dict(plan.config)),
-            evaluate_fn=as_evaluate_fn(evaluate),
+            num_rounds=run.num_rounds,
+            timeout=round_timeout,
+            train_config=ConfigRecord(sent),
+            evaluate_fn=lambda number, record: MetricRecord(
+                dict(evaluate(number, record.to_numpy_ndarrays()))
+            ),
         )
-    else:
-        components = ServerAppComponents(
-            strategy=classic_strategy(plan, problem, evaluate),
-            config=ServerConfig(num_rounds=plan.num_rounds, round_timeout=plan.round_timeout),
-        )
-        ServerApp(server_fn=lambda _: components)(grid, context)
+        return
+    strategy = classic_strategy(
+        *rule,
+        min_fit_clients=least,
+        min_available_clients=least,
+        initial_parameters=ndarrays_to_parameters(problem.initial_arrays()),
+        on_fit_config_fn=lambda number: {**sent, "server-round": number},
+        evaluate_fn=lambda number, arrays, _: (0.0, dict(evaluate(number, arrays))),
+        **options,
+    )
+    components = ServerAppComponents(
+        strategy=strategy,
+        config=ServerConfig(num_rounds=run.num_rounds, round_timeout=round_timeout),
+    )
+    ServerApp(server_fn=lambda _: components)(grid, context)

@@ -1,10 +1,11 @@
-"""The ServerApp of `flwr run .`: the experiment of the run config, on all nodes there are."""
+"""The ServerApp of `flwr run .`: the run of the run config, on all nodes there are."""
 
 import sys
 import time
 from collections.abc import Mapping
 from logging import INFO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import Context
@@ -12,11 +13,12 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
 from clients.problem import Arrays
+from clients.rules import GMOM
+from clients.run import Run, problem_of
 from clients.run_config import RunConfig
 from flwr_byz.history import Checkpoint
 
-from .results import Run, RunResult, append
-from .rules import Plan
+from .outcome import LOST, Outcome, append
 from .serve import serve
 
 _SETTLED_AFTER = 3.0  # seconds without a new node
@@ -27,69 +29,53 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment; a wrong run config fails it with one line, and no stack above it."""
+    """Carry out the run; a wrong run config fails it with one line, and no stack above it."""
     try:
         config = RunConfig.parse(context.run_config)
-        num_clients = count_nodes(grid, config.num_clients)
-        num_byzantine = config.byzantine_among(num_clients)
+        run = config.run(count_nodes(grid, config.num_clients))
     except ValueError:
         sys.tracebacklimit = 0
         raise
-    run_experiment(config, num_clients, num_byzantine, grid, context)
+    train(config, run, grid, context)
 
 
-def run_experiment(
-    config: RunConfig, num_clients: int, num_byzantine: int, grid: Grid, context: Context
-) -> None:
-    """Run the experiment of a run config that has been checked."""
-    experiment = config.the_experiment()
-    run = Run(
-        experiment=config.experiment,
-        rule=config.rule,
-        attack=config.attack,
-        api=config.api,
-        num_clients=num_clients,
-        num_byzantine=num_byzantine,
-        num_rounds=config.num_rounds or experiment.num_rounds,
-        seed=config.seed,
-    )
+def train(config: RunConfig, run: Run, grid: Grid, context: Context) -> None:
+    """Carry out a run, and write what the run config wants written."""
     log(INFO, "%s", run)
-    problem = config.problem(num_clients)
-    values = values_before(config)
+    problem = problem_of(run)
+    values = [measures[problem.measure] for measures in _measures_before(config)]
 
     def evaluate(server_round: int, arrays: Arrays) -> Mapping[str, float]:
         measures = problem.evaluate(arrays)
-        value = measures[experiment.measure]
-        log(INFO, "round %d: %s %.4g", server_round, experiment.measure, value)
+        value = measures[problem.measure]
+        log(INFO, "round %d: %s %.4g", server_round, problem.measure, value)
         values.append(value)
         return measures
 
-    plan = Plan(
-        rule=config.rule,
-        api=config.api,
-        num_byzantine=num_byzantine,
-        num_rounds=run.num_rounds,
-        server_learning_rate=experiment.server_learning_rate,
+    serve(
+        run,
+        problem,
+        grid,
+        context,
+        evaluate,
         round_timeout=config.round_timeout,
-        least_clients=num_clients // 2 + 1,
-        ours=_options_of_ours(config),
+        least_clients=run.num_clients // 2 + 1,
+        **_written(config),
     )
-    serve(plan, problem, grid, context, evaluate)
     if config.results:
         path = Path(config.results) / "runs.jsonl"
-        finite = [value if np.isfinite(value) else experiment.worst for value in values]
-        append(path, RunResult(run, finite))
+        lost = LOST[problem.measure]
+        append(path, run, Outcome([v if np.isfinite(v) else lost for v in values]))
         log(INFO, "results: %s", path.resolve())
 
 
-def values_before(config: RunConfig) -> list[float]:
-    """Return the measures of the rounds that a checkpoint holds: they are not played again."""
+def _measures_before(config: RunConfig) -> list[Mapping[str, float]]:
+    """Return what the rounds of a checkpoint were evaluated to: they are not run again."""
     checkpoint = Checkpoint.latest(Path(config.checkpoints)) if config.checkpoints else None
     if checkpoint is None:
         return []
-    told = checkpoint.rounds["server"].values()
-    measures = [entry[1] if config.api == "classic" else entry for entry in told]
-    return [each[config.the_experiment().measure] for each in measures]
+    entries = checkpoint.rounds["server"].values()
+    return [entry[1] if config.api == "classic" else entry for entry in entries]
 
 
 def count_nodes(grid: Grid, expected: int) -> int:
@@ -108,12 +94,14 @@ def count_nodes(grid: Grid, expected: int) -> int:
     return expected or num_nodes
 
 
-def _options_of_ours(config: RunConfig) -> dict[str, str | None]:
-    """Return what our strategy is to write, and how it is to tell clients apart."""
-    options: dict[str, str | None] = {
+def _written(config: RunConfig) -> dict[str, Any]:
+    """Return the strategy's options for its files, and for telling clients apart."""
+    if not config.rule.startswith(GMOM):
+        return {}
+    options: dict[str, Any] = {
         "audit": config.audit or None,
         "checkpoints": config.checkpoints or None,
     }
     if config.num_clients:
-        options["group_by_key"] = None  # registered nodes keep their ids, and cannot lie about them
+        options["group_by_key"] = None  # registered nodes keep their ids, and cannot forge them
     return options

@@ -3,6 +3,7 @@
 import ast
 import re
 from difflib import get_close_matches
+from typing import Any
 
 from .. import attacks
 from .attack import Attack
@@ -26,22 +27,28 @@ def attack_class(name: str) -> type[Attack]:
     raise ValueError(f"no attack is called {name!r}; {hint}")
 
 
+def parse_call(text: str, what: str, example: str) -> tuple[str, dict[str, Any]]:
+    """Return name and keywords of ``"Name"`` or ``"Name(keyword=literal)"``; else ValueError."""
+    try:
+        match ast.parse(text.strip(), mode="eval").body:
+            case ast.Name(name):
+                return name, {}
+            case ast.Call(ast.Name(name), [], keywords):
+                return name, {str(each.arg): ast.literal_eval(each.value) for each in keywords}
+    except (SyntaxError, ValueError):
+        pass
+    name = example.partition("(")[0]
+    raise ValueError(f'write {what} as "{name}" or "{example}", got {text!r}')
+
+
 def parse_attack(text: str) -> Attack:
     """Make an attack of `flwr_byz.attacks` from its class and keywords of literals.
 
     Raises ValueError where the text has another form, or the attack or a parameter does not exist.
     """
+    name, keywords = parse_call(text, "an attack", "SignFlip(scale=10)")
+    kind = attack_class(name)
     try:
-        parsed = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        parsed = None
-    call = parsed if isinstance(parsed, ast.Call) else None
-    name = parsed if call is None else call.func
-    if not isinstance(name, ast.Name) or (call is not None and call.args):
-        raise ValueError(f'write an attack as "SignFlip" or "SignFlip(scale=10)", got {text!r}')
-    kind = attack_class(name.id)
-    try:
-        keywords = [] if call is None else call.keywords
-        return kind(**{str(each.arg): ast.literal_eval(each.value) for each in keywords})
+        return kind(**keywords)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: {error}") from None

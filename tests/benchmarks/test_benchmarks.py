@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import measure, report
+from benchmarks import attack_cost, measure, report
 from benchmarks.contestants import GMOM, Contestant
+from clients.run import Run
 from flwr_byz import json_lines
 
 
@@ -66,3 +67,20 @@ def test_contestants_take_turns(monkeypatch):
     seconds = measure.interleaved(entries)
     assert calls == list("ababab")
     assert [len(times) for times in seconds] == [2, 2]
+
+
+def test_the_cost_of_an_attack_leaves_out_the_first_round_and_the_start(monkeypatch):
+    clock = [0.0]
+
+    def simulated(runs):
+        for number, run in enumerate(runs):
+            clock[0] += (
+                50 if number == 0 else 5 + run.num_rounds * (2 if run.attack == "Mimic" else 1)
+            )
+            yield run, None
+
+    monkeypatch.setattr(attack_cost, "train_through_flower", simulated)
+    monkeypatch.setattr(attack_cost.time, "perf_counter", lambda: clock[0])
+    options = {"problem": "LinearRegression", "rule": GMOM, "num_clients": 4, "num_byzantine": 1}
+    runs = [Run(**options, num_rounds=3, attack=attack) for attack in ("none", "Mimic")]
+    assert attack_cost.seconds_per_round(runs, 3) == [1.0, 2.0]

@@ -1,0 +1,119 @@
+"""A run: everything that identifies a training, and who attacks in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from flwr_byz import attacks
+from flwr_byz.attacks import Attack, FreshEachRound, Rotating, Schedule
+from flwr_byz.attacks.names import parse_attack, parse_call
+
+from .away import AwayAmongShort, AwayFromTruth
+from .byzantine import Adversary
+from .momentum import WithMomentum
+from .problem import Problem, make_problem
+from .rules import KnownRule, batches_of, parse_rule
+
+NO_ATTACK = "none"
+
+Placement = Literal["spread", "one per batch", "packed", "fresh", "rotating"]
+
+_AWAY: Mapping[str, type[AwayFromTruth]] = {
+    kind.__name__: kind for kind in (AwayFromTruth, AwayAmongShort)
+}
+
+_parsed = lru_cache(maxsize=256)(parse_attack)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training, from which it can be made anew in any process.
+
+    Attributes
+    ----------
+    problem : str
+        A class of this package and its options, as ``"LinearRegression(dim=20)"``.
+    rule : str
+        As in `clients.rules`, set for q.
+    attack : str
+        "none", or an attack and its options, as ``"SignFlip(scale=10)"``.
+    num_clients, num_byzantine, num_rounds, seed : int
+        m; q, for which the rule is set, and so many attack.
+    split : str
+        How data are spread, as in `clients.partition`; "" is the problem's own.
+    placement : str
+        Who is Byzantine: the same clients in every round, evenly spaced ("spread"), in the first
+        batches ("packed") or "one per batch"; or others in each, "fresh" or "rotating".
+    momentum : float
+        β of the clients; 0 sends updates as they are.
+    api : {"message", "classic"}
+    through : {"process", "flower"}
+        What carries the messages: a loop in this process, or Flower's simulation.
+    """
+
+    problem: str
+    rule: str
+    attack: str = NO_ATTACK
+    num_clients: int
+    num_byzantine: int
+    num_rounds: int
+    seed: int = 0
+    split: str = ""
+    placement: Placement = "spread"
+    momentum: float = 0.0
+    api: Literal["message", "classic"] = "message"
+    through: Literal["process", "flower"] = "process"
+
+    def check(self) -> None:
+        """Raise ValueError where the run cannot be made."""
+        m, q = self.num_clients, self.num_byzantine
+        if self.momentum and self.through == "flower":
+            raise ValueError('momentum needs through = "process"')
+        if self.api == "classic" and self.through == "process":
+            raise ValueError('api = "classic" needs through = "flower"')
+        if not 0 <= q < m:
+            raise ValueError(f"num_byzantine must be from 0 to {m - 1}, got {q}")
+        parse_rule(self.rule)
+        adversary_of(self, problem_of(self))
+
+
+def problem_of(run: Run) -> Problem:
+    """Make the problem of a run, with its clients' momentum."""
+    problem = make_problem(run.problem, run.num_clients, run.seed, run.split)
+    return WithMomentum(problem, run.momentum) if run.momentum else problem
+
+
+def adversary_of(run: Run, problem: Problem) -> Adversary | None:
+    """Return who attacks in a run, and how; None where no client does."""
+    if run.attack == NO_ATTACK or run.num_byzantine == 0:
+        return None
+    m, q = run.num_clients, run.num_byzantine
+    attack = attack_of(run.attack, problem)
+    return Adversary(attack, _schedule(run), q, KnownRule(run.rule, m, q))
+
+
+def attack_of(text: str, problem: Problem) -> Attack:
+    """Make an attack; those away from the truth are given the problem's θ*."""
+    if text.partition("(")[0] not in _AWAY:
+        return _parsed(text)
+    name, options = parse_call(text, "an attack", "SignFlip(scale=10)")
+    if not hasattr(problem, "optimum"):
+        raise ValueError(f"{text} needs a problem with a known optimum")
+    return _AWAY[name](tuple(problem.optimum().tolist()), **options)
+
+
+def _schedule(run: Run) -> Schedule:
+    m, q = run.num_clients, run.num_byzantine
+    match run.placement:
+        case "spread":
+            return attacks.Fixed(client * m // q for client in range(q))
+        case "one per batch":
+            return attacks.one_per_batch(m, q, batches_of(run.rule, m, q))
+        case "packed":
+            return attacks.packed(m, q)
+        case "fresh":
+            return FreshEachRound(m, q, run.seed)
+        case "rotating":
+            return Rotating(m, q)
+    raise ValueError(f"placement is not known: {run.placement!r}")

@@ -1,0 +1,126 @@
+"""The two selection rules of the paper's section 6, left there as an open question.
+
+Both average a subset of the replies, and resist weaker adversaries than the geometric median of
+means: one that cannot foresee the server's random bits, and one whose replies are long. Neither has
+a guarantee in the paper.
+"""
+
+from collections.abc import Iterable, Iterator
+from logging import WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from flwr_byz.aggregation import mean
+from flwr_byz.attacks.arrays import flatten, unflatten
+from flwr_byz.payload import MalformedReply, arrays_layout, read_arrays
+
+Vectors = NDArray[np.floating]
+
+
+def mean_of_random_subset(vectors: Vectors, num_selected: int, *, seed: int) -> NDArray[np.float64]:
+    """Average a uniformly random subset of so many of the vectors (m, d).
+
+    Raises ValueError where `num_selected` is not between 1 and m.
+    """
+    _check(vectors, num_selected)
+    chosen = np.random.default_rng(seed).choice(len(vectors), size=num_selected, replace=False)
+    return mean([vectors[i] for i in sorted(chosen)])
+
+
+def mean_of_smallest_norms(vectors: Vectors, num_selected: int) -> NDArray[np.float64]:
+    """Average the vectors of smallest Euclidean norm (the first ones among equal norms).
+
+    With `num_selected` = m − q, as many vectors are left out as there may be Byzantine clients.
+    Raises ValueError where `num_selected` is not between 1 and m.
+    """
+    _check(vectors, num_selected)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
+    chosen = np.argsort(norms, kind="stable")[:num_selected]
+    return mean([vectors[i] for i in sorted(chosen)])
+
+
+def _check(vectors: Vectors, num_selected: int) -> None:
+    if not 1 <= num_selected <= len(vectors):
+        raise ValueError(
+            f"num_selected must be between 1 and the number of vectors {len(vectors)}, "
+            f"got {num_selected}"
+        )
+
+
+class SmallestNorms(FedAvg):
+    """Average the shortest updates or gradients among the well-formed replies.
+
+    Parameters
+    ----------
+    num_selected : int
+    reply : {"weights", "gradients"}
+    step : float
+        η.
+    seed : int
+        Of a random selection.
+    options
+        Of `FedAvg`.
+    """
+
+    def __init__(
+        self, num_selected: int, *, reply: str, step: float, seed: int, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.num_selected = num_selected
+        self.reply = reply
+        self.step = step if reply == "weights" else -step
+        self.seed = seed
+
+    def select(self, vectors: Vectors, num_selected: int, server_round: int) -> Vectors:
+        """Return the mean of so many of the vectors."""
+        return mean_of_smallest_norms(vectors, num_selected)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Remember the model that is sent."""
+        self._sent = arrays
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Step along the mean update, or against the mean gradient, of the selected replies."""
+        sent = self._sent.to_numpy_ndarrays()
+        origin = flatten(sent) if self.reply == "weights" else 0.0
+        vectors = [vector - origin for vector in self._well_formed(replies)]
+        if not vectors:
+            return None, None
+        num_selected = min(self.num_selected, len(vectors))
+        mean_of_few = self.select(np.stack(vectors), num_selected, server_round)
+        arrays = unflatten(flatten(sent) + self.step * mean_of_few, sent)
+        named = zip(self._sent, arrays, strict=True)
+        return ArrayRecord({name: Array(array) for name, array in named}), None
+
+    def _well_formed(self, replies: Iterable[Message]) -> Iterator[NDArray[np.float64]]:
+        """Yield the replies that are the model sent, as vectors, in the order of their nodes."""
+        layout = arrays_layout(self._sent)
+        for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
+            try:
+                model = read_arrays(message.content[self.arrayrecord_key], layout)
+                model.check_finite()
+            except MalformedReply as error:
+                log(WARNING, "node %d: %s", message.metadata.src_node_id, error)
+                continue
+            yield flatten(model.values)
+
+
+class RandomSubset(SmallestNorms):
+    """Average a random subset of the updates or gradients among the well-formed replies."""
+
+    def select(self, vectors: Vectors, num_selected: int, server_round: int) -> Vectors:
+        """Return the mean of so many of the vectors, drawn anew in each round."""
+        drawn = np.random.SeedSequence([self.seed, server_round]).generate_state(1)
+        return mean_of_random_subset(vectors, num_selected, seed=int(drawn[0]))

@@ -1,0 +1,108 @@
+"""A run in this process: Flower's strategies and messages, without a network between.
+
+The rounds are those of ``flwr.serverapp.strategy.Strategy.start``; strategies, clients and attacks
+are the very ones that Flower's simulation runs.
+"""
+
+import gc
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.byzantine import Adversary, byzantine_reply
+from clients.problem import Arrays, Problem
+from clients.rules import message_strategy
+from clients.run import Run, adversary_of, problem_of
+
+from .outcome import LOST, Outcome
+
+_FAR = 1e30  # a model further off is not trained on
+
+
+def train(run: Run) -> Outcome:
+    """Carry out a run; a server that raises, or a model that is lost, is an outcome, too."""
+    problem = problem_of(run)
+    adversary = adversary_of(run, problem)
+    strategy = message_strategy(run.rule, problem, run.num_byzantine, run.seed)
+    arrays = _record(problem.initial_arrays())
+    nodes = cast(Grid, _Nodes(range(1, run.num_clients + 1)))
+    values = [problem.evaluate(arrays.to_numpy_ndarrays())[problem.measure]]
+    seconds, stopped = 0.0, ""
+    _begin_run()
+    for server_round in range(1, run.num_rounds + 1):
+        with np.errstate(all="ignore"):  # what diverges is a result, not a warning
+            since = time.process_time()
+            sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), nodes))
+            seconds += time.process_time() - since
+            sent.sort(key=lambda message: message.metadata.dst_node_id)  # Flower shuffles them
+            replies = _replies(problem, adversary, arrays.to_numpy_ndarrays(), server_round, sent)
+            since = time.process_time()
+            try:
+                aggregate, _ = strategy.aggregate_train(server_round, replies)
+            except Exception as error:
+                stopped = f"round {server_round}: {type(error).__name__}: {error}"
+                break
+            seconds += time.process_time() - since
+            arrays = arrays if aggregate is None else aggregate
+            value = problem.evaluate(arrays.to_numpy_ndarrays())[problem.measure]
+        if not value < _FAR:
+            break
+        values.append(value)
+    lost = [LOST[problem.measure]] * (run.num_rounds + 1 - len(values))
+    return Outcome(values + lost, seconds / max(1, len(values) - 1), stopped)
+
+
+def _replies(
+    problem: Problem,
+    adversary: Adversary | None,
+    arrays: Arrays,
+    server_round: int,
+    sent: Iterable[Message],
+) -> list[Message]:
+    """Return what the nodes send back; the silent ones are left out."""
+    byzantine = adversary.when(server_round) if adversary else frozenset()
+    replies = []
+    for message in sent:
+        client = message.metadata.dst_node_id - 1
+        if adversary is not None and client in byzantine:
+            made = byzantine_reply(problem, adversary, client, arrays, server_round)
+        else:
+            made = problem.reply(client, arrays, server_round)
+        if made is not None:
+            reply, num_examples, metrics = made
+            reported = {"num-examples": num_examples, "partition-id": client, **metrics}
+            content = RecordDict({"arrays": _record(reply), "metrics": MetricRecord(reported)})
+            replies.append(Message(content, reply_to=message))
+    return replies
+
+
+def _record(arrays: Sequence[np.ndarray[Any, Any]]) -> ArrayRecord:
+    return ArrayRecord({f"{place}": Array(array) for place, array in enumerate(arrays)})
+
+
+@cache
+def _begin_run() -> None:
+    """Let messages be made in this process, as within a run of Flower.
+
+    Some of Flower's strategies collect garbage once a reply: what was there before is left out.
+    """
+    gc.freeze()
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """As much of a grid as a strategy needs to choose nodes."""
+
+    node_ids: Sequence[int]
+
+    def get_node_ids(self) -> Sequence[int]:
+        """Return the ids of the nodes."""
+        return self.node_ids
