@@ -60,7 +60,7 @@ def weights(asked):
 
 
 def test_only_byzantine_clients_attack_only_in_training_and_wait_for_none_that_runs_later(
-    ask, monkeypatch
+    ask, monkeypatch, caplog
 ):
     attack = "SignFlip(scale=10)"
     assert weights(ask(attack)) == [-5.0, -5.0]
@@ -69,6 +69,7 @@ def test_only_byzantine_clients_attack_only_in_training_and_wait_for_none_that_r
     assert weights(ask(NO_ATTACK)) == [6.0, 6.0]
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     assert weights(ask("InnerProductManipulation(epsilon=10)")) == [-5.0, -5.0]
+    assert "colluders are there" not in caplog.text
 
 
 def test_flowers_context_takes_the_apps_state_alone_and_the_roll_call_is_answered(ask):
