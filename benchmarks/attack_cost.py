@@ -1,24 +1,23 @@
 """What an attack costs a simulation: ``python -m benchmarks.attack_cost``."""
 
-import csv
 import itertools
-import logging
-import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
+import pandas as pd
 import typer
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import track
 
-from clients.experiments import EXPERIMENTS, AttackName, ExperimentName
-from simulations.play import simulate
-from simulations.results import Run
+from clients.run import Run
+from flwr_byz.pages import Table
+from simulations.declaration import STUDIES, load
+from simulations.flower import train_through_flower
 
-NUM_CLIENTS, NUM_BYZANTINE = 40, 5
+from .contestants import GMOM
 
 
 def main(
@@ -27,64 +26,41 @@ def main(
     ),
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of each attack.")] = 11,
 ) -> None:
-    """Time the rounds of a simulation under each attack beside those in which nobody attacks."""
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    console = Console()
-    rows = []
-    for experiment in EXPERIMENTS:
-        # Twice: simulating the same run again says how far a ratio is noise.
-        attacks = ["none", *get_args(AttackName)]
-        seconds = seconds_per_round(experiment, attacks, rounds, console)
-        peace = seconds[0]
-        rows += [
-            (experiment, attack, round(cost, 5), round(cost / peace, 2))
-            for attack, cost in zip(attacks[1:], seconds[1:], strict=True)
-        ]
-    header = ("experiment", "attack", "seconds per round", "/ nobody attacks")
-    table = Table(title=f"m = {NUM_CLIENTS}, q = {NUM_BYZANTINE}")
-    for name in header:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*map(str, row))
-    console.print(table)
+    """Time the rounds of a simulation under each attack beside those without attack."""
+    study = load(STUDIES / "attacks.toml")
+    runs = [run for some in study.runs().values() for run in some if run.rule == GMOM]
+    tables = []
+    for problem, alike in itertools.groupby(runs, key=lambda run: run.problem):
+        clean, *attacked = (run for run in alike if run.placement == "spread")
+        # The clean run twice: the second one shows how far a ratio is noise.
+        first, *seconds = seconds_per_round([clean, clean, *attacked], rounds)
+        table = pd.DataFrame({"attack": [run.attack for run in (clean, *attacked)]})
+        table.insert(0, "experiment", problem)
+        table["seconds per round"] = pd.Series(seconds).round(5)
+        table["/ no attack"] = (pd.Series(seconds) / first).round(2)
+        tables.append(table)
+    table = pd.concat(tables)
     results.mkdir(parents=True, exist_ok=True)
     path = results / "attack-cost.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    table.to_csv(path, index=False)
+    console = Console()
+    console.print(Table(list(table), table.astype(str).to_numpy().tolist()).for_terminal())
     console.print(f"table: {path}", soft_wrap=True)
 
 
-def seconds_per_round(
-    experiment: ExperimentName, attacks: Sequence[str], rounds: int, console: Console
-) -> list[float]:
-    """Return the median seconds of a round for each attack, all played in one simulation.
+def seconds_per_round(runs: Sequence[Run], rounds: int) -> list[float]:
+    """Return the seconds of a round of each run, all in one simulation.
 
-    The first round of each is left out: processes load data in it.
+    The first round of each is left out, in which processes load data: a run of that round alone is
+    taken off. A run of another seed comes first, while the simulation starts.
     """
-    runs = [
-        Run(
-            experiment=experiment,
-            rule="geometric-median-of-means",
-            attack=attack,
-            api="message",
-            num_clients=NUM_CLIENTS,
-            num_byzantine=NUM_BYZANTINE,
-            num_rounds=rounds,
-            seed=0,
-        )
-        for attack in attacks
-    ]
-    marks: list[float] = []
-    with Progress(console=console) as progress:
-        task = progress.add_task(experiment, total=rounds * len(runs))
-
-        def advance() -> None:
-            marks.append(time.perf_counter())
-            progress.advance(task)
-
-        simulate(runs, lambda result: None, advance)
-    by_run = [marks[i : i + rounds] for i in range(0, len(marks), rounds)]
-    return [statistics.median(b - a for a, b in itertools.pairwise(times)) for times in by_run]
+    timed = [replace(run, through="flower", num_rounds=n) for run in runs for n in (1, rounds)]
+    todo = [replace(timed[0], seed=timed[0].seed + 1), *timed]
+    progress = track(train_through_flower(todo), runs[0].problem, total=len(todo))
+    marks = [time.perf_counter() for _ in progress]
+    seconds = [after - before for before, after in itertools.pairwise(marks)]
+    pairs = zip(seconds[::2], seconds[1::2], strict=True)
+    return [(whole - one) / (rounds - 1) for one, whole in pairs]
 
 
 if __name__ == "__main__":

@@ -29,14 +29,14 @@ settings.load_profile("flwr_byz")
 class SomeFilesTogether(LoadScopeScheduling):
     """Gives all tests of some files to one worker; the others as workers are free.
 
-    Deployments must meet deadlines, apps share one simulation. xdist begins with what has most
+    Deployments must meet deadlines. xdist begins with what has most
     tests: those deployments, which take longer than anything else. (Its own groups come to nothing
     in pytest 9.2, where a test's id cannot be changed.)
     """
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        return file if file in ("tests/trial/test_trial.py", "tests/apps/test_apps.py") else nodeid
+        return file if file == "tests/trial/test_trial.py" else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
