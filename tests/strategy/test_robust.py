@@ -13,9 +13,8 @@ from flwr.serverapp import strategy as message
 from flwr_byz.server.strategy import Hardened as ClassicHardened
 from flwr_byz.server.strategy import robust as classic_robust
 from flwr_byz.serverapp.strategy import Hardened, robust
-from tests.rounds.test_history import Client, Stop
 from tests.support import malformed
-from tests.support.answering_grid import AnsweringGrid, model, summary
+from tests.support.answering_grid import AnsweringGrid, Client, Stop, model, summary
 
 M, Q, ROUNDS = 11, 2, 10
 OPTIONS = {
