@@ -50,13 +50,13 @@ def numbers(kind, size):
     return RecordDict({str(i): kind({"numbers": list(range(size + i))}) for i in range(3)})
 
 
-LARGE = [Array(np.full(1 << 20, i, "f8")) for i in range(3)]  # 8 MiB each
+LARGE = [Array(np.full(1 << 17, i, "f8")) for i in range(3)]  # 1 MiB each
 TOO_LARGE = {
     "one array that unfolds": (arrays(Bomb(100_000)), 1 << 20, "unfold"),
     "arrays that unfold together": (arrays(Bomb(600), Bomb(601)), 1 << 20, "unfold"),
     "metrics": (numbers(MetricRecord, 14_000), 1 << 30, "metrics"),
     "settings": (numbers(ConfigRecord, 14_000), 1 << 30, "metrics"),
-    "arrays": (arrays(*LARGE), 12 << 20, ""),
+    "arrays": (arrays(*LARGE), 3 << 19, ""),
 }
 
 
