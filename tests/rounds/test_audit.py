@@ -5,14 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from flwr.common import ndarrays_to_parameters
-from flwr.server.client_manager import SimpleClientManager
 
 from flwr_byz import audit
 from flwr_byz.audit import AuditTrail, BatchRecord, RoundRecord, Verdict
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
-from tests.support.answering_grid import AnsweringGrid, drift, model, train
+from tests.support.answering_grid import run, train
 from tests.support.malformed import honest_arrays, model_arrays
 from tests.support.server import APIS, a_round
 
@@ -101,25 +99,22 @@ def test_a_damaged_line_is_skipped(tmp_path, damaged):
     assert [line["round"] for line in audit.read(trail.path)] == [1, 2]
 
 
-def test_a_strategy_that_starts_again_scores_anew(tmp_path):
-    path = tmp_path / "audit.jsonl"
-    strategy = GeometricMedianOfMeans(num_byzantine=2, audit=path, fraction_evaluate=0.0)
+@pytest.mark.parametrize("api", ["message", "classic"])
+def test_a_strategy_that_starts_again_scores_anew(tmp_path, api):
+    path, made = tmp_path / "audit.jsonl", []
+
+    def make(**given):
+        options = {"num_byzantine": 2, "audit": path, "fraction_evaluate": 0.0}
+        kind = ClassicStrategy if api == "classic" else GeometricMedianOfMeans
+        made[:] = made or [kind(**options, **given)]
+        vars(made[0]).update(given)  # Flower lets go of the initial parameters
+        return made[0]
+
     for _ in range(2):
-        strategy.start(AnsweringGrid(11, drift), model(), 2)
+        run(api, make, 2)
     lines = audit.read(path)
     assert [line["round"] for line in lines] == [1, 2, 1, 2]
     assert lines[-1]["clients"] == lines[1]["clients"]
-
-
-def test_a_classic_strategy_that_is_initialised_again_scores_anew(tmp_path):
-    initial = ndarrays_to_parameters([np.zeros(3)])
-    path = tmp_path / "audit.jsonl"
-    strategy = ClassicStrategy(num_batches=3, audit=path, initial_parameters=initial)
-    trail = strategy._rounds.audit
-    trail.write(1, record(a=2.0, b=1.0))
-    strategy.initialize_parameters(SimpleClientManager())
-    trail.write(1, record(a=1.0, b=1.0))
-    assert audit.read(trail.path)[-1]["clients"]["a"]["rounds"] == 1
 
 
 def test_a_trail_is_of_bounded_size(tmp_path):

@@ -27,6 +27,10 @@ def clients(folder):
     return {line["round"]: line["clients"] for line in audit.read(folder / "audit.jsonl")}
 
 
+def batches(folder):
+    return {r: {c: e["batch"] for c, e in of.items()} for r, of in clients(folder).items()}
+
+
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("last", [0, 1, 3])
 def test_a_training_that_is_stopped_ends_as_one_that_is_not(tmp_path, how, last):
@@ -40,12 +44,14 @@ def test_a_training_that_is_stopped_ends_as_one_that_is_not(tmp_path, how, last)
     with pytest.raises(Stop):
         run("halves", last)
     rest = run("halves")
-    assert rest.history == whole.history
-    assert [a.tobytes() for a in rest.arrays] == [a.tobytes() for a in whole.arrays]
+    assert all(map(np.allclose, rest.arrays, whole.arrays))
+    if how != "streamed":  # where the last rounding is by the order of arrival
+        assert rest.history == whole.history
+        assert clients(tmp_path / "halves") == clients(tmp_path / "whole")
+    assert batches(tmp_path / "halves") == batches(tmp_path / "whole")
     assert set(whole.asked) == {1, 2, 3, 4, 5}
     assert rest.asked == {r: nodes for r, nodes in whole.asked.items() if r > last}
     assert (len({frozenset(nodes) for nodes in whole.asked.values()}) > 1) == ("drawn" in how)
-    assert clients(tmp_path / "halves") == clients(tmp_path / "whole")
 
 
 def test_a_training_that_is_done_can_be_longer_but_not_shorter(tmp_path, caplog):
@@ -92,7 +98,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path):
 @pytest.mark.slow
 def test_a_server_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
     """While it lives, it also holds the folder against other processes."""
-    rounds, delays = 60, random.Random(0)
+    rounds, delays = 30, random.Random(0)
     whole = train(tmp_path / "whole", rounds).history
     folder = tmp_path / "killed"
     context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")

@@ -11,14 +11,7 @@ from functools import partial
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Error, MetricRecord, RecordDict
-from flwr.common import (
-    Code,
-    EvaluateRes,
-    FitRes,
-    Status,
-    ndarrays_to_parameters,
-    parameters_to_ndarrays,
-)
+from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
 from flwr.serverapp import Grid
 
@@ -82,7 +75,7 @@ class Client(Proxy):
         arrays = self.reply(int(self.cid), group_id, parameters_to_ndarrays(ins.parameters))
         if not isinstance(arrays, list):
             raise ConnectionError
-        return FitRes(Status(Code.OK, ""), ndarrays_to_parameters(arrays), 10, {"loss": 0.5})
+        return malformed.fit_res(arrays)
 
     def evaluate(self, ins, timeout, group_id):
         mean = float(parameters_to_ndarrays(ins.parameters)[0].mean())
@@ -118,16 +111,7 @@ def mean(arrays):
     return float(np.mean([a.mean() for a in arrays]))
 
 
-def run(
-    api,
-    make,
-    num_rounds,
-    reply=drift,
-    num_nodes=M,
-    initial=None,
-    stop_after=None,
-    grid=AnsweringGrid,
-):
+def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_after=None):
     """Train with the strategy that `make` returns, which the server evaluates by the mean.
 
     With `stop_after`, the round after that one is aggregated and then raises `Stop`.
@@ -145,7 +129,7 @@ def run(
 
     if api == "message":
         result = make().start(
-            grid(num_nodes, noted),
+            AnsweringGrid(num_nodes, noted),
             initial,
             num_rounds,
             evaluate_fn=lambda r, a: MetricRecord({"mean": evaluate(r, a.to_numpy_ndarrays())}),

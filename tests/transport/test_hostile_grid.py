@@ -16,11 +16,10 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from flwr.server.compat.grid_client_proxy import GridClientProxy
 
 from flwr_byz import audit
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
 from flwr_byz.transport import grid as transport_grid
 from tests.support import http_superlink, malformed
-from tests.support.answering_grid import AnsweringGrid, drift, run
+from tests.support.answering_grid import AnsweringGrid, train
 from tests.support.http_superlink import Bomb, SuperLink, named, names
 from tests.support.server import Proxy
 
@@ -131,7 +130,16 @@ def test_replies_are_handed_out_as_they_arrive_and_until_shortly_before_the_dead
     assert len(worked_out) == 4  # once for each, however often it is looked for
 
 
-def test_replies_that_are_only_announced_hold_up_no_others(monkeypatch):
+@pytest.fixture
+def connected():
+    """Return what connects a grid to a SuperLink of replies, which ends its pulls after a test."""
+    superlinks = []
+    yield lambda *replies: superlinks.append(SuperLink(*replies)) or superlinks[-1].grid()
+    for superlink in superlinks:
+        superlink.objects = None
+
+
+def test_replies_that_are_only_announced_hold_up_no_others(monkeypatch, connected):
     class Patient(SimpleQueue):
         def get(self, timeout):  # Empty, after so long, would mean that one was waited for
             return super().get(timeout=60)
@@ -140,17 +148,17 @@ def test_replies_that_are_only_announced_hold_up_no_others(monkeypatch):
     monkeypatch.setattr(transport_grid, "Empty", ())
     never = [http_superlink.reply(named("never"), is_uploaded=False) for _ in range(30)]
     honest = [http_superlink.reply(named(name)) for name in "ab"]
-    replies = ArrivingGrid(SuperLink(*never, *honest).grid()).send_and_receive(to_nodes(32))
+    replies = ArrivingGrid(connected(*never, *honest)).send_and_receive(to_nodes(32))
     assert names([next(replies), next(replies)]) == ["a", "b"]
 
 
-def test_slow_replies_leave_the_time_to_read_all_others():
+def test_slow_replies_leave_the_time_to_read_all_others(connected):
     """Each of their many objects is there, but takes a while: 12 would take a second each."""
     parts = {f"m{i}": ConfigRecord({"i": i}) for i in range(200)}
     slow = http_superlink.reply(RecordDict(parts), seconds=0.2)
     honest = [http_superlink.reply(named(str(number))) for number in range(38)]
-    grid = SuperLink(*[slow] * 12, *honest).grid()
-    replies = ArrivingGrid(grid).send_and_receive(to_nodes(50), timeout=10)
+    grid = ArrivingGrid(connected(*[slow] * 12, *honest))
+    replies = grid.send_and_receive(to_nodes(50), timeout=10)
     assert sorted(map(int, names(islice(replies, 38)))) == list(range(38))
 
 
@@ -167,19 +175,19 @@ def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
     assert max(most) == 1
 
 
-def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path):
-    class Grid(AnsweringGrid):
-        def pull_messages(self, message_ids):
-            (reply,) = super().pull_messages(message_ids)
-            if reply.metadata.src_node_id in (0, 3):
-                raise ValueError("no JSON")
-            return [reply]
+def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path, monkeypatch):
+    pull = AnsweringGrid.pull_messages
 
-    path = tmp_path / "audit.jsonl"
-    options = {"num_byzantine": 2, "audit": path, "fraction_evaluate": 0.0}
-    ran = run("message", lambda: GeometricMedianOfMeans(**options), 1, drift, grid=Grid)
+    def pull_messages(grid, message_ids):
+        (reply,) = pull(grid, message_ids)
+        if reply.metadata.src_node_id in (0, 3):
+            raise ValueError("no JSON")
+        return [reply]
+
+    monkeypatch.setattr(AnsweringGrid, "pull_messages", pull_messages)
+    ran = train(tmp_path, 1)
     assert ran.history["train"][1]["byz-rejected"] == 3  # and the error of node 2
-    (line,) = audit.read(path)
+    (line,) = audit.read(tmp_path / "audit.jsonl")
     assert line["clients"]["3"]["reply"] == "rejected"
     assert line["clients"]["3"]["reason"] == "ValueError: no JSON"
     assert not line["kept"]

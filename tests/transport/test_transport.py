@@ -72,11 +72,6 @@ def test_a_reply_that_takes_more_than_it_may_is_refused_before_it_does(kind):
         tracemalloc.stop()
 
 
-def test_what_stays_within_the_limits_is_read():
-    assert len(pull(arrays(Bomb(600)))["arrays"]["0"].data) == 600 * 1024
-    assert pull(RecordDict({"a": MetricRecord({"loss": 0.5})}))["a"] == {"loss": 0.5}
-
-
 def test_there_is_no_limit_for_others():
     grid = SuperLink(reply(arrays(Bomb(2000)))).grid()
     message_id = push(grid)
@@ -130,17 +125,6 @@ def test_an_envelope_is_read_up_to_the_limit():
         pull(named("a"), change=change)
 
 
-def test_responses_are_asked_for_as_they_are():
-    asked = []
-
-    def change(superlink):
-        serve = superlink.serve
-        superlink.serve = lambda request: (asked.append(dict(request.headers)), serve(request))[1]
-
-    pull(named("a"), change=change)
-    assert {a["accept-encoding"] for a in asked[1:]} == {"identity"}
-
-
 @pytest.mark.parametrize("event_hooks", [True, False])
 def test_a_download_of_many_objects_stops_at_the_limit(event_hooks, monkeypatch):
     if not event_hooks:  # where only objects can be counted
@@ -175,19 +159,29 @@ def test_a_tree_whose_branches_are_all_the_same_is_walked_once():
     assert len(superlink.pulled) == len(set(superlink.pulled)) == 3
 
 
-def test_an_honest_reply_is_read_as_flower_reads_it():
+def test_an_honest_reply_is_read_as_flower_reads_it_and_asked_for_unpacked():
     """Two arrays that share a chunk, and one of several chunks that are the same."""
+    asked = []
+
+    def change(superlink):
+        serve = superlink.serve
+        superlink.serve = lambda request: (asked.append(dict(request.headers)), serve(request))[1]
+
     assert all(len(malformed.npy(np.zeros(s, "f8"))) < room_for([s]) for s in (0, 3, 10**6))
     ones, zeros = Array(np.ones(4 << 20, "f4")), Array(np.zeros(4 << 20, "f4"))
     content = arrays(Array(np.zeros(3)), Array(np.zeros(3)), ones, zeros)
-    read = pull(content, room_for([3, 3, 4 << 20, 4 << 20]))
+    content["metrics"] = MetricRecord({"loss": 0.5})
+    read = pull(content, room_for([3, 3, 4 << 20, 4 << 20]), change=change)
     assert read["arrays"].object_id == content["arrays"].object_id
+    assert read["metrics"] == {"loss": 0.5}
+    assert {a["accept-encoding"] for a in asked[1:]} == {"identity"}
 
 
 # What is not limited. ---------------------------------------------------------------------------
 
 
-def test_all_else_that_a_grid_has_is_passed_on():
+def test_all_else_that_a_grid_has_is_passed_on_without_a_warning(caplog):
+    caplog.set_level(logging.WARNING, "flwr")
     grid = SuperLink(reply(named("a"))).grid()
     arriving = ArrivingGrid(grid)
     _, name, *_ = inspect.signature(Grid.pull_messages).parameters  # another one since 1.43
@@ -197,6 +191,7 @@ def test_all_else_that_a_grid_has_is_passed_on():
     assert grid._client is None
     with pytest.raises(AttributeError, match="ArrivingGrid has no _client"):
         _ = arriving._client
+    assert caplog.text == ""
 
 
 def test_what_a_newer_grid_must_have_is_passed_on():
@@ -258,12 +253,6 @@ def test_a_grid_that_keeps_its_client_elsewhere_is_left_alone(caplog):
         arriving = ArrivingGrid(other)
     assert "Elsewhere: no _runtime_client as expected" in caplog.text
     assert names(arriving.send_and_receive([Message(RecordDict(), 0, "train")])) == ["a"]
-
-
-def test_where_all_is_as_expected_there_is_no_warning(caplog):
-    with caplog.at_level(logging.WARNING, "flwr"):
-        ArrivingGrid(SuperLink().grid())
-    assert caplog.text == ""
 
 
 UNCHANGED = """
