@@ -51,7 +51,7 @@ class Round:
     seed: int
 
     def _honest(self, rng):
-        """Return the members' vectors by batch, and what they lie about."""
+        """Return the members' vectors by batch, and what they are spread about."""
         k, d = self.num_batches, self.dim
         means = rng.normal(size=(k, d))
         if self.honest == "symmetric":
@@ -119,7 +119,7 @@ class Round:
         return [np.clip(v, -m, m).astype(d) for v, m, d in of_dtype], sent.astype(self.model)
 
     def play(self, audit=None):
-        """Return the aggregate, None where the model was kept; how far it may lie off; and lies.
+        """Return the aggregate, None where the model was kept; how far it may be off, and how far it is.
 
         Distances are from the honest batch means' mean.
         """

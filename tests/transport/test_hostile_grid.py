@@ -70,13 +70,13 @@ UNREADABLE = [ValueError("no JSON"), KeyError("child"), RecursionError(), ReplyT
 FAILED = [MemoryError(), OSError("network"), httpx.ConnectError("network"), TimeoutError()]
 
 
-def test_what_a_node_does_costs_its_own_reply_alone_which_is_told_from_one_that_fails():
+def test_what_a_node_does_costs_its_own_reply_alone():
     """None stands for a node that makes the push raise, as one that confirms too early does."""
     hostile = [*map(raising, [*UNREADABLE, *FAILED]), lambda: 2, None]
     replies = list(HostileGrid(*hostile, lambda: 1, Event().wait, lambda: 1).replies(timeout=1))
     assert names(replies) == ["10", "12"]
     node_ids = [reply.metadata.src_node_id for reply in replies]
-    assert node_ids == [9, *range(9), 10, 12]  # whatever a reply says of itself
+    assert node_ids == [9, *range(9), 10, 12]  # whatever a reply claims of itself
     assert [r.metadata.reply_to_message_id for r in replies] == [str(n) for n in node_ids]
     assert [r.metadata.src_node_id for r in replies if r.has_error()] == [9, 4, 5, 6, 7]
     reasons = [reply.content.reason for reply in replies[1:5]]

@@ -106,7 +106,7 @@ PACKED = gzip.compress(bytes(64 << 20))
         (Endless(b"0", 0.02), {}, TimeoutError, 20),
         (Endless(PACKED), {"content-encoding": "gzip"}, ReplyTooLarge, 0),
     ],
-    ids=["its length says so", "of no length", "slow", "packed"],
+    ids=["its length is too large", "of no length", "slow", "packed"],
 )
 def test_a_response_is_read_no_further_than_it_may(body, headers, error, most_read):
     def change(superlink):
