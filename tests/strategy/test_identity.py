@@ -3,7 +3,7 @@
 import itertools
 
 from flwr.common import ndarrays_to_parameters
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flwr_byz.identity import identity_order
@@ -20,6 +20,7 @@ def test_numbers_come_first_and_by_size():
     assert sorted([10, 9, -1], key=identity_order) == [9, 10, -1]
 
 
+@example(TIED)
 @given(st.lists(st.text() | st.integers(0).map(str), unique=True))
 def test_no_two_clients_share_a_place(clients):
     assert len({identity_order(client) for client in clients}) == len(clients)

@@ -57,6 +57,7 @@ FORMS = [{"a": [1, 2]}, {"a": [3, 4]}, {"a": [5, 6]}, {"a": 7.0}, {"a": [1.0]}]
         ),
         (FORMS, 3, ({"a": [3.0, 4.0]}, 2)),  # the form that most report
         (FORMS, 4, ({}, 5)),
+        (FORMS[:2] + [{"a": 1.0}] * 2, 2, ({"a": 1.0}, 2)),  # a number, where as many do
         ([{"byz-gap": 1.0, "a": 1.0}] * 3, 2, ({"a": 1.0}, 0)),  # the strategy's own
     ],
 )
