@@ -165,14 +165,16 @@ def test_a_metric_that_no_checkpoint_can_hold_is_null_there_and_named(tmp_path, 
     assert "not the metric b'1'" in caplog.text
 
 
-def test_what_a_failed_write_leaves_behind_is_removed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("owner", "step"), [(np, "savez"), (Path, "replace")])
+def test_what_a_failed_write_leaves_behind_is_removed(tmp_path, monkeypatch, owner, step):
     (tmp_path / "round-000001.unfinished").write_bytes(b"of a process that was killed")
 
-    def full(file, **columns):
-        file.write(b"half")
+    def full(file, *to, **columns):
+        if columns:
+            file.write(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(owner, step, full)
     with pytest.raises(OSError, match="no space left"):
         Checkpoint(2, ARRAYS).save(tmp_path)
     assert list(tmp_path.iterdir()) == []
