@@ -45,7 +45,7 @@ def test_a_distance_is_that_of_the_reply_or_the_streamed_batch_from_the_aggregat
     honest = {c: honest_arrays(c) for c in range(9)}
     bad = {9: [a * np.nan for a in honest_arrays(9)], 10: honest_arrays(10)[:2]}
     path = tmp_path / "audit.jsonl"
-    arrays, _ = a_round(api, model_arrays(), honest | bad, num_batches=4, audit=path)
+    arrays, _ = a_round(api, model_arrays(0.9), honest | bad, num_batches=4, audit=path)
     (line,) = audit.read(path)
     clients = line["clients"]
     assert {clients[c]["reply"] for c in ("9", "10")} == {"rejected"}

@@ -119,7 +119,7 @@ class Round:
         return [np.clip(v, -m, m).astype(d) for v, m, d in of_dtype], sent.astype(self.model)
 
     def play(self, audit=None):
-        """Return the aggregate (None: the model was kept), how far off it may be, and how far it is.
+        """Return the aggregate (None: the model was kept), how far off it may be, and its distance.
 
         Distances are from the honest batch means' mean.
         """
