@@ -1,49 +1,40 @@
-"""Starts the servers of Flower apps in folders, where two nodes are connected, and goes.
+"""Starts the servers of Flower apps in folders, where two nodes are connected.
 
 ``python -m tests.support.waiting_apps FOLDER...``: each until it ends, has logged for how many it
-waits, or 20 seconds are over. Its folder holds what `simulated_apps.run` leaves.
+waits, or two minutes are over. Its folder holds what `simulated_apps.run` leaves.
 """
 
 import os
 import sys
-import threading
 import time
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 from flwr.app import Context, RecordDict
 
 from tests.support.simulated_apps import run
 
+TWO_NODES = SimpleNamespace(  # as much of a grid as servers see before they send
+    run=SimpleNamespace(run_id=1), get_node_ids=lambda: [1, 2], send_and_receive=None
+)
 
-class TwoNodes:
-    """As much of a grid as servers see before they send."""
 
-    run = SimpleNamespace(run_id=1)
-
-    def get_node_ids(self):
-        return [1, 2]
-
-    def send_and_receive(self, messages, *, timeout=None):
-        raise AssertionError("two nodes are too few")
-
-    push_messages = send_and_receive
+def is_waiting(log):
+    return log.exists() and "2 are connected" in log.read_text(encoding="utf-8")
 
 
 def main(folders):
     for folder in folders:
         os.chdir(folder)
-        arguments = folder, TwoNodes(), Context(1, 0, {}, RecordDict(), {})
-        server = threading.Thread(target=run, args=arguments, daemon=True)
+        arguments = folder, TWO_NODES, Context(1, 0, {}, RecordDict(), {})
+        server = Thread(target=run, args=arguments, daemon=True)
         server.start()
-        deadline = time.monotonic() + 20
-        while server.is_alive() and time.monotonic() < deadline:
-            log = folder / "log.txt"
-            if log.exists() and "2 are connected" in log.read_text(encoding="utf-8"):
-                break
+        end = time.monotonic() + 120
+        while server.is_alive() and time.monotonic() < end and not is_waiting(folder / "log.txt"):
             time.sleep(0.05)
     os._exit(0)  # the servers wait on
 
 
 if __name__ == "__main__":
-    main([Path(folder) for folder in sys.argv[1:]])
+    main(map(Path, sys.argv[1:]))
