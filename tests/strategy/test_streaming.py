@@ -4,6 +4,7 @@ import multiprocessing
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def streamed(made, repeated=(), num_silent=0, stranger=None, **options):
     sent = strategy.configure_train(1, malformed.named(MODEL), ConfigRecord(), Grid(list(made)))
     came = [malformed.reply_to(m, as_content(made[m.metadata.dst_node_id])) for m in pushed(sent)]
     came.sort(key=lambda m: m.metadata.src_node_id)
-    came = came[: len(came) - num_silent] + [came[i] for i in repeated]
+    came = came[: len(came) - num_silent] + [deepcopy(came[i]) for i in repeated]
     if stranger is not None:
         unasked = Message(RecordDict(), dst_node_id=stranger, message_type="train")
         came.append(malformed.reply_to(unasked, as_content(made[1])))
