@@ -119,3 +119,13 @@ def test_a_reply_whose_swapped_names_hide_swapped_layers_is_read_by_name(api):
 def test_the_reasons_of_rejection_are_logged_in_bounded_size(caplog):
     beside_honest("message", [MESSAGE_MALFORMED["an error"]] * 40, num_batches=140)
     assert len(caplog.text) < 20_000
+
+
+@EVERY_API
+def test_counters_of_another_dtype_are_rounded_and_malformed_where_they_do_not_fit(api):
+    numbers = [2.6, 2.6, 2.6, 2.6, 2.6, np.nan, 1e30]
+    replies = {c: [np.full(2, c, "f4"), np.array([n])] for c, n in enumerate(numbers)}
+    sent = [np.zeros(2, "f4"), np.array([0], "i8")]
+    model, metrics = a_round(api, sent, replies, num_batches=7)
+    assert model[1].tolist() == [3]
+    assert metrics["byz-rejected"] == 2
