@@ -1,5 +1,7 @@
 # make demo      runs both experiments and leaves pictures in results/
 # make test      runs every test
+# make test-long runs for hours what `make test` runs for seconds: a million fuzzed payloads, hundreds
+#                of rounds, a search for colluders that lead further than the bound
 # make test-flower-oldest, -newest or -nightly runs types and what depends on Flower with that
 #                version of it and the newest of all else, in .venv-flower-...
 # make coverage  runs every test, slower, and lists the lines of flwr_byz that none of them reaches
@@ -28,7 +30,8 @@ FLOWER_newest := flwr[simulation]
 FLOWER_nightly := flwr-nightly[simulation]
 TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
 
-.PHONY: demo test $(TEST_FLOWER) coverage lint site package attacks reproduce matrix matrix-quick \
+.PHONY: demo test test-long $(TEST_FLOWER) coverage lint site package attacks reproduce matrix \
+	matrix-quick trial bench clean
 	trial bench clean
 
 demo: $(VENV)/demo
@@ -36,6 +39,13 @@ demo: $(VENV)/demo
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+test-long: $(VENV)/dev
+	$(BIN)/python -m tests.long.fuzz --payloads 1000000
+	$(BIN)/python -m tests.long.soak process
+	$(BIN)/python -m tests.long.soak simulation
+	$(BIN)/python -m tests.long.soak deployment --results results/soak
+	$(BIN)/python -m tests.long.search_colluders --cases 100000
 
 pip_flower = .venv-flower-$*/bin/python -m pip --quiet --disable-pip-version-check
 

@@ -84,11 +84,10 @@ def forged(rng, descr, order, shape):
 
 def changed_tensor(rng, honest):
     """The bytes of one array, changed in one of many ways."""
-    kind = int(rng.integers(10)) if honest else 4
+    kind, content = int(rng.integers(10)) if honest else 4, bytearray(honest)
     if kind == 0:
-        content = bytearray(honest)
-        for place in rng.integers(0, min(len(content), 140), int(rng.integers(1, 5))):
-            content[place] = int(rng.integers(256))
+        for index in rng.integers(0, min(len(content), 140), int(rng.integers(1, 5))):
+            content[index] = int(rng.integers(256))
         return bytes(content)
     if kind == 1:
         return honest[: int(rng.integers(len(honest) + 1))]
@@ -106,13 +105,11 @@ def changed_tensor(rng, honest):
         with np.errstate(all="ignore"):
             return npy(array.astype(_one(rng, ["f2", "f4", "f8", ">f4", "i1", "u8", "c8", "?"])))
     if kind == 7:
-        content = bytearray(honest)
         cut = int(rng.integers(len(content)))
         content[cut : cut + int(rng.integers(20))] = rng.bytes(int(rng.integers(20)))
         return bytes(content)
-    name = _one(rng, [n for n, a in MODEL.items() if a.dtype.kind == "f" and a.size])
-    array = MODEL[name].copy(order="K")
-    flat = array.ravel(order="K")
+    array = MODEL[_one(rng, [n for n, a in MODEL.items() if a.dtype.kind == "f" and a.size])]
+    flat = array.ravel(order="K").copy()
     with np.errstate(all="ignore"):
         flat[int(rng.integers(flat.size))] = _one(rng, _NUMBERS)
     return npy(flat.reshape(array.shape, order="F" if np.isfortran(array) else "C"))
@@ -145,17 +142,14 @@ def read_one(rng):
             {name: Array("float32", claimed, stype, data) for name, data in tensors.items()}
         )
         if rng.random() < 0.1:
-            keys = list(payload)
-            payload = ArrayRecord({key: payload[key] for key in reversed(keys)})
+            payload = ArrayRecord({key: payload[key] for key in reversed(list(payload))})
     del tensors
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
     start = time.process_time()
     try:
-        if in_classic:
-            model = read_parameters(payload, CLASSIC_LAYOUT)
-        else:
-            model = read_arrays(payload, LAYOUT)
+        read, layout = (read_parameters, CLASSIC_LAYOUT) if in_classic else (read_arrays, LAYOUT)
+        model = read(payload, layout)
         check_num_examples(claim, "num-examples")
         model.check_finite()
         outcome = "read"
@@ -173,13 +167,11 @@ def read_one(rng):
 
 def read_metrics(rng):
     """Aggregate made-up metrics of a few clients; whatever comes out is finite."""
-    claims = []
-    for _ in range(3):
-        names = rng.choice(["loss", "accuracy", "byz-gap", "x" * 500], 2, replace=False)
-        claim = {}
-        for name in names:
-            claim[str(name)] = _one(rng, _CLAIMS)
-        claims.append(claim)
+    names = ["loss", "accuracy", "byz-gap", "x" * 500]
+    claims = [
+        {str(name): _one(rng, _CLAIMS) for name in rng.choice(names, 2, replace=False)}
+        for _ in range(3)
+    ]
     try:
         RecordDict({"metrics": MetricRecord(claims[0])})  # what Flower lets through at all
     except (TypeError, ValueError, OverflowError):

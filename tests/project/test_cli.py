@@ -1,120 +1,85 @@
-"""The command ``flwr-byz``, as a shell runs it."""
+"""The command ``flwr-byz``."""
 
 import json
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
 
-from flwr_byz import theory
+from flwr_byz import cli, theory
+from tests.support.table import table
 
-EXAMPLE = ["plan", "--clients", "40", "--byzantine", "5", "--samples", "50", "--dim", "20"]
-
-
-def run(*arguments, before=""):
-    code = f"{before}\nimport sys\nfrom flwr_byz.cli import main\nsys.argv[0] = 'flwr-byz'\nmain()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+EXAMPLE = ("plan", "--clients", "40", "--byzantine", "5", "--samples", "50", "--dim", "20")
 
 
-def test_the_plan_is_printed_with_what_is_expected_and_what_is_proved():
-    ran = run(*EXAMPLE)
-    assert ran.returncode == 0
-    assert ran.stderr == ""
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*arguments):
+        """Return the exit code, what is on stdout, and what is on stderr."""
+        monkeypatch.setattr(sys, "argv", ["flwr-byz", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def test_the_plan_is_printed_with_what_is_expected_and_what_is_proved(run):
+    code, out, err = run(*EXAMPLE)
     expected = theory.plan(num_clients=40, num_byzantine=5, samples_per_client=50, dim=20)
-    assert f"{expected.expected_error:.3g}" in ran.stdout
-    assert f"{expected.trim_norm:.3g}" in ran.stdout
-    assert "no proof" in ran.stdout
-    assert "Theorem 4" in ran.stdout
+    figures = f"{expected.expected_error:.3g}", f"{expected.trim_norm:.3g}"
+    assert (code, err) == (0, "")
+    assert all(text in out for text in (*figures, "no proof", "Theorem 4"))
 
 
-def test_json_is_the_plan_and_nothing_else():
-    ran = run("plan", "-m", 40, "-q", 5, "-n", 50, "-d", 20, "--epsilon", "0.5", "--json")
-    expected = theory.plan(
-        num_clients=40, num_byzantine=5, samples_per_client=50, dim=20, epsilon=0.5
-    )
-    assert json.loads(ran.stdout) == expected.to_dict()
-    assert ran.stderr == ""
+WRONG = """
+plan : --clients | plan -m 40 : --byzantine | nonsense : nonsense
+{} --byzantine 20 : num_byzantine=20 | {} --samples 0 : samples_per_client
+{} --clients many : 'many' | {} --dim 2.5 : '2.5' | {} --epsilon nan : epsilon
+{} --colour red : --colour | {} --plot curve.nonsense : nonsense
+{} --plot /nowhere/at/all.png : /nowhere/at/all.png
+"""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["--byzantine", "20"], "num_byzantine=20"),
-        (["--byzantine", "-1"], "num_byzantine"),
-        (["--samples", "0"], "samples_per_client"),
-        (["--clients", "many"], "'many'"),
-        (["--dim", "2.5"], "'2.5'"),
-        (["--dim", "-3"], "dim"),
-        (["--epsilon", "nan"], "epsilon"),
-        (["--colour", "red"], "--colour"),
-        (["--plot", "/nowhere/at/all.png"], "/nowhere/at/all.png"),
-        (["--plot", "curve.nonsense"], "nonsense"),
-    ],
-)
-def test_nonsense_gets_one_line_on_stderr_and_exit_code_2(arguments, named):
-    ran = run(*EXAMPLE, *arguments)
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert ran.stderr.count("\n") == 1
-    assert named in ran.stderr
+@pytest.mark.parametrize(("arguments", "named"), [*table(WRONG), ("", "command")])
+def test_nonsense_gets_one_line_on_stderr_and_exit_code_2(run, arguments, named):
+    code, out, err = run(*arguments.format(" ".join(EXAMPLE)).split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert named in err
 
 
-@pytest.mark.parametrize("arguments", [[], ["plan"], ["plan", "-m", "40"], ["nonsense"]])
-def test_a_command_that_lacks_something_gets_one_line(arguments):
-    ran = run(*arguments)
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert ran.stderr.count("\n") == 1
-
-
-def test_the_version_is_that_of_the_installed_package():
-    ran = run("--version")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{version('flwr-byz')}\n", "")
-
-
-def test_help_is_no_error():
+def test_version_and_help_are_no_errors(run):
+    assert run("--version") == (0, f"{version('flwr-byz')}\n", "")
     for arguments in (["--help"], ["plan", "--help"]):
-        ran = run(*arguments)
-        assert ran.returncode == 0
-        assert "Usage" in ran.stdout
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert "Usage" in out
 
 
-@pytest.mark.parametrize("ending", ["png", "svg"])
-def test_a_plot_is_drawn(tmp_path, ending):
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_a_plot_is_drawn(run, tmp_path, ending, start):
     path = tmp_path / f"curve.{ending}"
-    assert run(*EXAMPLE, "--json", "--plot", path).returncode == 0
-    start = path.read_bytes()[:200]
-    assert (b"PNG" if ending == "png" else b"<?xml") in start
+    assert run(*EXAMPLE, "--json", "--plot", path)[0] == 0
+    assert path.read_bytes().startswith(start)
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(tmp_path):
-    path = tmp_path / "curve.png"
-    ran = run(*EXAMPLE, "--plot", path, before="import sys; sys.modules['matplotlib'] = None")
-    assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1
-    assert "flwr-byz[plots]" in ran.stderr
-    assert not path.exists()
+def test_a_plot_without_matplotlib_says_what_to_install(run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, _, err = run(*EXAMPLE, "--plot", tmp_path / "curve.png")
+    assert (code, err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
+    assert "flwr-byz[plots]" in err
 
 
-def test_a_plan_needs_neither_flower_nor_torch_nor_ray():
-    strangers = ["flwr", "torch", "ray", "scipy", "matplotlib"]
-    ran = run(
-        *EXAMPLE,
-        "--json",
-        before=(
-            "import atexit, sys\n"
-            f"strangers = lambda: [m for m in {strangers} if m in sys.modules]\n"
-            "atexit.register(lambda: print(strangers(), file=sys.stderr))"
-        ),
+def test_a_plan_for_ten_thousand_clients_is_json_and_loads_no_heavy_library():
+    program = (
+        "import atexit, sys; from flwr_byz.cli import main\n"
+        "heavy = {'flwr', 'torch', 'ray', 'scipy', 'matplotlib'}\n"
+        "atexit.register(lambda: print(sys.modules.keys() & heavy, file=sys.stderr)); main()"
     )
-    assert ran.returncode == 0
-    assert ran.stderr == "[]\n"
-
-
-def test_a_plan_answers_within_seconds_for_ten_thousand_clients():
-    start = time.perf_counter()
-    assert run("plan", "-m", 10_000, "-q", 2_000, "-n", 50, "-d", 1_000, "--json").returncode == 0
-    assert time.perf_counter() - start < 10
+    sizes = ["-m", "10000", "-q", "2000", "-n", "50", "-d", "1000", "--epsilon", "0.5"]
+    command = [sys.executable, "-c", program, "plan", *sizes, "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    asked = {"num_clients": 10_000, "num_byzantine": 2000, "samples_per_client": 50, "dim": 1000}
+    assert json.loads(ran.stdout) == theory.plan(**asked, epsilon=0.5).to_dict()
+    assert ran.stderr == "set()\n"

@@ -11,70 +11,55 @@ import pytest
 from flwr_byz import attacks, theory
 from flwr_byz.attacks import Attack, Knowledge, defense_aware, omniscient
 
+RNG = np.random.default_rng(0)
+PLAN = theory.plan(num_clients=5, num_byzantine=1, samples_per_client=50, dim=2)
+POINT = PLAN.trade_off[0]
+
 
 def knowledge(**changes):
-    rng = np.random.default_rng(0)
-    return Knowledge(np.ones(2), 5, 1, rng, model=np.zeros(2), **changes)
+    return Knowledge(np.ones(2), 5, 1, RNG, model=np.zeros(2), **changes)
 
 
-def warns(old, new):
-    return pytest.warns(DeprecationWarning, match=f"{old}.* is now called {new};")
+@pytest.mark.parametrize(
+    ("owner", "old", "expected", "new", "named"),
+    [
+        (attacks, "aimed", defense_aware, "defense_aware", "flwr_byz.attacks.aimed"),
+        (omniscient, "AllKnowing", omniscient.Omniscient, "Omniscient", "omniscient.AllKnowing"),
+        (attacks.Mimic, "knows", {"honest"}, "requires", "Mimic.knows"),
+        (knowledge(uses_gradients=True), "descends", True, "uses_gradients", "Knowledge.descends"),
+        (PLAN, "error_in_peace", PLAN.clean_error, "clean_error", "Plan.error_in_peace"),
+        (POINT, "error_in_peace", POINT.clean_error, "clean_error", "TradeOff.error_in_peace"),
+    ],
+)
+def test_an_old_name_is_read(owner, old, expected, new, named):
+    with pytest.warns(DeprecationWarning, match=f"{named}.* is now called {new};"):
+        assert getattr(owner, old) == expected
 
 
-def test_the_old_names_of_modules_and_classes():
-    with warns("flwr_byz.attacks.aimed", "defense_aware"):
-        from flwr_byz.attacks import aimed
-    assert aimed is defense_aware
-    with warns("flwr_byz.attacks.omniscient.AllKnowing", "Omniscient"):
-        assert omniscient.AllKnowing is omniscient.Omniscient
+def test_the_old_name_of_an_argument_is_taken_but_no_unknown_name():
     with pytest.raises(AttributeError, match=r"flwr_byz\.attacks.*'SignFlop'"):
         _ = attacks.SignFlop
-
-
-def test_the_old_names_of_an_attack_are_read():
-    attack = attacks.Malformed("count")
-    with warns("Mimic.knows", "requires"):
-        assert attacks.Mimic.knows == {"honest"}
-    with warns("Malformed.spoil", "corrupt"):
-        assert len(attack.spoil([np.ones(2)], np.random.default_rng(0))) == 2
-    with warns("Knowledge.descends", "uses_gradients"):
-        assert knowledge(uses_gradients=True).descends
-
-
-def test_the_old_name_of_the_clean_error_is_read():
-    plan = theory.plan(num_clients=5, num_byzantine=1, samples_per_client=50, dim=2)
-    with warns("Plan.error_in_peace", "clean_error"):
-        assert plan.error_in_peace == plan.clean_error
-    with warns("TradeOff.error_in_peace", "clean_error"):
-        assert plan.trade_off[0].error_in_peace == plan.trade_off[0].clean_error
-    assert "error_in_peace" not in plan.to_dict()
-
-
-def test_the_old_name_of_an_argument_is_taken():
-    with warns(r"Knowledge\(descends=\)", "uses_gradients"):
-        assert knowledge(descends=True).uses_gradients
-    with warns(r"Knowledge\(descends=\)", "uses_gradients"):
-        assert dataclasses.replace(knowledge(), descends=True).uses_gradients
+    assert "error_in_peace" not in PLAN.to_dict()
+    for make in (knowledge, lambda **change: dataclasses.replace(knowledge(), **change)):
+        with pytest.warns(DeprecationWarning, match=r"Knowledge\(descends=\).*uses_gradients;"):
+            assert make(descends=True).uses_gradients
 
 
 def test_old_and_new_names_of_a_method_may_meet_in_one_family():
-    @dataclass(frozen=True)
     class New(attacks.Malformed):
         def corrupt(self, arrays, rng):
             return [*super().corrupt(arrays, rng), "new"]
 
-    with warns("Old.spoil", "corrupt"):
+    with pytest.warns(DeprecationWarning, match=r"Old\.spoil is now called corrupt;"):
 
-        @dataclass(frozen=True)
         class Old(New):
             def spoil(self, arrays, rng):
                 return [*super().spoil(arrays, rng), "old"]
 
-    rng = np.random.default_rng(0)
-    with warns("New.spoil", "corrupt"):
-        assert New("empty").spoil([], rng) == ["new"]
-    with warns("Old.spoil", "corrupt"):
-        assert Old("empty").corrupt([], rng) == ["new", "old"]
+    with pytest.warns(DeprecationWarning, match=r"New\.spoil is now called corrupt;"):
+        assert New("empty").spoil([], RNG) == ["new"]
+    with pytest.warns(DeprecationWarning, match=r"Old\.spoil is now called corrupt;"):
+        assert Old("empty").corrupt([], RNG) == ["new", "old"]
 
 
 def test_an_attack_written_with_the_old_names_works():
@@ -92,14 +77,12 @@ def test_an_attack_written_with_the_old_names_works():
             def spoil(self, arrays, rng):
                 return [*arrays, *arrays]
 
-    assert {str(warning.message).partition(";")[0] for warning in caught} == {
-        "Own.knows is now called requires",
-        "Own.spoil is now called corrupt",
-    }
+    said = {str(warning.message).partition(";")[0] for warning in caught}
+    assert said == {"Own.knows is now called requires", "Own.spoil is now called corrupt"}
     assert {warning.filename for warning in caught} == {__file__}
     assert Own.requires == {"model"}
-    assert len(Own().corrupt([np.ones(2)], np.random.default_rng(0))) == 2
+    assert len(Own().corrupt([np.ones(2)], RNG)) == 2
     with pytest.raises(ValueError, match="Own needs to know the model"):
         Own()(dataclasses.replace(knowledge(), model=None))
-    with warns("Knowledge.descends", "uses_gradients"):
+    with pytest.warns(DeprecationWarning, match=r"Knowledge\.descends.*uses_gradients"):
         assert Own()(knowledge()).tolist() == [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""What newcomers get wrong: each is refused or logged in one line that says what to do.
+"""What newcomers get wrong: each is refused or logged in one line with the way out.
 
 ``wrong_usage.txt`` holds imports, then usages with their lines, where "..." stands for any text.
 """
@@ -10,44 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
-from flwr.common import ndarrays_to_parameters
-from flwr.server import Server
-from flwr.server.client_manager import SimpleClientManager
 
 from flwr_byz import cli
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
-from tests.support.answering_grid import AnsweringGrid
-from tests.support.server import message_round
+from tests.support.apis import MESSAGE
 
 TEXT = (Path(__file__).parent / "wrong_usage.txt").read_text(encoding="utf-8")
 IMPORTS, _, TABLE = TEXT.partition("\n\n")
 USAGES = re.findall(r"^(\w.*)\n    (.*)$", TABLE, re.M)
-
-
-def start(initial_arrays, **options):
-    """Start a training of the Message API with three nodes."""
-    grid = AnsweringGrid(3, lambda node, server_round, model: model)
-    GeometricMedianOfMeans(num_byzantine=1).start(grid, initial_arrays, **options)
+assert len(dict(USAGES)) >= 60
 
 
 def a_round(num_clients, **options):
     """Run a round in which clients report a loss and a partition-id."""
-    contents = {}
-    for client in range(num_clients):
-        metrics = MetricRecord({"num-examples": 1, "partition-id": client, "loss": 0.5})
-        arrays = ArrayRecord([np.full(3, 0.1 * client)])
-        contents[client] = RecordDict({"arrays": arrays, "metrics": metrics})
-    message_round(ArrayRecord([np.zeros(3)]), contents, **options)
-
-
-def run_server(strategy):
-    """Run a strategy as Flower runs what ServerAppComponents hold."""
-    Server(client_manager=SimpleClientManager(), strategy=strategy).fit(1, None)
-
-
-def parameters(*arrays):
-    return ndarrays_to_parameters(list(arrays))
+    arrays = [[np.full(3, 0.1 * client)] for client in range(num_clients)]
+    replies = {c: MESSAGE.reply(a, {"loss": 0.5, "partition-id": c}) for c, a in enumerate(arrays)}
+    MESSAGE.round(MESSAGE.gmom(**options), replies, [np.zeros(3)])
 
 
 def command(arguments):
@@ -60,29 +37,20 @@ NAMES = dict(globals())
 exec(IMPORTS, NAMES)
 
 
-def lines_of(usage, caplog, capsys):
-    """Return the line of the error that a usage raises, or else those that it logs."""
-    try:
-        eval(usage, NAMES)
-    except Exception as error:
-        return [f"{type(error).__name__}: {error}"]
-    except SystemExit as left:
-        return [f"exit code {left.code}: {capsys.readouterr().err}".removesuffix("\n")]
-    return [f"{record.levelname}: {record.getMessage()}" for record in caplog.records]
-
-
 @pytest.mark.parametrize(("usage", "line"), USAGES, ids=[usage for usage, _ in USAGES])
-def test_a_wrong_usage_gets_one_line_that_says_what_to_do(
+def test_a_wrong_usage_gets_one_line_with_the_way_out(
     usage, line, caplog, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [])
     caplog.set_level(logging.WARNING, "flwr")
+    try:
+        eval(usage, NAMES)
+        found = [f"{record.levelname}: {record.getMessage()}" for record in caplog.records]
+    except Exception as error:
+        found = [f"{type(error).__name__}: {error}"]
+    except SystemExit as left:
+        found = [f"exit code {left.code}: {capsys.readouterr().err}".removesuffix("\n")]
     pattern = ".+".join(map(re.escape, line.split("...")))
-    found = lines_of(usage, caplog, capsys)
     assert any(re.fullmatch(pattern, each) for each in found), found
     assert len(line) <= 300
-
-
-def test_there_are_sixty_wrong_usages():
-    assert len({usage for usage, _ in USAGES}) >= 60

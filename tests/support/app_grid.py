@@ -1,60 +1,46 @@
 """Trainings of both APIs in this process: a grid whose nodes run a ClientApp at once."""
 
 from copy import deepcopy
-from itertools import count
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
-from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.common import parameters_to_ndarrays
 from flwr.server import Server, ServerAppComponents, ServerConfig
 from flwr.server.client_manager import SimpleClientManager
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run
 
 from flwr_byz import attacks
 from flwr_byz.clientapp.mod import ByzantineMod
-from tests.support import malformed
+from tests.support.answering_grid import AnsweringGrid
+from tests.support.apis import CLASSIC, MESSAGE
 
 NUM_NODES, NUM_ROUNDS = 11, 2
 MODEL = [np.zeros((3, 4), "f4"), np.zeros(5, "f4")]
 
 
-class AppGrid(Grid):
+class AppGrid(AnsweringGrid):
     """Nodes 0, 1, … that run a ClientApp; what it raises is an error reply, as in Flower."""
 
     run = Run.create_empty(1)
 
     def __init__(self, app, num_nodes=NUM_NODES):
-        malformed.in_a_run()
-        self.app, self.numbers, self.replies = app, count(), {}
+        super().__init__(num_nodes, None)
+        self.app = app
         self.contexts = {node: context(node, num_nodes) for node in range(num_nodes)}
-
-    def get_node_ids(self):
-        return list(self.contexts)
 
     def push_messages(self, messages):
         (message,) = messages
         message_id = f"message {next(self.numbers)}"
         message.metadata.__dict__["_message_id"] = message_id
         try:
-            received = deepcopy(message)
-            reply = self.app(received, self.contexts[message.metadata.dst_node_id])
+            reply = self.app(deepcopy(message), self.contexts[message.metadata.dst_node_id])
         except Exception as error:
             reply = Message(Error(2, repr(error)), reply_to=message)
-        self.replies[message_id] = reply
+        self.answers[message_id] = [reply]
         return [message_id]
-
-    def pull_messages(self, reply_to_message_ids):
-        return [self.replies.pop(message_id) for message_id in reply_to_message_ids]
-
-    def send_and_receive(self, messages, *, timeout=None):
-        pushed = [self.push_messages([message]) for message in messages]
-        return [reply for message_ids in pushed for reply in self.pull_messages(message_ids)]
-
-    def set_run(self, run): ...
-    def create_message(self, *arguments): ...
 
 
 def context(node, num_nodes=NUM_NODES):
@@ -85,17 +71,16 @@ class Client(NumPyClient):
 
 def client_app(api, mods=(), arrays_key="arrays", weight_key="num-examples", app_mods=()):
     """Return an app that moves the model by one; `app_mods` act in evaluation, too."""
-    if api == "classic":
-        client = lambda context: Client(context.node_id).to_client()  # noqa: E731
-        return ClientApp(client, mods=[*mods, *app_mods])
+    if api is CLASSIC:
+        return ClientApp(lambda c: Client(c.node_id).to_client(), mods=[*mods, *app_mods])
     app = ClientApp(mods=list(app_mods))
 
     @app.train(mods=list(mods))
     def train(message, context):
         record = message.content[arrays_key]
-        arrays = moved(record.to_numpy_ndarrays(), context.node_id)
-        named = {name: Array(array) for name, array in zip(record, arrays, strict=True)}
-        return reply_to(message, {arrays_key: ArrayRecord(named)}, 10, weight_key)
+        arrays = map(Array, moved(record.to_numpy_ndarrays(), context.node_id))
+        moved_record = ArrayRecord(dict(zip(record, arrays, strict=True)))
+        return reply_to(message, {arrays_key: moved_record}, 10, weight_key)
 
     @app.evaluate()
     def evaluate(message, context):
@@ -109,20 +94,13 @@ def reply_to(message, records, num_examples, weight_key="num-examples", **metric
     return Message(RecordDict({**records, "metrics": metrics}), reply_to=message)
 
 
-def given(api, model=MODEL):
-    """Return the options by which a strategy gets its initial model."""
-    return {"initial_parameters": ndarrays_to_parameters(model)} if api == "classic" else {}
-
-
-def trained(api, strategy, mods=(), num_rounds=NUM_ROUNDS, app=None, model=MODEL, **start):
+def trained(api, strategy, mods=(), num_rounds=NUM_ROUNDS, app=None, model=MODEL):
     """Return the arrays of the model that a strategy ends with on `NUM_NODES` nodes."""
     grid = AppGrid(app or client_app(api, mods))
-    if api == "message":
-        initial = ArrayRecord(list(model))
-        return strategy.start(grid, initial, num_rounds, **start).arrays.to_numpy_ndarrays()
+    if api is MESSAGE:
+        return strategy.start(grid, ArrayRecord(list(model)), num_rounds).arrays.to_numpy_ndarrays()
     server = Server(client_manager=SimpleClientManager(), strategy=strategy)
-    config = ServerConfig(num_rounds=num_rounds)
-    ServerApp(server_fn=lambda _: ServerAppComponents(server=server, config=config))(
-        grid, context(0)
-    )
+    server.set_max_workers(1)  # one client after the other, in one order
+    components = ServerAppComponents(server=server, config=ServerConfig(num_rounds=num_rounds))
+    ServerApp(server_fn=lambda _: components)(grid, context(0))
     return parameters_to_ndarrays(server.parameters)

@@ -4,12 +4,11 @@ import numpy as np
 from scipy.optimize import minimize
 
 
-def objective(points, place, weights=None):
+def objective(points, position, weights=None):
     """Weighted sum of distances, in extended precision where the machine has it."""
-    offsets = np.asarray(points, np.longdouble) - np.asarray(place, np.longdouble)
-    distances = np.sqrt((offsets**2).sum(axis=1))
-    mass = np.ones(len(distances)) if weights is None else np.asarray(weights, np.longdouble)
-    return float(mass @ distances)
+    offsets = np.asarray(points, np.longdouble) - np.asarray(position, np.longdouble)
+    mass = np.ones(len(offsets)) if weights is None else np.asarray(weights, np.longdouble)
+    return float(mass @ np.sqrt((offsets**2).sum(axis=1)))
 
 
 def best_known_objective(points, weights=None):
@@ -22,12 +21,12 @@ def best_known_objective(points, weights=None):
     spread = np.linalg.norm(offsets, axis=1).max() or 1.0
     offsets /= spread
 
-    def value_and_gradient(place):
-        differences = place - offsets
+    def value_and_gradient(position):
+        differences = position - offsets
         distances = np.sqrt((differences**2).sum(axis=1) + 1e-300)
         return mass @ distances, (mass / distances) @ differences
 
     starts = [np.zeros(points.shape[1]), np.average(offsets, axis=0, weights=mass)]
-    places = [minimize(value_and_gradient, s, jac=True, method="BFGS").x for s in starts]
-    candidates = [(place * spread + centre) * scale for place in places] + list(points[:100])
-    return min(objective(points, place, weights) for place in candidates)
+    found = [minimize(value_and_gradient, s, jac=True, method="BFGS").x for s in starts]
+    candidates = [(position * spread + centre) * scale for position in found] + list(points[:100])
+    return min(objective(points, position, weights) for position in candidates)

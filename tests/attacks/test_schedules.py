@@ -1,0 +1,53 @@
+"""Who is Byzantine when."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flwr_byz import attacks
+from flwr_byz.aggregation import split_into_batches
+
+
+@pytest.mark.parametrize(
+    "clients", [{2, 7}, [2, 7], (7, 2, 7), {2: "a", 7: "b"}, iter((2, 7)), np.array([2, 7])]
+)
+def test_fixed_takes_any_collection_of_integers(clients):
+    fixed = attacks.Fixed(clients)
+    assert (fixed, hash(fixed)) == (attacks.Fixed({2, 7}), hash(attacks.Fixed({2, 7})))
+    assert fixed(1) == fixed(9) == {2, 7}
+    assert all(type(client) is int for client in fixed.clients)
+
+
+@pytest.mark.parametrize(
+    "clients", ["2, 7", "2", "'2,7'", "[2.0, 7.0]", "{'2'}", "[True, False]", "[[2], [7]]"]
+)
+def test_fixed_without_a_collection_of_integers_says_what_to_give(clients):
+    with pytest.raises(TypeError, match=r"^clients .* as in Fixed.*, got ") as error:
+        eval(f"attacks.Fixed({clients})")
+    assert str(error.value).endswith(f"got {clients}")
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 40), st.data(), st.integers(0, 1000))
+def test_never_more_than_q_clients_are_byzantine_at_a_time(m, data, server_round):
+    q = data.draw(st.integers(0, m))
+    moving = attacks.FreshEachRound(m, q, seed=3), attacks.Rotating(m, q)
+    for schedule in (*moving, attacks.packed(m, q), attacks.one_per_batch(m, q, m)):
+        clients = schedule(server_round)
+        assert len(clients) == q
+        assert clients <= set(range(m))
+        assert clients == schedule(server_round)
+
+
+def test_moving_sets_reach_every_client_and_fresh_ones_differ_between_rounds_and_seeds():
+    for schedule, rounds in ((attacks.Rotating(20, 3), 7), (attacks.FreshEachRound(20, 3), 60)):
+        assert set().union(*(schedule(r) for r in range(1, rounds + 1))) == set(range(20))
+    sets = {attacks.FreshEachRound(40, 5, seed)(r) for seed in range(3) for r in range(10)}
+    assert len(sets) == 30
+
+
+def test_placements_corrupt_as_many_or_as_few_batches_as_can_be():
+    batches = split_into_batches(range(20), 10)
+    for placed, corrupted in ((attacks.one_per_batch(20, 4, 10), 4), (attacks.packed(20, 4), 2)):
+        assert sum(bool(placed(1) & set(batch)) for batch in batches) == corrupted

@@ -1,0 +1,208 @@
+"""Both of Flower's APIs behind one interface: their strategies, and one round of any strategy."""
+
+import gc
+from copy import deepcopy
+
+import flwr.client.mod
+import flwr.clientapp.mod
+import flwr.server.strategy
+import flwr.serverapp.strategy
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.server.client_manager import SimpleClientManager
+
+import flwr_byz.server.strategy
+import flwr_byz.serverapp.strategy
+from tests.support import malformed
+from tests.support.server import Grid, Proxy
+
+MODEL = [np.zeros(40, "f4"), np.zeros((2, 2))]
+SENT = malformed.model_arrays(0.9)
+HONEST = range(10, 120, 10)  # 11 clients; attackers have ids before, between and after theirs
+OPTIONS = {
+    "FedYogi": {"eta": 0.1},
+    "FedAvgM": {"server_momentum": 0.9, "server_learning_rate": 0.5},
+    "FedProx": {"proximal_mu": 0.1},
+}
+NAMES = ["FedAvg", "FedMedian", "FedTrimmedAvg", "FedAdam", "FedAdagrad", *OPTIONS]
+CLASSIC_OTHERS = {
+    "FedAvg out of place": ("FedAvg", {"inplace": False}),
+    "Krum": ("Krum", {"num_malicious_clients": 2}),
+    "MultiKrum": ("Krum", {"num_malicious_clients": 2, "num_clients_to_keep": 5}),
+    "Bulyan": ("Bulyan", {"num_malicious_clients": 2, "to_keep": 0}),
+    "QFedAvg": ("QFedAvg", {"evaluate_fn": lambda *_: (0.7, {})}),
+}
+MESSAGE_OTHERS = {
+    "Krum": ("Krum", {"num_malicious_nodes": 2}),
+    "MultiKrum": ("MultiKrum", {"num_malicious_nodes": 2, "num_nodes_to_select": 5}),
+    "Bulyan": ("Bulyan", {"num_malicious_nodes": 2}),
+    "QFedAvg": ("QFedAvg", {"client_learning_rate": 0.1, "train_loss_key": "loss"}),
+}
+
+
+class Api:
+    def stock(self, name, **options):
+        """Return a strategy of Flower's: one of `NAMES` or `others`."""
+        kind, own = self.others.get(name, (name, OPTIONS.get(name, {})))
+        return getattr(self.flower, kind)(**self.least | self.initial() | own | options)
+
+    def hardened(self, name, **options):
+        return self.own.Hardened(self.stock(name), **options)
+
+    def gmom(self, **options):
+        return self.own.GeometricMedianOfMeans(**self.least | options)
+
+    def honest(self, **metrics):
+        """Return the replies of the honest clients."""
+        return {
+            client: self.reply(malformed.honest_arrays(client), {"loss": 0.1 * client} | metrics)
+            for client in HONEST
+        }
+
+    def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None):
+        """Return arrays or None, and metrics; `contents` maps clients to what each replies."""
+        asked = self.begin(strategy, sorted(contents), sent, server_round)
+        replies = self.replies(asked, dict(sorted(contents.items())))
+        if shuffle is not None:
+            np.random.default_rng(shuffle).shuffle(replies)
+        return self.end(strategy, replies, server_round)
+
+    def step(self, arrays, sent, shuffle=None, **options):
+        """Return what a round of the median of means makes of these arrays, client by client."""
+        replies = {c: self.reply(made, {"loss": 0.1 * c}) for c, made in enumerate(arrays)}
+        return self.round(self.gmom(**options), replies, sent, shuffle=shuffle)
+
+
+class Classic(Api):
+    name, method = "classic", "aggregate_fit"
+    flower, own, mods = flwr.server.strategy, flwr_byz.server.strategy, flwr.client.mod
+    least = dict.fromkeys(["min_fit_clients", "min_evaluate_clients", "min_available_clients"], 1)
+    kinds = malformed.CLASSIC_MALFORMED | malformed.CLASSIC_BAD_METRICS
+    others = CLASSIC_OTHERS
+
+    def initial(self, arrays=SENT):
+        """Return the options by which a strategy gets its initial model."""
+        return {"initial_parameters": ndarrays_to_parameters(arrays)}
+
+    def stock(self, name, **options):
+        return super().stock(name, **{"fit_metrics_aggregation_fn": mean_loss} | options)
+
+    def reply(self, arrays, metrics=None, num_examples=10):
+        return malformed.fit_res(arrays, num_examples, metrics)
+
+    def claim(self, loss, **metrics):
+        """Return what a client replies to a request to evaluate."""
+        return EvaluateRes(Status(Code.OK, ""), loss, 10, metrics)
+
+    def begin(self, strategy, cids, sent=SENT, server_round=1, kind="fit"):
+        """Let a strategy begin a round."""
+        configure = getattr(strategy, f"configure_{kind}")
+        configure(server_round, ndarrays_to_parameters(sent), manager_of(cids))
+
+    def replies(self, asked, results):
+        """Return what clients reply; exceptions and results of another status are failures."""
+        pairs = ((Proxy(str(cid)), deepcopy(result)) for cid, result in results.items())
+        return [pair for pair in pairs if pair[1] is not None]
+
+    def end(self, strategy, replies, server_round=1):
+        raised = [result for _, result in replies if isinstance(result, Exception)]
+        others = [pair for pair in replies if not isinstance(pair[1], Exception)]
+        failed = [pair for pair in others if pair[1].status.code != Code.OK]
+        usable = [pair for pair in others if pair[1].status.code == Code.OK]
+        parameters, metrics = strategy.aggregate_fit(server_round, usable, raised + failed)
+        return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
+
+    def evaluation(self, strategy, claims):
+        """Return the metrics of an evaluation, with the loss."""
+        self.begin(strategy, claims, kind="evaluate")
+        loss, metrics = strategy.aggregate_evaluate(1, self.replies(None, claims), [])
+        return {"loss": loss, **metrics}
+
+
+class Message(Api):
+    name, method = "message", "aggregate_train"
+    flower, own, mods = flwr.serverapp.strategy, flwr_byz.serverapp.strategy, flwr.clientapp.mod
+    least = dict.fromkeys(["min_train_nodes", "min_evaluate_nodes", "min_available_nodes"], 1)
+    kinds = malformed.MESSAGE_MALFORMED | malformed.MESSAGE_BAD_METRICS
+    others = MESSAGE_OTHERS
+
+    def initial(self, arrays=SENT):
+        return {}  # `start` gets the initial model
+
+    def reply(self, arrays, metrics=None, num_examples=10):
+        metrics = {"num-examples": num_examples} | ({"loss": 0.5} if metrics is None else metrics)
+        return malformed.content(record(arrays), metrics)
+
+    def claim(self, loss, **metrics):
+        return RecordDict({"metrics": MetricRecord({"num-examples": 10, "loss": loss} | metrics)})
+
+    def begin(self, strategy, nodes, sent=SENT, server_round=1, kind="train"):
+        """Let a strategy begin a round; return its messages by node."""
+        malformed.in_a_run()
+        gc.freeze()  # Flower collects garbage after each array that it reads: of what is new only
+        configure = getattr(strategy, f"configure_{kind}")
+        messages = list(configure(server_round, record(sent), ConfigRecord(), Grid(list(nodes))))
+        for number, message in enumerate(messages):
+            message.metadata.__dict__["_message_id"] = f"message {number} of round {server_round}"
+        return {message.metadata.dst_node_id: message for message in messages}
+
+    def replies(self, asked, contents):
+        """Return what nodes reply; an Error is one, None is silence."""
+        return [
+            malformed.reply_to(asked[node], deepcopy(made))
+            for node, made in contents.items()
+            if made is not None
+        ]
+
+    def end(self, strategy, replies, server_round=1):
+        arrays, metrics = strategy.aggregate_train(server_round, replies)
+        return arrays and arrays.to_numpy_ndarrays(), dict(metrics or {})
+
+    def evaluation(self, strategy, claims):
+        replies = self.replies(self.begin(strategy, claims, kind="evaluate"), claims)
+        return dict(strategy.aggregate_evaluate(1, replies))
+
+
+CLASSIC, MESSAGE = Classic(), Message()
+BOTH = pytest.mark.parametrize("api", [CLASSIC, MESSAGE], ids=["classic", "message"])
+
+
+def manager_of(cids):
+    manager = SimpleClientManager()
+    for cid in cids:
+        manager.register(Proxy(str(cid)))
+    return manager
+
+
+def mean_loss(pairs):
+    """A user's aggregation function of metrics in the classic API."""
+    total = sum(number for number, _ in pairs)
+    return {"loss": sum(number * metrics["loss"] for number, metrics in pairs) / total}
+
+
+def updates(num_clients=13):
+    """Return steps from `MODEL`, client by client."""
+    rng = np.random.default_rng(0)
+    return [[rng.normal(size=40).astype("f4"), rng.normal(size=(2, 2))] for _ in range(num_clients)]
+
+
+def flat(arrays):
+    return np.concatenate([np.ravel(a) for a in arrays])
+
+
+def record(arrays, names=malformed.NAMES):
+    names = [*names, *map(str, range(len(arrays)))]
+    return ArrayRecord({n: Array(a) for n, a in zip(names, arrays, strict=False)})
+
+
+def own(metrics):
+    """Return the strategy's metrics without the counts of the checks."""
+    return {n: v for n, v in metrics.items() if not n.startswith("byz-")}
+
+
+def exact(outcome):
+    """Return all bits of the model and of the strategy's metrics that a round ends with."""
+    arrays, metrics = outcome
+    return arrays and [(a.dtype, a.shape, a.tobytes()) for a in arrays], own(metrics)

@@ -1,0 +1,25 @@
+"""The Python snippets of Markdown pages."""
+
+import re
+
+import pytest
+import ray
+
+
+def params(pages):
+    """Return a `pytest.param` for each snippet of some pages, given as paths."""
+    return [
+        pytest.param(snippet, id=f"{page.name}-{number}")
+        for page in pages
+        for number, snippet in enumerate(
+            re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+        )
+    ]
+
+
+def run(snippet):
+    """Run a snippet as a program of its own, and end the simulation that it may have started."""
+    try:
+        exec(compile(snippet, "snippet", "exec"), {})
+    finally:
+        ray.shutdown()
