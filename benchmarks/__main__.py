@@ -1,8 +1,8 @@
 """Run the benchmarks: ``python -m benchmarks``. Resumes where an interrupted run stopped."""
 
-import json
 import logging
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ import flwr
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
+from flwr_byz import json_lines
 from flwr_byz.aggregation import geometric_median
 from flwr_byz.aggregation.threads import num_threads
 
 from . import contestants, measure, report
-from .contestants import OURS, ROOFLINE, Contestant, Replies
+from .contestants import GMOM, ROOFLINE, Contestant, Replies
 
 RESULTS = Path(__file__).parent / "results"
 CLIENTS = (20, 50, 100, 1000)
@@ -30,35 +31,27 @@ Row = dict[str, Any]
 
 
 def main(results: Path = RESULTS, quick: bool = False) -> None:
-    """Time every rule in every cell, and write rows, a table and a picture.
+    """Time every rule in every cell; the folder gets results.jsonl, README.md and speed.png.
 
-    Parameters
-    ----------
-    results
-        Folder for results.jsonl, README.md and speed.png.
-    quick
-        Only the cells of up to a million numbers, to see that all is well.
+    With --quick only in cells of up to a million numbers, to see that all is well.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
     results.mkdir(parents=True, exist_ok=True)
     path = results / "results.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = list(json_lines.read(path))
     largest = 10**6 if quick else LARGEST
     cells = [(m, d) for d in DIMS for m in CLIENTS if m * d <= largest]
     points = [(n, d) for n, d in MEDIANS if n * d <= largest * 10]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(cells) + len(points))
-        with path.open("a") as file:
-            for kind, run, todo in (("round", _round, cells), ("median", _medians, points)):
-                for m, d in todo:
-                    progress.update(task, description=f"{kind}: {m} x {d:.0e}")
-                    if not any((r["kind"], r["m"], r["d"]) == (kind, m, d) for r in rows):
-                        new = list(run(m, d, rows))
-                        file.writelines(json.dumps(row) + "\n" for row in new)
-                        file.flush()
-                        rows += new
-                    progress.advance(task)
+    todo = [(_round, "round", *cell) for cell in cells] + [(_medians, "median", *p) for p in points]
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(todo))
+        for run, kind, m, d in todo:
+            progress.update(task, description=f"{kind}: {m} x {d:.0e}")
+            if not any((row["kind"], row["m"], row["d"]) == (kind, m, d) for row in rows):
+                new = list(run(m, d, rows))
+                json_lines.append(path, new)
+                rows += new
+            progress.advance(task)
     report.write(rows, _machine(), results)
     print(f"{results / 'README.md'} and {results / 'speed.png'} written")
 
@@ -66,23 +59,19 @@ def main(results: Path = RESULTS, quick: bool = False) -> None:
 def _round(m: int, d: int, rows: list[Row]) -> Iterator[Row]:
     replies = Replies(m, d)
     batches = sorted({max(m * share // 100, 1) for share in (10, 20, 25, 50, 100)})
-    entries, fresh, skipped = [], [], []
-    for contestant, unused in zip(
-        contestants.strategies(replies, batches),
-        contestants.strategies(replies, batches),
-        strict=True,
-    ):
-        if _predicted(contestant, m, d, rows) > SLOW:
-            skipped.append(contestant)
-        else:
-            entries.append(contestant)
-            fresh.append(unused)  # what a strategy keeps from round to round counts as memory, too
+    entries, skipped = [], []
+    for contestant in contestants.strategies(replies, batches):
+        is_slow = _predicted(contestant, m, d, rows) > SLOW
+        (skipped if is_slow else entries).append(contestant)
     seconds = measure.interleaved(entries)
+    # Of strategies made anew: what one keeps from round to round counts as memory, too.
+    fresh = {(each.name, each.api): each for each in contestants.strategies(replies, batches)}
     for contestant, times in zip(entries, seconds, strict=True):
         row = _row("round", contestant, m, d) | {"seconds": times}
         if d >= 10**6:
-            row["extra_vectors"] = round(measure.peak_memory(fresh.pop(0)) / (4 * d), 2)
-        if contestant.name.startswith(OURS):
+            unused = fresh.pop((contestant.name, contestant.api))
+            row["extra_vectors"] = round(measure.peak_memory(unused) / (4 * d), 2)
+        if contestant.name.startswith(GMOM):
             metrics = contestant.call(contestant.prepare())[1]
             row |= {"gap": metrics["byz-gap"], "iterations": metrics["byz-iterations"]}
         yield row
@@ -93,7 +82,7 @@ def _round(m: int, d: int, rows: list[Row]) -> Iterator[Row]:
 
 def _predicted(contestant: Contestant, m: int, d: int, rows: list[Row]) -> float:
     """Predict seconds from smaller cells, for what grows linearly in d and in m at least."""
-    if contestant.name == ROOFLINE or contestant.name.startswith((OURS, "FedAvg")):
+    if contestant.name == ROOFLINE or contestant.name.startswith((GMOM, "FedAvg")):
         return 0.0
     known = [
         (row.get("predicted") or float(np.median(row["seconds"]))) * (m / row["m"]) * (d / row["d"])
@@ -112,12 +101,10 @@ def _medians(n: int, d: int, rows: list[Row]) -> Iterator[Row]:
     seconds = measure.interleaved(entries)
     best = geometric_median(points, gamma=1e-13)
     for contestant, times in zip(entries, seconds, strict=True):
-        place = np.asarray(contestant.call(contestant.prepare()), np.float64)
-        lowest = best.objective / (1 + best.gap)
-        yield _row("median", contestant, n, d) | {
-            "seconds": times,
-            "true_gap": measure.sum_of_distances(points, place) / lowest - 1,
-        }
+        center = np.asarray(contestant.call(contestant.prepare()), np.float64)
+        objective = float(sum(np.linalg.norm(point - center) for point in points))
+        gap = objective / best.objective * (1 + best.gap) - 1
+        yield _row("median", contestant, n, d) | {"seconds": times, "true_gap": gap}
 
 
 def _row(kind: str, contestant: Contestant, m: int, d: int) -> Row:
@@ -125,13 +112,10 @@ def _row(kind: str, contestant: Contestant, m: int, d: int) -> Row:
 
 
 def _machine() -> dict[str, str]:
-    model = ""
     cpu = Path("/proc/cpuinfo")
-    if cpu.exists():
-        lines = [x for x in cpu.read_text().splitlines() if x.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else ""
+    found = re.search(r"^model name\s*: (.*)", cpu.read_text(), re.M) if cpu.exists() else None
     return {
-        "processor": model or platform.machine(),
+        "processor": found[1] if found else platform.machine(),
         "threads": str(num_threads()),
         "Python": platform.python_version(),
         "NumPy": np.__version__,

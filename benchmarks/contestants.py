@@ -19,7 +19,7 @@ from flwr_byz.aggregation.threads import map_in_threads
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
 
-OURS = "GeometricMedianOfMeans"
+GMOM = "GeometricMedianOfMeans"
 ROOFLINE = "roofline"
 
 
@@ -34,17 +34,9 @@ class Contestant:
 
 
 class _Proxy(ClientProxy):  # type: ignore[misc]
-    """A client that nobody calls."""
+    """A client that is never called."""
 
-    def get_properties(self, *args: Any, **kwargs: Any) -> Any: ...
-
-    def get_parameters(self, *args: Any, **kwargs: Any) -> Any: ...
-
-    def fit(self, *args: Any, **kwargs: Any) -> Any: ...
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any: ...
-
-    def reconnect(self, *args: Any, **kwargs: Any) -> Any: ...
+    get_properties = get_parameters = fit = evaluate = reconnect = None
 
 
 class Replies:
@@ -110,33 +102,32 @@ def read_all_write_one(replies: Replies) -> NDArray[np.float32]:
 
 
 def strategies(replies: Replies, num_batches: Sequence[int]) -> Iterator[Contestant]:
-    """Yield the whole call of each strategy, ours for every number of batches."""
+    """Yield the whole call of each strategy, the robust one for every number of batches."""
     m = replies.num_clients
-    q = max((m - 3) // 4, 0)
     yield Contestant(ROOFLINE, "", lambda _: read_all_write_one(replies))
-    options: dict[str, Any] = {"min_fit_clients": m, "min_available_clients": m}
-    ours = {f"{OURS}(k={k})": k for k in num_batches}
-    for name, strategy in {
-        **{n: ClassicGeometricMedianOfMeans(num_batches=k, **options) for n, k in ours.items()},
-        "FedAvg": classic.FedAvg(inplace=True, **options),
-        "FedMedian": classic.FedMedian(**options),
-        "FedTrimmedAvg": classic.FedTrimmedAvg(beta=0.2, **options),
-        "Krum": classic.Krum(num_malicious_clients=q, **options),
-        "Bulyan": classic.Bulyan(num_malicious_clients=q, to_keep=0, **options),
-    }.items():
-        strategy.configure_fit(1, Parameters([replies.model.data], "numpy.ndarray"), replies)
-        yield Contestant(name, "classic", partial(_fit, strategy, replies))
-    options = {"min_train_nodes": m, "min_available_nodes": m}
-    for name, other in {
-        **{n: MessageGeometricMedianOfMeans(num_batches=k, **options) for n, k in ours.items()},
-        "FedAvg": message.FedAvg(**options),
-        "FedMedian": message.FedMedian(**options),
-        "FedTrimmedAvg": message.FedTrimmedAvg(beta=0.2, **options),
-        "Krum": message.Krum(num_malicious_nodes=q, **options),
-        "Bulyan": message.Bulyan(num_malicious_nodes=q, **options),
-    }.items():
-        other.configure_train(1, ArrayRecord({"0": replies.model}), ConfigRecord(), replies)
-        yield Contestant(name, "message", partial(_train, other), replies.messages)
+    for api, flower, robust, verb, noun in (
+        ("classic", classic, ClassicGeometricMedianOfMeans, "fit", "clients"),
+        ("message", message, MessageGeometricMedianOfMeans, "train", "nodes"),
+    ):
+        options: dict[str, Any] = {f"min_{verb}_{noun}": m, f"min_available_{noun}": m}
+        to_keep = {"to_keep": 0} if api == "classic" else {}
+        malicious = options | {f"num_malicious_{noun}": max((m - 3) // 4, 0)}
+        for name, strategy in {
+            **{f"{GMOM}(k={k})": robust(num_batches=k, **options) for k in num_batches},
+            "FedAvg": flower.FedAvg(**options),
+            "FedMedian": flower.FedMedian(**options),
+            "FedTrimmedAvg": flower.FedTrimmedAvg(beta=0.2, **options),
+            "Krum": flower.Krum(**malicious),
+            "Bulyan": flower.Bulyan(**malicious, **to_keep),
+        }.items():
+            if api == "classic":
+                model = Parameters([replies.model.data], "numpy.ndarray")
+                strategy.configure_fit(1, model, replies)
+                yield Contestant(name, api, partial(_fit, strategy, replies))
+            else:
+                arrays = ArrayRecord({"0": replies.model})
+                strategy.configure_train(1, arrays, ConfigRecord(), replies)
+                yield Contestant(name, api, partial(_train, strategy), replies.messages)
 
 
 def medians(points: NDArray[np.float32]) -> Iterator[Contestant]:
@@ -148,13 +139,11 @@ def medians(points: NDArray[np.float32]) -> Iterator[Contestant]:
     tensors = [torch.from_numpy(point) for point in points]
     rows = list(points)
     yield Contestant("geometric_median", "", lambda _: geometric_median(points).point)
-    for name, options in {"": {}, ", to the end": {"eps": 1e-12, "ftol": 0.0}}.items():
-        yield Contestant(
-            f"geom_median numpy{name}", "", lambda _, o=options: numpy_median(rows, **o).median
-        )
-        yield Contestant(
-            f"geom_median torch{name}", "", lambda _, o=options: torch_median(tensors, **o).median
-        )
+    peers = {"numpy": partial(numpy_median, rows), "torch": partial(torch_median, tensors)}
+    for end, options in {"": {}, ", to the end": {"eps": 1e-12, "ftol": 0.0}}.items():
+        for name, peer in peers.items():
+            call = partial(peer, **options)
+            yield Contestant(f"geom_median {name}{end}", "", lambda _, c=call: c().median)
 
 
 def _fit(strategy: Any, replies: Replies, _: None) -> Any:

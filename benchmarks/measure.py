@@ -1,12 +1,9 @@
-"""Interleaved timing, peak memory, and the true gap of a geometric median."""
+"""Interleaved timing, and peak memory."""
 
 import gc
 import time
 import tracemalloc
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .contestants import Contestant
 
@@ -15,12 +12,9 @@ SECONDS_PER_CELL = 8.0
 
 
 def interleaved(contestants: Sequence[Contestant]) -> list[list[float]]:
-    """Time all contestants in turn, several rounds of it, after one round that is not counted.
+    """Return the seconds of several rounds by contestant, which take turns.
 
-    Returns
-    -------
-    list of list of float
-        Seconds of each round, by contestant.
+    One round before them is not counted.
     """
     seconds: list[list[float]] = [[] for _ in contestants]
     start = time.perf_counter()
@@ -52,9 +46,3 @@ def peak_memory(contestant: Contestant) -> int:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
-
-
-def sum_of_distances(points: NDArray[np.float32], place: NDArray[np.floating]) -> float:
-    """Return the geometric median's objective in float64."""
-    place = np.asarray(place, np.float64)
-    return float(sum(np.linalg.norm(point - place) for point in points))

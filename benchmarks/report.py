@@ -1,150 +1,132 @@
-"""The table and the picture of the benchmarks, from their rows."""
+"""The tables and the picture of the benchmarks, from their rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
-from .contestants import OURS, ROOFLINE
+from flwr_byz.pages import STYLE, save
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-Row = Mapping[str, Any]
+from .contestants import GMOM, ROOFLINE
 
 PICTURED_CLIENTS = 100
+TEXT = """# Benchmarks
+
+Written by `python -m benchmarks` from `results.jsonl`. Whole calls of `aggregate_fit`
+(classic) and `aggregate_train` (message) on the same float32 replies, interleaved in
+one run; medians, quartiles in brackets. The first tenth of the clients sends -10 times
+normal numbers. Roofline: every reply read once with all cores, one result written.
+
+Machine: {machine}.
+
+![Seconds of a call against the number of coordinates](speed.png)
+
+## A round
+
+{rounds}
+
+## Cost of growth
+
+{growth}
+
+## The geometric median alone
+
+True gap: objective in float64 over a certified lower bound, less one. *To the end* is
+with `eps=1e-12, ftol=0`.
+
+{medians}
+"""
 
 
-def write(rows: Sequence[Row], machine: Mapping[str, str], folder: Path) -> None:
-    """Write README.md and speed.png into the folder."""
-    (folder / "README.md").write_text(_text(rows, machine))
-    _picture(rows, folder / "speed.png")
+def write(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, str], folder: Path) -> None:
+    """Write README.md and the picture into the folder."""
+    optional = ("extra_vectors", "gap", "iterations", "predicted", "true_gap")
+    frame = pd.DataFrame(rows, columns=["kind", "name", "api", "m", "d", "seconds", *optional])
+    quartiles = [np.percentile(s, [25, 50, 75]) if s else [np.nan] * 3 for s in frame.seconds]
+    frame[["low", "median", "high"]] = quartiles
+    frame["k"] = frame.name.str.extract(r"k=(\d+)").astype(float)
+    rounds, medians = frame[frame.kind == "round"], frame[frame.kind == "median"]
+    text = TEXT.format(
+        machine=", ".join(f"{name} {value}" for name, value in machine.items()),
+        rounds=_sections(rounds, "clients", _round_row),
+        growth=_table(_growth(rounds)),
+        medians=_sections(medians, "points", _median_row),
+    )
+    (folder / "README.md").write_text(text)
+    save(_picture(rounds), folder / "speed")
 
 
-def seconds(row: Row) -> float:
-    """Median time of a row; nan where it was not run."""
-    return float(np.median(row["seconds"])) if row["seconds"] else float("nan")
+def _sections(frame: pd.DataFrame, noun: str, row_of: Any) -> str:
+    """Return a section with a table for each number of vectors and of coordinates."""
+    return "\n\n".join(
+        f"### {m} {noun} x {d:,} numbers\n\n"
+        + _table(row_of(row, cell) for row in cell.itertuples())
+        for (m, d), cell in frame.groupby(["m", "d"])
+    )
 
 
-def _text(rows: Sequence[Row], machine: Mapping[str, str]) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `python -m benchmarks` from `results.jsonl`. Whole calls of `aggregate_fit`",
-        "(classic) and `aggregate_train` (message) on the same float32 replies, interleaved in",
-        "one run; medians, quartiles in brackets. The first tenth of the clients sends -10 times",
-        "normal numbers. Roofline: every reply read once with all cores, one result written.",
-        "",
-        "Machine: " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
-        "",
-        "![Seconds of a call against the number of coordinates](speed.png)",
-        "",
-        "## A round",
-        "",
-    ]
-    rounds = [row for row in rows if row["kind"] == "round"]
-    for m, d in sorted({(row["m"], row["d"]) for row in rounds}):
-        cell = [row for row in rounds if (row["m"], row["d"]) == (m, d)]
-        lines += [f"### {m} clients x {d:,} numbers", "", *_round_table(cell), ""]
-    lines += ["## Cost of growth", "", *_growth(rounds), ""]
-    lines += ["## The geometric median alone", ""]
-    lines += [
-        "True gap: objective in float64 over a certified lower bound, less one. *To the end* is",
-        "with `eps=1e-12, ftol=0`.",
-        "",
-    ]
-    medians = [row for row in rows if row["kind"] == "median"]
-    for n, d in sorted({(row["m"], row["d"]) for row in medians}):
-        cell = [row for row in medians if (row["m"], row["d"]) == (n, d)]
-        ours = seconds(next(row for row in cell if row["name"] == "geometric_median"))
-        lines += [f"### {n} points x {d:,} numbers", ""]
-        lines += ["| function | seconds | times ours | true gap |", "|---|---|---|---|"]
-        lines += [
-            f"| {row['name']} | {_spread(row)} | {seconds(row) / ours:.1f} | "
-            f"{row['true_gap']:.0e} |"
-            for row in cell
-        ]
-        lines += [""]
-    return "\n".join(lines).rstrip() + "\n"
+def _table(rows: Iterable[Mapping[str, str]]) -> str:
+    frame = pd.DataFrame(list(rows)).fillna("")
+    lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _round_table(cell: Sequence[Row]) -> list[str]:
-    roofline = seconds(next(row for row in cell if row["name"] == ROOFLINE))
-    lines = [
-        "| rule | API | seconds | / FedAvg | / roofline | extra memory, vectors | gap | steps |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in cell:
-        if not row["seconds"]:
-            lines.append(
-                f"| {row['name']} | {row['api']} | not run: about {row['predicted']:.0f} s "
-                "| | | | | |"
-            )
-            continue
-        fedavg = [r for r in cell if r["name"] == "FedAvg" and r["api"] == row["api"]]
-        ratio = f"{seconds(row) / seconds(fedavg[0]):.2f}" if fedavg else ""
-        memory = f"{row['extra_vectors']:.1f}" if "extra_vectors" in row else ""
-        gap = f"{row['gap']:.0e}" if "gap" in row else ""
-        lines.append(
-            f"| {row['name']} | {row['api']} | {_spread(row)} | {ratio} | "
-            f"{seconds(row) / roofline:.1f} | {memory} | {gap} | {row.get('iterations', '')} |"
-        )
-    return lines
+def _round_row(row: Any, cell: pd.DataFrame) -> Mapping[str, str]:
+    fedavg = cell[(cell.name == "FedAvg") & (cell.api == row.api)]["median"].max()
+    roofline = cell[cell.name == ROOFLINE]["median"].max()
+    numbers = {
+        "/ FedAvg": f"{row.median / fedavg:.2f}",
+        "/ roofline": f"{row.median / roofline:.1f}",
+        "extra memory, vectors": f"{row.extra_vectors:.1f}",
+        "gap": f"{row.gap:.0e}",
+        "steps": f"{row.iterations:.0f}",
+    }
+    known = {name: "" if text == "nan" else text for name, text in numbers.items()}
+    return {"rule": row.name, "API": row.api, "seconds": _spread(row), **known}
 
 
-def _spread(row: Row) -> str:
-    low, high = np.percentile(row["seconds"], [25, 75])
-    return f"{seconds(row):.3g} [{low:.3g}, {high:.3g}]"
+def _median_row(row: Any, cell: pd.DataFrame) -> Mapping[str, str]:
+    certified = cell[cell.name == "geometric_median"]["median"].max()
+    ratio, gap = f"{row.median / certified:.1f}", f"{row.true_gap:.0e}"
+    seconds = _spread(row)
+    return {"function": row.name, "seconds": seconds, "/ geometric_median": ratio, "true gap": gap}
 
 
-def _growth(rounds: Sequence[Row]) -> list[str]:
+def _spread(row: Any) -> str:
+    if np.isnan(row.median):
+        return f"not run: about {row.predicted:.0f} s"
+    return f"{row.median:.3g} [{row.low:.3g}, {row.high:.3g}]"
+
+
+def _growth(rounds: pd.DataFrame) -> Iterable[Mapping[str, str]]:
     """Fit the exponents of the time in d and in m, where a call takes long enough to tell."""
-    ours = [row for row in rounds if row["name"].startswith(OURS) and row["api"] == "classic"]
-    lines = ["| fixed | varied | exponent of the time |", "|---|---|---|"]
-    for m in sorted({row["m"] for row in ours}):
-        for k in sorted({_batches(row) for row in ours if row["m"] == m}):
-            cells = [
-                row for row in ours if (row["m"], _batches(row)) == (m, k) and row["d"] >= 10**6
-            ]
-            if len(cells) >= 2:
-                lines.append(f"| m = {m}, k = {k} | d | {_exponent(cells, 'd'):.2f} |")
-    for d in sorted({row["d"] for row in ours}):
-        for k in (5, 10, 20):
-            cells = [row for row in ours if (row["d"], _batches(row)) == (d, k) and d >= 10**6]
-            if len(cells) >= 2:
-                lines.append(f"| d = {d:,}, k = {k} | m | {_exponent(cells, 'm'):.2f} |")
-    return lines
+    known = rounds[(rounds.api == "classic") & rounds.k.notna() & (rounds.d >= 10**6)]
+    for fixed, by in (("m", "d"), ("d", "m")):
+        for (value, k), cells in known.groupby([fixed, "k"]):
+            if len(cells) >= 2 and (fixed == "m" or k in (5, 10, 20)):
+                slope = np.polyfit(np.log(cells[by]), np.log(cells["median"]), 1)[0]
+                where = f"{fixed} = {value:,}, k = {k:.0f}"
+                yield {"fixed": where, "varied": by, "exponent of the time": f"{slope:.2f}"}
 
 
-def _batches(row: Row) -> int:
-    return int(row["name"].partition("=")[2].rstrip(")"))
-
-
-def _exponent(cells: Sequence[Row], by: str) -> float:
-    sizes = np.log([row[by] for row in cells])
-    return float(np.polyfit(sizes, np.log([seconds(row) for row in cells]), 1)[0])
-
-
-def _picture(rows: Sequence[Row], path: Path) -> None:
+def _picture(rounds: pd.DataFrame) -> Figure:
     m = PICTURED_CLIENTS
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
-    for panel, api in zip(panels, ("classic", "message"), strict=True):
-        cells = [r for r in rows if r["kind"] == "round" and r["m"] == m and r["seconds"]]
-        shown = [r for r in cells if r["api"] == api or r["name"] == ROOFLINE]
-        for name in dict.fromkeys(r["name"] for r in shown):
-            if name.startswith(OURS) and _batches({"name": name}) not in (m // 5, m):
-                continue
-            line = sorted((r["d"], seconds(r)) for r in shown if r["name"] == name)
-            style: dict[str, Any] = {"lw": 2.5} if name.startswith(OURS) else {"lw": 1.2}
-            if name == ROOFLINE:
-                style = {"lw": 1.2, "ls": "--", "color": "black"}
-            panel.loglog(*zip(*line, strict=True), marker="o", ms=4, label=name, **style)
-        panel.set_title(f"{api} API, {m} clients")
-        panel.set_xlabel("coordinates of a reply")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("seconds of a whole call")
-    panels[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    shown = rounds[(rounds.m == m) & (rounds.k.isna() | rounds.k.isin([m // 5, m]))]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.5))
+        panels = figure.subplots(1, 2, sharey=True)
+        for panel, api in zip(panels, ("classic", "message"), strict=True):
+            of_api = shown[shown.api.isin([api, ""])].dropna(subset="median")
+            for name, line in of_api.groupby("name", sort=False):
+                style = {"lw": 2.5} if name.startswith(GMOM) else {"lw": 1.2}
+                style |= {"ls": "--", "color": "black"} if name == ROOFLINE else {}
+                line = line.sort_values("d")
+                panel.loglog(line.d, line["median"], marker="o", ms=4, label=name, **style)
+            panel.set(title=f"{api} API, {m} clients", xlabel="coordinates of a reply")
+        panels[0].set_ylabel("seconds of a whole call")
+        panels[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure

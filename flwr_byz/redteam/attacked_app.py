@@ -1,6 +1,7 @@
 """An app's ClientApp, some of whose clients attack."""
 
 import json
+import os
 import random
 import sys
 
@@ -11,7 +12,7 @@ from flwr.clientapp import ClientApp
 from ..attacks.names import parse_attack
 from ..clientapp.mod import ByzantineMod
 from ..clientapp.mod.messages import asks_to_train, server_round
-from .runs import Job
+from .runs import Run
 
 ROLL_CALL = "query.flwr_byz_roll_call"
 
@@ -23,52 +24,54 @@ class AttackedApp(ClientApp):
     message gets the run config and a seed of its own.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
-        self.job = job
+        self.run = run
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Hand a message to the app, or to the attack."""
-        job, client = self.job, int(context.node_config["partition-id"])
-        seed_everything(job.run.seed, client, server_round(message))
-        app: ClientApp = job.app.load(job.app.clientapp)
+        run, client = self.run, int(context.node_config["partition-id"])
+        seed_everything(run.seed, client, server_round(message))
+        app: ClientApp = run.app.load(run.app.clientapp)
         if message.metadata.message_type == ROLL_CALL:
             content = RecordDict({"client": ConfigRecord({"partition-id": client})})
             return Message(content, reply_to=message)
-        before, context.run_config = context.run_config, dict(job.run_config)
+        before, context.run_config = context.run_config, dict(run.run_config)
         try:
-            if client in job.run.byzantine and asks_to_train(message):
-                return _attack(job, app, message, context)
+            if client in run.byzantine and asks_to_train(message):
+                return _attack(run, app, message, context)
             return app(message, context)
         finally:
             context.run_config = before  # Flower takes back no context with another one
 
 
-def _attack(job: Job, app: ClientApp, message: Message, context: Context) -> Message:
-    is_inside_app = False
+def _attack(run: Run, app: ClientApp, message: Message, context: Context) -> Message:
+    own_errors = []  # of the app
 
     def honest(message: Message, context: Context) -> Message:
-        nonlocal is_inside_app
-        is_inside_app = True
-        reply = app(message, context)
-        is_inside_app = False
-        return reply
+        try:
+            return app(message, context)
+        except Exception as error:
+            own_errors.append(error)
+            raise
 
     try:
-        asked = json.loads(job.asked(server_round(message)).read_text(encoding="utf-8"))
+        asked = json.loads(run.asked(server_round(message)).read_text(encoding="utf-8"))
+        num_cpus = max(run.app.client_resources.get("num_cpus", 1), 1e-9)
+        at_a_time = max(1, int((os.cpu_count() or 2) / num_cpus))
         mod = ByzantineMod(
-            parse_attack(job.run.attack),
+            parse_attack(run.attack),
             when=asked,
-            num_clients=job.run.num_nodes,
-            num_byzantine=job.run.num_byzantine,
-            colluders=job.folder / "colluders",  # as far as they run at a time:
-            num_colluders=min(len(asked), job.num_actors),
-            seed=job.run.seed,
+            num_clients=run.num_nodes,
+            num_byzantine=run.num_byzantine,
+            colluders=run.folder / "colluders",
+            num_colluders=min(len(asked), at_a_time),
+            seed=run.seed,
         )
         return mod(message, context, honest)
     except Exception as error:
-        if not (is_inside_app or isinstance(error, ConnectionAbortedError)):  # it stays silent
-            path = job.folder / f"attack-failed-{context.node_config['partition-id']}.txt"
+        if error not in own_errors and not isinstance(error, ConnectionAbortedError):  # silence
+            path = run.folder / f"attack-failed-{context.node_config['partition-id']}.txt"
             path.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         raise
 

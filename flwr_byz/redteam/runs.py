@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,29 +20,38 @@ ROBUST = "GeometricMedianOfMeans"
 
 @dataclass(frozen=True)
 class Run:
-    """One run of an app; all of it makes the name of the run's folder."""
+    """One run of an app, identified by all but the folder of results."""
 
-    app: str  # its folder
-    digest: str  # of its files
-    run_config: str  # overrides
+    app: FlowerApp
+    run_config: Mapping[str, Any]  # whole and flat
     num_nodes: int
     num_byzantine: int
     num_rounds: int | None  # None for as many as the app asks for
     seed: int
-    attack: str  # as `parse_attack` reads it, or NO_ATTACK
-    strategy: Literal["own", "robust"]
+    results: Path  # absolute
+    attack: str = NO_ATTACK  # or as `parse_attack` reads it
+    strategy: Literal["own", "robust"] = "own"
 
     @property
-    def title(self) -> str:
-        """The name of the run's folder."""
+    def folder(self) -> Path:
+        """The working directory of the run, which takes its log, too."""
         name = re.sub(r"[\W_]+", " ", f"{self.attack}-{self.strategy}".lower()).split()
-        identity = json.dumps(asdict(self), sort_keys=True).encode()
-        return "-".join([*name, hashlib.sha256(identity).hexdigest()[:12]])
+        identity = json.dumps(asdict(replace(self, results=Path())), sort_keys=True, default=str)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        return self.results / "runs" / "-".join([*name, digest])
 
     @property
-    def is_reference(self) -> bool:
-        """Whether it is the clean run of the app's own strategy, which others are compared with."""
-        return self.attack == NO_ATTACK and self.strategy == "own"
+    def reference(self) -> Path:
+        """The initial and the final model of the app's own clean run."""
+        return replace(self, attack=NO_ATTACK, strategy="own").folder / "models.npz"
+
+    def record(self, event: str, **details: Any) -> None:
+        """Add a line to the events of the run."""
+        json_lines.append(self.folder / "events.jsonl", [{"event": event, **details}])
+
+    def asked(self, server_round: int) -> Path:
+        """Return the file that names the Byzantine clients asked in a round."""
+        return self.folder / f"asked-{server_round}.json"
 
     @property
     def byzantine(self) -> frozenset[int]:
@@ -54,33 +63,12 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run, and what its process needs."""
-
-    run: Run
-    app: FlowerApp
-    run_config: dict[str, Any]  # whole and flat
-    num_actors: int  # clients that run at a time
-    folder: Path  # of the run: its working directory, log and events
-    reference: Path  # the initial and the final model of the reference run
-
-    @property
-    def events(self) -> Path:
-        """The file that takes the events of the run, a line each."""
-        return self.folder / "events.jsonl"
-
-    def asked(self, server_round: int) -> Path:
-        """Return the file that names the Byzantine clients asked in a round."""
-        return self.folder / "asked" / f"round-{server_round}.json"
-
-
-@dataclass(frozen=True)
 class RunResult:
     """The result of a run.
 
     `metrics` are values by source ("server", "evaluate" by clients, "train"), name and round, NaN
     where not finite. `moved` is ‖θ − θ'‖/‖θ' − θ0‖, the distance of the final model θ from that of
-    the reference run, θ', in units of what training moved that; infinity where the shapes differ.
+    the reference, θ', in units of what training moved that; infinity where the shapes differ.
     """
 
     run: Run
@@ -94,21 +82,21 @@ class RunResult:
     seconds: float = 0.0
 
 
-def load(job: Job, timeout: float = 0.0) -> RunResult | None:
+def load(run: Run, timeout: float = 0.0) -> RunResult | None:
     """Return the result in a run's folder; None without an end, or if it hung in less time."""
     given: dict[str, Any] = {}
     metrics: dict[str, dict[str, dict[int, float]]] = {}
-    for event in json_lines.read(job.events):
+    for event in json_lines.read(run.folder / "events.jsonl"):
         kind = event.pop("event")
         if kind == "begun":
-            given |= {"strategy": event["strategy"], "notes": tuple(event["notes"])}
+            given = {"strategy": event["strategy"], "notes": tuple(event["notes"])}
         elif kind == "metrics":
-            of_source = metrics.setdefault(event["source"], {})
             for name, value in event["values"].items():
-                number = math.nan if value is None else float(value)
-                of_source.setdefault(name, {})[event["round"]] = number
+                by_round = metrics.setdefault(event["source"], {}).setdefault(name, {})
+                by_round[event["round"]] = math.nan if value is None else float(value)
         elif kind == "end":  # the last one
-            moved = None if event["moved"] is None else float(event["moved"])
-            result = RunResult(job.run, **given | event | {"metrics": metrics, "moved": moved})
+            if "moved" in event:
+                event["moved"] = float(event["moved"])  # "inf", for which JSON has no number
+            result = RunResult(run, metrics=metrics, **given, **event)
             return None if result.end == "hung" and result.seconds < timeout else result
     return None

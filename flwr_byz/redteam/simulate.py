@@ -2,26 +2,26 @@
 
 import inspect
 import os
+import pickle
 import shutil
-import signal
+import subprocess
+import sys
 import time
 import traceback
 from importlib.metadata import version
-from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
 from threading import Thread
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from .. import json_lines
 from ..logs import escaped
 from .attacked_app import ROLL_CALL, AttackedApp, seed_everything
-from .runs import Job, RunResult, load
+from .runs import Run, RunResult, load
 from .swap import Refused
-from .training import WatchedTraining
+from .training import Vector, WatchedTraining
 
 try:  # what `flwr run` itself calls: the public run_simulation is deprecated
     from flwr.simulation.run_simulation import _run_simulation
@@ -34,6 +34,7 @@ except (ImportError, TypeError) as error:
     raise ImportError(f"{expected} ({error}): install flwr 1.41 or 1.42") from error
 
 
+COMMAND = (sys.executable, "-m", __name__)
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -42,47 +43,49 @@ _ENVIRONMENT = {
 }
 
 
-def run_apart(job: Job, timeout: float) -> RunResult:
+def run_apart(run: Run, timeout: float) -> RunResult:
     """Do a run in a new process, in its folder made anew, which keeps its events, the end last.
 
     After `timeout` seconds the run counts as hung and its process is killed.
     """
-    shutil.rmtree(job.folder, ignore_errors=True)
-    job.folder.mkdir(parents=True)
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
+    (run.folder / "run.pickle").write_bytes(pickle.dumps(run))
     since = time.monotonic()
-    with patch.dict(os.environ, _ENVIRONMENT):
-        process = get_context("spawn").Process(target=simulate_in_this_process, args=(job,))
-        process.start()
-    try:
-        process.join(timeout)
-        hung = process.is_alive()
-    finally:
-        process.kill()  # also where this is interrupted; Ray's processes end with theirs
-        process.join()
-    if load(job) is None:
-        why = f"no end after {timeout:g} s" if hung else f"the process died ({process.exitcode})"
-        _record_end(job, since, end="hung" if hung else "crashed", reason=why)
-    result = load(job)
+    with (
+        (run.folder / "log.txt").open("wb") as log,
+        subprocess.Popen(
+            COMMAND,
+            cwd=run.folder,
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,  # with Ray's processes: Ctrl-C reaches the parent alone
+            stdin=subprocess.PIPE,  # which ends with the parent
+            stdout=log,
+            stderr=log,
+        ) as process,
+    ):
+        try:
+            end, why = "crashed", f"the process died ({process.wait(timeout)})"
+        except subprocess.TimeoutExpired:
+            end, why = "hung", f"no end after {timeout:g} s"
+        finally:
+            process.kill()  # also where this is interrupted; Ray's processes end with theirs
+    if load(run) is None:
+        run.record("end", end=end, reason=why, seconds=time.monotonic() - since)
+    result = load(run)
     assert result is not None
     return result
 
 
-def simulate_in_this_process(job: Job) -> None:
-    """Run the app in Flower's simulation, and leave events and log in the folder of the job."""
-    if hasattr(os, "setsid"):
-        os.setsid()  # a session of its own, with Ray's processes
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
-    log = os.open(job.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.chdir(job.folder)
-    since = time.monotonic()
-    _record_end(job, since, **_simulate(job))
+def main() -> None:
+    """Do the run whose folder is the working directory, as long as the parent process lives."""
+    Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
+    run, since = pickle.loads(Path("run.pickle").read_bytes()), time.monotonic()
+    run.record("end", **_simulate(run), seconds=time.monotonic() - since)
 
 
-def _simulate(job: Job) -> dict[str, Any]:
-    training = WatchedTraining(job, lambda event: json_lines.append(job.events, [event]))
+def _simulate(run: Run) -> dict[str, Any]:
+    training = WatchedTraining(run)
     server_app = ServerApp()
     ends: list[tuple[str, str]] = []  # the first one counts, "finished" without any
 
@@ -94,41 +97,43 @@ def _simulate(job: Job) -> dict[str, Any]:
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            training.partitions = partitions = _call_the_roll(grid, job.run.num_nodes)
+            training.partitions = partitions = _call_the_roll(grid, run.num_nodes)
             in_order = sorted(partitions, key=partitions.__getitem__)
             grid.get_node_ids = lambda: in_order  # type: ignore[method-assign]  # not at random
-            context.run_config.update(job.run_config)
-            app = job.app.load(job.app.serverapp)
-            seed_everything(job.run.seed)
+            context.run_config.update(run.run_config)
+            app = run.app.load(run.app.serverapp)
+            seed_everything(run.seed)
             training.watch()
             app(grid, context)
-            if job.run.is_reference:
+            if run.folder == run.reference.parent:
                 training.evaluate_start()
         except BaseException as error:  # a server that crashes is a result
             fail(error)
 
-    resources: Any = {"num_cpus": 1, "num_gpus": 0.0, **job.app.client_resources}
-    backend = {"client_resources": resources, "init_args": {"num_cpus": os.cpu_count() or 2}}
+    backend: Any = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0, **run.app.client_resources},
+        "init_args": {"num_cpus": os.cpu_count() or 2},
+    }
     try:
         _run_simulation(
             server_app=server_app,
-            client_app=AttackedApp(job),
-            num_supernodes=job.run.num_nodes,
+            client_app=AttackedApp(run),
+            num_supernodes=run.num_nodes,
             backend_config=backend,
             exit_event=EventType.FLWR_SIMULATION_RUN_LEAVE,
         )
     except Exception as error:
         fail(error)
     if not training.has_begun:
-        never = "the app never trained: it used neither Strategy.start nor Flower's Server"
-        ends.append(("crashed", never))
-    if failed := sorted(job.folder.glob("attack-failed-*.txt")):
+        loops = "neither Strategy.start nor Flower's Server"
+        ends.append(("crashed", f"the app never trained: it used {loops}"))
+    if failed := sorted(run.folder.glob("attack-failed-*.txt")):
         ends.insert(0, ("not attacked", failed[0].read_text(encoding="utf-8")))
-    if job.run.byzantine and not training.asked_byzantine:
+    if run.byzantine and not training.asked_byzantine:
         ends.append(("not attacked", "no Byzantine client was asked in any round"))
-    end, reason = ends[0] if ends else ("finished", "")
+    end, reason = (*ends, ("finished", ""))[0]
     reason = escaped(" ".join(reason.split()), 300)
-    return {"end": end, "reason": reason, **_compare(job, training)}
+    return {"end": end, "reason": reason, **compare(run, training.initial, training.final)}
 
 
 def _call_the_roll(grid: Grid, num_nodes: int) -> dict[int, int]:
@@ -146,37 +151,28 @@ def _call_the_roll(grid: Grid, num_nodes: int) -> dict[int, int]:
     return partitions
 
 
-def _compare(job: Job, training: WatchedTraining) -> dict[str, Any]:
-    """Compare the final model with that of the reference run; what is missing is as usual."""
-    initial, final = training.initial, training.final
+def compare(run: Run, initial: Vector | None, final: Vector | None) -> dict[str, Any]:
+    """Return how the final model of a run compares with that of the reference run."""
     if initial is None:
         return {}
     if final is None:
         return {"moved": "inf"}
     if not np.isfinite(final).all():
         return {"finite": False}
-    if job.run.is_reference:
-        np.savez(job.reference, initial=initial, final=final)
-    if not job.reference.exists():
+    if run.folder == run.reference.parent:
+        np.savez(run.reference, initial=initial, final=final)
+    elif not run.reference.exists():
         return {}
-    with np.load(job.reference) as models:
+    with np.load(run.reference) as models:
         start, end = models["initial"], models["final"]
     if final.shape != end.shape:
         return {"moved": "inf"}
+    if not (covered := np.linalg.norm(end - start)):
+        return {}
     with np.errstate(over="ignore"):
-        covered, distance = np.linalg.norm(end - start), np.linalg.norm(final - end)
-        moved = float(distance / covered) if covered else None
-    return {"moved": "inf" if moved == np.inf else moved}
+        moved = float(np.linalg.norm(final - end) / covered)
+    return {"moved": moved if moved < np.inf else "inf"}
 
 
-def _record_end(job: Job, since: float, **end: Any) -> None:
-    usual = {"event": "end", "finite": True, "moved": None}
-    json_lines.append(job.events, [usual | end | {"seconds": round(time.monotonic() - since, 3)}])
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it ends."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..logs import escaped
 from .attacked_app import seed_everything
-from .runs import Job
+from .runs import Run
 from .swap import Refused, exchange, refuse_trees
 
 Vector = NDArray[np.float64] | NDArray[np.complex128]
@@ -30,20 +30,19 @@ Function = Callable[..., Any]
 class WatchedTraining:
     """What an app's strategy trains and measures, whichever API it uses.
 
-    It calls `record` with each event: "begun", "metrics", "round". Evaluations by clients are
+    It records the events "begun", "metrics" and "round" of a run. Evaluations by clients are
     recorded as the app's own strategy aggregates them, whichever strategy trains: two strategies
     are compared by one measure. `initial` and `final` are the float arrays of the first model that
     was sent and of the last one, end to end; None without a model, or where they make no vector.
     """
 
-    def __init__(self, job: Job, record: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, run: Run) -> None:
         self.partitions: Mapping[int, int] = {}  # by node ids; to be set before any training
         self.has_begun = self.asked_byzantine = False
         self.initial: Vector | None = None
         self.final: Vector | None = None
         self._are_real: list[bool] = []
-        self._job = job
-        self._record = record
+        self.run = run
         self._is_inside = False
         self._first_model: Any = None
         self._wrapped: list[object] = []
@@ -82,7 +81,7 @@ class WatchedTraining:
                 return original(owner, *args, **kwargs)
             given = {"num_rounds": signature.parameters["num_rounds"].default, **kwargs}
             given.update(zip(names, args, strict=False))
-            given["num_rounds"] = self._job.run.num_rounds or given["num_rounds"]
+            given["num_rounds"] = self.run.num_rounds or given["num_rounds"]
             self._is_inside = True
             try:
                 return loop(owner, given)
@@ -121,11 +120,10 @@ class WatchedTraining:
         """Record the start of a training, and return the strategy that is to train, watched."""
         refuse_trees(own)
         self._evaluate_first_model = self._evaluate_first_model or evaluate_first_model
-        run = self._job.run
+        run, name = self.run, type(own).__name__
         strategy, notes = (own, []) if run.strategy == "own" else exchange(own, run.num_byzantine)
+        run.record("begun", strategy=name, notes=notes, num_rounds=num_rounds)
         self.has_begun = True
-        begun = {"strategy": type(own).__name__, "notes": notes, "num_rounds": num_rounds}
-        self._record({"event": "begun", **begun})
         if any(strategy is each for each in self._wrapped):  # an app may train with it twice
             return strategy
         self._wrapped.append(strategy)
@@ -144,7 +142,7 @@ class WatchedTraining:
 
     def _seeded(self, configure: Function, server_round: int, *args: Any, **named: Any) -> Any:
         """Draw the same clients in a round of every run: strategies are compared on the same."""
-        seed_everything(self._job.run.seed, server_round)
+        seed_everything(self.run.seed, server_round)
         return configure(server_round, *args, **named)
 
     def _configure(self, configure: Function, server_round: int, *args: Any, **named: Any) -> Any:
@@ -154,18 +152,16 @@ class WatchedTraining:
         requests = list(self._seeded(configure, server_round, *args, **named))
         nodes = [r.metadata.dst_node_id if isinstance(r, Message) else r[0].cid for r in requests]
         partitions = {self.partitions[int(node)] for node in nodes}
-        byzantine = sorted(partitions & self._job.run.byzantine)
+        byzantine = sorted(partitions & self.run.byzantine)
         self.asked_byzantine |= bool(byzantine)
-        path = self._job.asked(server_round)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(byzantine), encoding="utf-8")
+        self.run.asked(server_round).write_text(json.dumps(byzantine), encoding="utf-8")
         return requests
 
     def _aggregate(self, aggregate: Function, server_round: int, *args: Any, **named: Any) -> Any:
         model, metrics = aggregate(server_round, *args, **named)
         if model is not None:
             self.final = self._vector(model)
-        self._record({"event": "round"})
+        self.run.record("round")
         self._record_metrics("train", server_round, metrics)
         return model, metrics
 
@@ -197,15 +193,10 @@ class WatchedTraining:
         values = {
             name: float(value) if abs(value) <= sys.float_info.max else None  # JSON has no NaN
             for name, value in (made or {}).items()
-            if _is_number(value) and not name.startswith("byz-")
+            if issubclass(type(value), Real) and type(value) is not bool and name[:4] != "byz-"
         }
         if values:
-            event = {"source": source, "round": server_round, "values": values}
-            self._record({"event": "metrics", **event})
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+            self.run.record("metrics", source=source, round=server_round, values=values)
 
 
 def _refuse_workflow(workflow: object, *args: object, **kwargs: object) -> NoReturn:

@@ -1,11 +1,13 @@
 """What results mean: which number is judged, what counts as broken, and that in plain words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from .runs import ROBUST, RunResult
+from .runs import NO_ATTACK, ROBUST, RunResult
+
+Rows = Mapping[str, tuple[RunResult, RunResult]]
+"""The results by attack: of the app's own strategy, and of the robust one; without attack first."""
 
 NO_NUMBER = ("crashed", "hung", "not finite")
 
@@ -129,64 +131,38 @@ class Standard:
         if result.end == "not attacked":
             return ""
         value = self.measure.final(result)
-        if not result.finite or (value is not None and not math.isfinite(value)):
+        if not result.finite or not math.isfinite(value or 0):
             return "not finite"
         is_lost = value is not None and self.measure.gain(self.threshold, value) < 0
         return "lost" if is_lost else ""
+
+    def value(self, result: RunResult) -> float | None:
+        """Return the final value of a run; None where it ended without a finite one."""
+        return None if self.failure(result) in NO_NUMBER else self.measure.final(result)
 
     def describe(self, result: RunResult) -> str:
         """Return the result of a run in a few words."""
         if result.end == "not attacked":
             return "attack not carried out"
-        failure, value = self.failure(result), self.measure.final(result)
-        text = "–" if value is None else self.measure.text(value)
-        if self.measure != MOVED and result.moved is not None:
-            text += f" (moved {result.moved:,.3g})"
-        return f"broken: {failure if failure in NO_NUMBER else text}" if failure else text
+        failure, value = self.failure(result), self.value(result)
+        text = failure or "no value" if value is None else self.measure.text(value)
+        return f"broken: {text}" if failure else text
 
 
-class Row(NamedTuple):
-    """The results under one attack: of the app's own strategy, and of the robust one."""
-
-    own: RunResult
-    robust: RunResult
-
-    @property
-    def attack(self) -> str:
-        """The attack as text, or NO_ATTACK."""
-        return self.own.run.attack
-
-
-def verdict(rows: Sequence[Row], standard: Standard) -> str:
+def verdict(rows: Rows, standard: Standard) -> str:
     """State in plain words what the results show; the first row is the one without attack."""
-    clean, *attacked = rows
-    tried = [row for row in attacked if all(each.end != "not attacked" for each in row)]
+    (own, robust), *_ = rows.values()
+    names, numbers = (own.strategy, ROBUST), [standard.describe(each) for each in (own, robust)]
+    attacked = [attack for attack in rows if attack != NO_ATTACK]
+    tried = [a for a in attacked if all(each.end != "not attacked" for each in rows[a])]
     sentences = []
-    if tried:
-        own = [row.attack for row in tried if standard.failure(row.own)]
-        robust = [row.attack for row in tried if standard.failure(row.robust)]
-        of = f" of {len(tried)} attack{'s' if len(tried) > 1 else ''}"
-        yours = f"{clean.own.strategy} is broken by {_listed(own, of)}"
-        sentences.append(f"{yours}; {ROBUST} by {_listed(robust)}.")
-    if untried := [row.attack for row in attacked if row not in tried]:
+    for index, name in enumerate(names if tried else ()):
+        broken = [attack for attack in tried if standard.failure(rows[attack][index])]
+        which = f": {', '.join(broken)}" if broken else ""
+        sentences.append(f"{name} is broken by {len(broken)} of {len(tried)} attacks{which}.")
+    if untried := [attack for attack in attacked if attack not in tried]:
         sentences.append(f"Not carried out on this app: {', '.join(untried)}.")
-    return " ".join([*sentences, _cost(clean.robust, standard)])
-
-
-def _listed(attacks: Sequence[str], of: str = "") -> str:
-    return f"{len(attacks)}{of}: {', '.join(attacks)}" if attacks else f"none{of}"
-
-
-def _cost(robust: RunResult, standard: Standard) -> str:
-    measure, value = standard.measure, standard.measure.final(robust)
-    if failure := standard.failure(robust):
-        return f"Without attack, {ROBUST} is broken itself: {failure}."
-    if value is None:
-        return f"The cost of the swap without attack is unknown: no {measure.name}."
-    cost = measure.gain(value, standard.clean)
-    amount = f"{abs(100 * cost):.1f} points" if measure.is_share else f"{abs(cost):.2g}"
-    verb = "gains" if cost < 0 and not amount.startswith("0.0 ") else "costs"
-    return (
-        f"Without attack, the swap {verb} {amount} of {measure.name}: "
-        f"{measure.text(value)} instead of {measure.text(standard.clean)}."
+    clean = " and ".join(
+        f"{number} with {name}" for number, name in zip(numbers, names, strict=True)
     )
+    return " ".join([*sentences, f"Without attack, {standard.measure.name}: {clean}."])

@@ -1,79 +1,51 @@
 """Apps in the layout of Flower's quickstarts: FedAvg and GeometricMedianOfMeans, attacked."""
 
+import json
+import logging
 import re
-import runpy
 import shutil
-import subprocess
 import sys
-import tomllib
-from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from flwr_byz import audit, json_lines
+from flwr_byz import audit
+from flwr_byz.redteam.flower_app import FlowerApp
+from tests.support.app_grid import AppGrid, context
 
-ROOT = Path(__file__).parents[2]
-APPS = ROOT / "tests" / "apps"
-NAMES = [
-    "quickstart-message",
-    "sklearn-classic",
-    "pytorch-cnn",
-    "own-start",
-    "own-loop",
-    "client-mods",
-    "lora-adapter",
-]
-NUM_NODES = 10
-ATTACK = "ByzantineMod(attacks.SignFlip(scale=10), when=attacks.Fixed({2, 7}))"
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Run every app four times, in one simulation: the folders, by app, swapped and attacked."""
-    parent, folders = tmp_path_factory.mktemp("apps"), {}
-    for name, swapped, attacked in product(NAMES, (False, True), (False, True)):
-        folder = parent / f"{name}{'-swapped' * swapped}{'-attacked' * attacked}"
-        folders[name, swapped, attacked] = copy(name, folder)
-        if swapped:
-            swap(folder)
-        if attacked:
-            attack(folder)
-    run("tests.support.simulated_apps", NUM_NODES, *folders.values())
-    return folders
+HERE = Path(__file__).parent
+# The quickstart, and what other apps have in the place of some of its files.
+APPS = {
+    "quickstart-message": [],
+    "client-mods": [],
+    "own-start": ["own-start"],
+    "own-loop": ["own-loop"],
+    "sklearn-classic": ["sklearn-classic"],
+    "pytorch-cnn": ["pytorch-cnn"],
+    "lora-adapter": ["pytorch-cnn", "lora-adapter"],
+}
+NUM_NODES, NUM_ROUNDS = 6, 2
+ATTACK = "ByzantineMod(attacks.SignFlip(scale=10), when=attacks.Fixed({2, 5}))"
+MODS = "LocalDpMod(2.0, sensitivity=0.01, epsilon=5.0, delta=1e-5), fixedclipping_mod"
 
 
-@pytest.fixture(scope="module")
-def waiting(tmp_path_factory):
-    """Start every app with its strategy swapped where two nodes are connected: the folders."""
-    parent = tmp_path_factory.mktemp("waiting")
-    folders = {name: copy(name, parent / name) for name in NAMES}
-    for folder in folders.values():
-        swap(folder)
-    run("tests.support.waiting_apps", *folders.values())
-    return folders
-
-
-def copy(name, folder):
-    return shutil.copytree(APPS / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
-
-
-def run(module, *arguments):
-    """Run a module in a process of its own; its output lies beside the folders of the apps."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    with (
-        open(arguments[-1].parent / "output.txt", "wb") as output,
-        subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process,
-    ):
-        try:
-            process.wait(timeout=600)
-        finally:
-            process.kill()
+def make(name, folder):
+    shutil.copytree(HERE / "quickstart-message", folder)
+    shutil.rmtree(folder / "quickstart_message" / "__pycache__", ignore_errors=True)
+    for overlay in APPS[name]:
+        for path in (HERE / overlay).glob("*.py"):
+            shutil.copy(path, folder / "quickstart_message")
+    change_a_line(folder, "num-server-rounds = 3", f"num-server-rounds = {NUM_ROUNDS}")
+    if name == "client-mods":  # those for privacy are made for training
+        imports = "from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod\n"
+        change_a_line(folder, r"^app = ClientApp\(\)$", f"{imports}app = ClientApp(mods=[{MODS}])")
+        change_a_line(folder, '{"lr": c', '{"clipping_norm": 2.0, "lr": c')
+        change_a_line(folder, "fraction-evaluate = 1.0", "fraction-evaluate = 0.0")
+    return folder
 
 
 def swap(folder):
-    """Import another strategy in FedAvg's place, and say how many clients may be Byzantine."""
+    """Import another strategy in FedAvg's place, and state how many clients may be Byzantine."""
     robust = r"\1_byz\2 import GeometricMedianOfMeans as FedAvg"
     change_a_line(folder, r"(from flwr)(\.\w+\.strategy) import FedAvg$", robust)
     change_a_line(folder, r" strategy = \w+\(", r'\g<0>num_byzantine=2, audit="audit.jsonl", ')
@@ -87,56 +59,67 @@ def attack(folder):
 
 
 def change_a_line(folder, pattern, replacement):
-    """Change the one line of an app's code in which the pattern is found."""
-    texts = {path: path.read_text(encoding="utf-8") for path in folder.glob("*/*.py")}
-    changed = {
-        path: re.subn(pattern, replacement, text, flags=re.M) for path, text in texts.items()
-    }
+    """Change the one line of an app in which the pattern is found."""
+    paths = [folder / "pyproject.toml", *folder.glob("*/*.py")]
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    changed = {path: re.subn(pattern, replacement, texts[path], flags=re.M) for path in paths}
     ((path, (text, times)),) = [(path, new) for path, new in changed.items() if new[1]]
     assert times == 1
     path.write_text(text, encoding="utf-8")
 
 
-def last_loss(folder):
-    """Return the loss of the final model."""
-    assert (folder / "ended.txt").exists(), failure(folder)
-    if (folder / "metrics.jsonl").exists():
-        return list(json_lines.read(folder / "metrics.jsonl"))[-1]["loss"]
-    (task,) = folder.glob("*/task.py")
-    app = runpy.run_path(str(task))
-    with np.load(folder / "final_model.npz") as model:
-        return app["test"](model["arr_0"], app["load_data"](0, 1)[1])[0]
+@pytest.fixture
+def run(monkeypatch, caplog):
+    """Return what runs the app in a folder from a fresh import, for the loss of its final model."""
+    caplog.set_level(logging.INFO, "flwr")
+
+    class Grid(AppGrid):
+        """Two nodes are connected until the log counts them, as it does for the robust strategy."""
+
+        is_waited_for = False
+
+        def get_node_ids(self):
+            everyone = super().get_node_ids()
+            return everyone[:2] if self.is_waited_for and WAITS not in caplog.text else everyone
+
+    def run(folder, is_waited_for=False):
+        for module in [name for name in sys.modules if name.split(".")[0] == "quickstart_message"]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.chdir(folder)
+        app = FlowerApp.read(folder)
+        grid, server = Grid(app.load(app.clientapp), NUM_NODES), context(0, NUM_NODES)
+        grid.is_waited_for = is_waited_for
+        for each in (server, *grid.contexts.values()):
+            each.run_config = dict(app.config)
+        app.load(app.serverapp)(grid, server)
+        return json.loads((folder / "metrics.json").read_text())["loss"]
+
+    return run
 
 
-def failure(folder):
-    """Return why an app did not end: its server's exception, or where it or Ray stopped."""
-    paths = folder / "error.txt", folder / "log.txt", folder.parent / "output.txt"
-    return next(path.read_text(encoding="utf-8")[-3000:] for path in paths if path.exists())
+WAITS = "num_byzantine=2 needs 2q + 1 = 5 nodes, 2 are connected"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_an_app_with_its_strategy_swapped_trains_as_well_as_before_and_under_attack(runs, name):
-    limit = 1.25 * last_loss(runs[name, False, False])
-    assert not last_loss(runs[name, False, True]) < limit  # FedAvg does not withstand the attack
-    for attacked in (False, True):
-        folder = runs[name, True, attacked]
-        assert last_loss(folder) < limit
+@pytest.mark.parametrize("name", APPS)
+def test_an_app_with_its_strategy_swapped_trains_as_well_as_before_and_under_attack(
+    run, name, tmp_path, caplog
+):
+    clean, attacked, swapped, both = (make(name, tmp_path / f"app-{i}") for i in range(4))
+    for folder in (attacked, both):
+        attack(folder)
+    for folder in (swapped, both):
+        swap(folder)
+    limit = 1.5 * run(clean)
+    assert not run(attacked) < limit  # FedAvg does not withstand the attack
+    assert run(swapped, is_waited_for=True) < limit
+    assert WAITS in caplog.text
+    assert "--federation-config num-supernodes=10" in caplog.text
+    assert run(both) < limit
+    for folder in (swapped, both):
         rounds = audit.read(folder / "audit.jsonl")
-        assert len(rounds) == num_rounds(folder)
+        assert len(rounds) == NUM_ROUNDS
         assert not any(each["kept"] for each in rounds)
         replies = [client["reply"] for each in rounds for client in each["clients"].values()]
         assert replies == ["used"] * NUM_NODES * len(rounds)
-
-
-def num_rounds(folder):
-    with open(folder / "pyproject.toml", "rb") as file:
-        return tomllib.load(file)["tool"]["flwr"]["app"]["config"]["num-server-rounds"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_an_app_with_too_few_nodes_logs_how_many_it_waits_for(waiting, name):
-    log = (waiting[name] / "log.txt").read_text(encoding="utf-8")
-    assert "num_byzantine=2 needs 2q + 1 = 5 nodes, 2 are connected" in log
-    assert "--federation-config num-supernodes=10" in log

@@ -1,34 +1,36 @@
+"""What identifies a run, and its result from its events."""
+
 import math
+from dataclasses import replace
+from pathlib import Path
 
-from flwr_byz import json_lines
+import numpy as np
+import pytest
+
 from flwr_byz.redteam.flower_app import FlowerApp
-from flwr_byz.redteam.runs import Job, Run, load
+from flwr_byz.redteam.runs import Run, load
+from flwr_byz.redteam.simulate import compare
 
-RUN = Run("app", "digest", "", 10, 2, None, 0, "SignFlip", "own")
-BEGUN = {"event": "begun", "strategy": "FedAvg", "notes": ["a note"], "num_rounds": 2}
-END = {
-    "event": "end",
-    "end": "finished",
-    "reason": "",
-    "moved": 0.5,
-    "finite": True,
-    "seconds": 3.0,
-}
+RUN = Run(FlowerApp(Path("app"), "a:b", "a:c"), {}, 10, 2, None, 0, Path(), "SignFlip")
+START, END = np.zeros(2), np.array([3.0, 4.0])
 
 
-def metrics(number, **values):
-    return {"event": "metrics", "source": "server", "round": number, "values": values}
+@pytest.fixture
+def run(tmp_path):
+    run = replace(RUN, results=tmp_path)
+    run.record("begun", strategy="FedAvg", notes=["a note"], num_rounds=2)
+    return run
 
 
-def job(folder, *events):
-    made = Job(RUN, FlowerApp(folder, "a:b", "a:c"), {}, 2, folder, folder / "models.npz")
-    json_lines.append(made.events, events)
-    return made
-
-
-def test_the_events_of_a_run_make_its_result(tmp_path):
-    events = [BEGUN, metrics(0, acc=0.1), metrics(1, acc=None, loss=2), END]
-    result = load(job(tmp_path, *events), 60)
+def test_the_events_of_a_run_make_its_result(run):
+    assert load(RUN) is None
+    run.record("metrics", source="server", round=0, values={"acc": 0.1})
+    run.record("metrics", source="server", round=1, values={"acc": None, "loss": 2})
+    with (run.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"event": "end", "cut o')
+    assert load(run) is None
+    run.record("end", end="finished", reason="", moved=0.5, seconds=3.0)
+    result = load(run, 60)
     assert (result.end, result.strategy, result.notes) == ("finished", "FedAvg", ("a note",))
     assert result.metrics["server"]["loss"] == {1: 2.0}
     assert result.metrics["server"]["acc"][0] == 0.1
@@ -36,27 +38,35 @@ def test_the_events_of_a_run_make_its_result(tmp_path):
     assert (result.moved, result.finite, result.seconds) == (0.5, True, 3.0)
 
 
-def test_a_run_without_an_end_has_no_result(tmp_path):
-    assert load(job(tmp_path), 60) is None
-    begun = job(tmp_path, BEGUN, metrics(0, acc=0.1))
-    assert load(begun, 60) is None
-    with begun.events.open("a", encoding="utf-8") as file:
-        file.write('{"event": "end", "cut o')
-    assert load(begun, 60) is None
+def test_a_run_that_hung_is_repeated_where_it_gets_more_time(run):
+    run.record("end", end="hung", reason="", seconds=60.2)
+    assert load(run, 60).end == "hung"
+    assert load(run, 120) is None
 
 
-def test_a_run_that_hung_is_repeated_where_it_gets_more_time(tmp_path):
-    hung = job(tmp_path, BEGUN, END | {"end": "hung", "seconds": 60.2})
-    assert load(hung, 60).end == "hung"
-    assert load(hung, 120) is None
+def test_runs_that_differ_in_more_than_the_folder_of_results_have_folders_that_differ(run):
+    assert RUN.folder.name == run.folder.name
+    assert RUN.folder.name.startswith("signflip-own-")
+    assert replace(RUN, num_rounds=3).folder.name != RUN.folder.name
+    other_code = replace(RUN, app=replace(RUN.app, digest="2"))
+    assert other_code.folder.name != RUN.folder.name
 
 
-def test_an_infinite_distance_has_a_form_in_the_file(tmp_path):
-    result = load(job(tmp_path, BEGUN, END | {"moved": "inf"}))
-    assert result.moved == math.inf
-
-
-def test_runs_that_differ_have_folders_that_differ():
-    other = Run("app", "digest", "", 10, 2, 3, 0, "SignFlip", "own")
-    assert RUN.title != other.title
-    assert RUN.title.startswith("signflip-own-")
+@pytest.mark.parametrize(
+    ("final", "moved", "finite"),
+    [
+        (np.array([3.0, 9.0]), 1.0, True),
+        (np.array([1e300, 1e300]), math.inf, True),
+        (np.zeros(3), math.inf, True),
+        (None, math.inf, True),
+        (np.array([0.0, np.nan]), None, False),
+    ],
+)
+def test_a_final_model_is_compared_with_that_of_the_reference(run, final, moved, finite):
+    run.reference.parent.mkdir()
+    assert compare(run, START, END) == {}
+    reference = replace(run, attack="no attack")
+    assert compare(reference, START, END) == {"moved": 0.0}
+    run.record("end", end="finished", reason="", seconds=1.0, **compare(run, START, final))
+    assert (load(run).moved, load(run).finite) == (moved, finite)
+    assert compare(run, None, None) == {}

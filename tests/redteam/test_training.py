@@ -11,13 +11,16 @@ from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import strategy as message
 from flwr.serverapp.strategy import FedAvg, Strategy
 
+from flwr_byz import json_lines
 from flwr_byz.redteam.flower_app import FlowerApp
-from flwr_byz.redteam.runs import NO_ATTACK, Job, Run
+from flwr_byz.redteam.runs import NO_ATTACK, Run
 from flwr_byz.redteam.swap import Refused
 from flwr_byz.redteam.training import WatchedTraining, _with_subclasses
 from tests.support.answering_grid import AnsweringGrid
 
 NUM_NODES = 7
+LOOPS = {Strategy: "start", Server: "fit"}
+WORKFLOWS = {DefaultWorkflow: "__call__", SecAggPlusWorkflow: "__call__"}
 
 
 class PassesOn(FedAvg):
@@ -30,40 +33,35 @@ class TakesMore(FedAvg):
         return super().start(grid, initial_arrays, num_rounds, **kwargs)
 
 
-LOOPS = {
-    (kind, name): vars(kind)[name]
-    for base, name in (
-        (Strategy, "start"),
-        (Server, "fit"),
-        (DefaultWorkflow, "__call__"),
-        (SecAggPlusWorkflow, "__call__"),
-    )
-    for kind in _with_subclasses(base)
-    if name in vars(kind)
-}
+class Watched(WatchedTraining):
+    def events(self, kind):
+        events = json_lines.read(self.run.folder / "events.jsonl")
+        return [event for event in events if event["event"] == kind]
+
+    def measured(self, source):
+        of_source = [event for event in self.events("metrics") if event["source"] == source]
+        return {event["round"]: event["values"] for event in of_source}
 
 
-def watched(folder, *, attack="NonFinite", strategy="own", num_rounds=2):
-    run = Run("app", "", "", NUM_NODES, 2, num_rounds, 0, attack, strategy)
-    app = FlowerApp(folder, "a:b", "a:c")
-    job = Job(run, app, {}, 2, folder, folder / "models.npz")
-    events = []
-    training = WatchedTraining(job, events.append)
-    training.partitions = {node: 10 - node for node in range(NUM_NODES)}
-    as_they_were()
-    training.watch()
-    return training, events
+@pytest.fixture
+def watch(tmp_path, monkeypatch):
+    """Return what watches the trainings of a run; the loops are as they were afterwards."""
 
+    def watch(attack=NO_ATTACK, strategy="own", num_rounds=2):
+        monkeypatch.undo()
+        for base, name in (LOOPS | WORKFLOWS).items():
+            for kind in _with_subclasses(base):
+                if name in vars(kind):
+                    monkeypatch.setattr(kind, name, vars(kind)[name])
+        app = FlowerApp(tmp_path, "a:b", "a:c")
+        run = Run(app, {}, NUM_NODES, 2, num_rounds, 0, tmp_path, attack, strategy)
+        run.folder.mkdir(parents=True)
+        training = Watched(run)
+        training.partitions = {node: 10 - node for node in range(NUM_NODES)}
+        training.watch()
+        return training
 
-def as_they_were():
-    for (kind, name), loop in LOOPS.items():
-        setattr(kind, name, loop)
-
-
-@pytest.fixture(autouse=True)
-def _loops_as_they_were():
-    yield
-    as_they_were()
+    return watch
 
 
 def towards_one(node, server_round, arrays):
@@ -77,166 +75,132 @@ def byzantine(node, server_round, arrays):
     return [a * np.nan for a in honest] if node in (5, 6) else honest
 
 
-def model():
-    return ArrayRecord({"a0": Array(np.zeros(3, np.float32))})
-
-
 def distance(server_round, arrays):
     return MetricRecord({"distance": float(np.abs(1 - arrays["a0"].numpy()).max()), "byz-x": 1.0})
 
 
-def start(strategy, reply=byzantine, **options):
-    grid = AnsweringGrid(NUM_NODES, reply)
-    return strategy.start(grid, model(), num_rounds=5, evaluate_fn=distance, **options)
+def start(strategy, reply=towards_one):
+    grid, model = AnsweringGrid(NUM_NODES, reply), ArrayRecord({"a0": Array(np.zeros(3, "f4"))})
+    return strategy.start(grid, initial_arrays=model, num_rounds=5, evaluate_fn=distance)
 
 
-def measured(events, source):
-    of_source = [e for e in events if e["event"] == "metrics" and e["source"] == source]
-    return {e["round"]: e["values"] for e in of_source}
-
-
-def test_an_apps_own_strategy_trains_as_it_would_and_what_it_measures_is_recorded(tmp_path):
-    training, events = watched(tmp_path)
-    result = start(FedAvg(fraction_evaluate=0.0))
-    assert events[0] == {"event": "begun", "strategy": "FedAvg", "notes": [], "num_rounds": 2}
-    values = measured(events, "server")
-    assert values == {0: {"distance": 1.0}, 1: {"distance": None}, 2: {"distance": None}}
-    assert measured(events, "train")[1]["loss"] == pytest.approx(3.0)  # the mean of 0 … 6
-    assert [e["event"] for e in events].count("round") == 2
+def test_an_apps_own_strategy_trains_as_it_would_and_what_it_measures_is_recorded(watch):
+    training = watch("NonFinite")
+    result = start(FedAvg(fraction_evaluate=0.0), byzantine)
+    begun = {"event": "begun", "strategy": "FedAvg", "notes": [], "num_rounds": 2}
+    assert training.events("begun") == [begun]
+    values = {0: {"distance": 1.0}, 1: {"distance": None}, 2: {"distance": None}}
+    assert training.measured("server") == values
+    assert training.measured("train")[1]["loss"] == pytest.approx(3.0)  # the mean of 0 … 6
+    assert len(training.events("round")) == 2
     assert np.isnan(training.final).all()
     assert np.isnan(result.arrays["a0"].numpy()).all()
     assert (training.initial == 0).all()
+    assert training.asked_byzantine
+    assert json.loads(training.run.asked(2).read_text()) == [4, 5]
 
 
-def test_the_robust_strategy_replaces_the_apps_own(tmp_path):
-    training, events = watched(tmp_path, strategy="robust")
-    result = start(FedAvg(fraction_evaluate=0.0))
-    assert events[0]["strategy"] == "FedAvg"
-    assert measured(events, "server")[2] == {"distance": 0.25}
+def test_the_robust_strategy_replaces_the_apps_own(watch):
+    training = watch("NonFinite", "robust")
+    result = start(FedAvg(fraction_evaluate=0.0), byzantine)
+    assert training.events("begun")[0]["strategy"] == "FedAvg"
+    assert training.measured("server")[2] == {"distance": 0.25}
     assert training.final == pytest.approx(0.75 * np.ones(3))
     assert result.train_metrics_clientapp[1]["byz-rejected"] == 2
 
 
-def test_who_is_asked_is_written_by_partition(tmp_path):
-    training, _ = watched(tmp_path)
-    start(FedAvg(fraction_evaluate=0.0))
-    assert training.asked_byzantine
-    assert json.loads((tmp_path / "asked/round-2.json").read_text()) == [4, 5]
-
-
-def test_the_same_clients_are_asked_in_a_round_of_every_run(tmp_path):
-    asked = {}
-    for name in ("own", "robust"):
-        nodes = []
-
-        def reply(node, server_round, arrays, nodes=nodes):
-            nodes.append(node)
-            return towards_one(node, server_round, arrays)
-
-        watched(tmp_path, strategy=name)
-        start(FedAvg(fraction_train=0.8, min_train_nodes=5, fraction_evaluate=0.0), reply)
-        asked[name] = nodes
+def test_the_same_clients_are_asked_in_a_round_of_every_run(watch):
+    asked = {"own": [], "robust": []}
+    for name, nodes in asked.items():
+        watch(strategy=name)
+        start(
+            FedAvg(fraction_train=0.8, min_train_nodes=5, fraction_evaluate=0.0),
+            lambda node, *args, nodes=nodes: nodes.append(node) or towards_one(node, *args),
+        )
     assert asked["own"] == asked["robust"]
     assert len(asked["own"]) == 10
 
 
-def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(tmp_path):
+def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
     seen = []
-
-    def mine(contents, weighted_by):
-        seen.append(len(contents))
-        return MetricRecord({"accuracy": 0.5})
 
     class Own(FedAvg):
         def aggregate_evaluate(self, server_round, replies):
-            return mine([reply.content for reply in replies], "")
+            seen.append(len(list(replies)))
+            return MetricRecord({"accuracy": 0.5})
 
-    _, events = watched(tmp_path, strategy="robust")
-    result = start(Own(), towards_one)
-    assert measured(events, "evaluate") == {1: {"accuracy": 0.5}, 2: {"accuracy": 0.5}}
+    training = watch(strategy="robust")
+    result = start(Own())
+    assert training.measured("evaluate") == {1: {"accuracy": 0.5}, 2: {"accuracy": 0.5}}
     assert seen == [NUM_NODES, NUM_NODES]
     assert result.evaluate_metrics_clientapp[1]["loss"] == 3.0
 
 
-def test_clients_evaluate_the_initial_model_after_the_app_has_ended(tmp_path):
-    training, events = watched(tmp_path, attack=NO_ATTACK)
-    start(FedAvg(), towards_one)
-    assert set(measured(events, "evaluate")) == {1, 2}
+@pytest.mark.parametrize("error", [None, ZeroDivisionError, SystemExit])
+def test_clients_evaluate_the_initial_model_after_the_app_which_may_expect_no_round_0(
+    watch, error, caplog
+):
+    class CountsFromOne(FedAvg):
+        def configure_evaluate(self, server_round, *args):
+            if server_round == 0 and error:
+                raise error("of the app's,\nin two lines")
+            return super().configure_evaluate(server_round, *args)
+
+    training = watch()
+    start(CountsFromOne())
+    assert set(training.measured("evaluate")) == {1, 2}
     training.evaluate_start()
-    assert set(measured(events, "evaluate")) == {0, 1, 2}
+    assert set(training.measured("evaluate")) == ({1, 2} if error else {0, 1, 2})
+    assert ("did not evaluate the initial model" in caplog.text) == bool(error)
+    assert "of the app's,\nin" not in caplog.text
     assert (training.initial == 0).all()
     assert training.final == pytest.approx(0.735510 * np.ones(3))
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
-def test_an_app_that_expects_no_round_0_is_not_disturbed(tmp_path, error, caplog):
-    rounds = []
-
-    class CountsFromOne(FedAvg):
-        def configure_evaluate(self, server_round, arrays, config, grid):
-            rounds.append(server_round)
-            if server_round == 0:
-                raise error("of the app's,\nin two lines")
-            return super().configure_evaluate(server_round, arrays, config, grid)
-
-    training, events = watched(tmp_path, attack=NO_ATTACK)
-    start(CountsFromOne(), towards_one)
-    assert rounds == [1, 2]
-    training.evaluate_start()
-    assert set(measured(events, "evaluate")) == {1, 2}
-    assert "did not evaluate the initial model" in caplog.text
-    assert "of the app's,\nin" not in caplog.text
+def fit(strategy):
+    Server(client_manager=SimpleClientManager(), strategy=strategy).fit(2, None)
 
 
-@pytest.mark.parametrize("kind", [message.FedXgbBagging, message.FedXgbCyclic])
-def test_a_strategy_over_trees_is_refused_by_name(tmp_path, kind):
-    _, events = watched(tmp_path, attack=NO_ATTACK)
-    with pytest.raises(Refused, match=f"{kind.__name__}.* arrays of fixed shape, no trees"):
-        start(kind(), towards_one)
-    assert events == []
+def work(workflow):
+    workflow(None, None)
 
 
-@pytest.mark.parametrize("kind", [classic.FedXgbBagging, classic.FedXgbCyclic])
-def test_a_classic_strategy_over_trees_is_refused_by_name(tmp_path, kind):
-    watched(tmp_path, attack=NO_ATTACK)
-    server = Server(client_manager=SimpleClientManager(), strategy=kind())
-    with pytest.raises(Refused, match=f"{kind.__name__}.* arrays of fixed shape, no trees"):
-        server.fit(2, None)
-
-
-@pytest.mark.parametrize("workflow", [DefaultWorkflow(), SecAggPlusWorkflow(3, 2)])
-def test_a_workflow_is_refused_by_name(tmp_path, workflow):
-    watched(tmp_path, attack=NO_ATTACK)
-    with pytest.raises(Refused, match=f"{type(workflow).__name__}, as for secure aggregation"):
-        workflow(None, None)
+@pytest.mark.parametrize(
+    ("train", "kind", "reason"),
+    [
+        (start, message.FedXgbBagging, "arrays of fixed shape, no trees"),
+        (start, message.FedXgbCyclic, "arrays of fixed shape, no trees"),
+        (fit, classic.FedXgbBagging, "arrays of fixed shape, no trees"),
+        (fit, classic.FedXgbCyclic, "arrays of fixed shape, no trees"),
+        (work, DefaultWorkflow, "as for secure aggregation"),
+        (work, lambda: SecAggPlusWorkflow(3, 2), "as for secure aggregation"),
+    ],
+)
+def test_trees_and_workflows_are_refused_by_name(watch, train, kind, reason):
+    training, it = watch(), kind()
+    with pytest.raises(Refused, match=f"{type(it).__name__}.* {reason}"):
+        train(it)
+    assert training.events("begun") == []
 
 
 @pytest.mark.parametrize("strategy", ["own", "robust"])
 @pytest.mark.parametrize("kind", [PassesOn, TakesMore])
-def test_a_loop_of_the_apps_own_is_watched_once(tmp_path, strategy, kind):
-    _, events = watched(tmp_path, attack=NO_ATTACK, strategy=strategy)
-    grid = AnsweringGrid(NUM_NODES, towards_one)
-    kind(fraction_evaluate=0.0).start(
-        grid, initial_arrays=model(), num_rounds=5, evaluate_fn=distance
-    )
-    assert set(measured(events, "server")) == {0, 1, 2}
-    assert [e["event"] for e in events].count("begun") == 1
-    assert [e["event"] for e in events].count("round") == 2
+@pytest.mark.parametrize("num_rounds", [None, 2])
+def test_a_loop_of_the_apps_own_is_watched_once(watch, strategy, kind, num_rounds):
+    training = watch(strategy=strategy, num_rounds=num_rounds)
+    start(kind(fraction_evaluate=0.0))
+    asked = num_rounds or 5  # as many as the app asks for
+    assert set(training.measured("server")) == {0, *range(1, asked + 1)}
+    assert [event["num_rounds"] for event in training.events("begun")] == [asked]
+    assert len(training.events("round")) == asked
 
 
-def test_without_a_number_of_rounds_the_apps_own_counts(tmp_path):
-    _, events = watched(tmp_path, num_rounds=None)
-    start(FedAvg(fraction_evaluate=0.0))
-    assert events[0]["num_rounds"] == 5
-    assert [e["event"] for e in events].count("round") == 5
-
-
-def test_what_was_measured_before_a_crash_is_recorded(tmp_path):
+def test_what_was_measured_before_a_crash_is_recorded(watch):
     def reply(node, server_round, arrays):
         longer = [np.append(a, 0).astype(a.dtype) for a in arrays]
         return longer if server_round == 2 and node == 2 else towards_one(node, 1, arrays)
 
-    _, events = watched(tmp_path)
+    training = watch()
     with pytest.raises(ValueError, match="broadcast"):
         start(FedAvg(fraction_evaluate=0.0), reply)
-    assert set(measured(events, "server")) == {0, 1}
+    assert set(training.measured("server")) == {0, 1}

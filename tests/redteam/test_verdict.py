@@ -1,22 +1,21 @@
+"""Which number is judged, what counts as broken, and the verdict in words."""
+
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.runs import NO_ATTACK, Run, RunResult
-from flwr_byz.redteam.verdict import MOVED, Measure, Row, Standard, choose_measure, verdict
+from flwr_byz.redteam.verdict import MOVED, Measure, Standard, choose_measure, verdict
 
-RUN = Run("app", "digest", "", 10, 2, None, 0, NO_ATTACK, "own")
+RUN = Run(FlowerApp(Path("app"), "a:b", "a:c"), {}, 10, 2, None, 0, Path())
 ACCURACY = Measure("server", "accuracy", True)
 
 
-def row(attack, own, robust):
-    run = replace(RUN, attack=attack)
-    return Row(replace(own, run=run), replace(robust, run=replace(run, strategy="robust")))
-
-
-def result(*values, name="accuracy", source="server", **given):
-    metrics = {source: {name: dict(enumerate(values))}} if values else {}
+def result(*values, **given):
+    metrics = {"server": {"accuracy": dict(enumerate(values))}} if values else {}
     return RunResult(RUN, "finished", strategy="FedAvg", metrics=metrics, **given)
 
 
@@ -27,110 +26,90 @@ def reports(**sources):
     return RunResult(RUN, "finished", metrics=metrics)
 
 
+BEAUTY = reports(server="loss beauty", train="ugliness")
+
+
 @pytest.mark.parametrize(
-    ("reported", "source", "name", "higher"),
+    ("reported", "given", "chosen"),
     [
-        (
-            reports(train="accuracy", evaluate="loss", server="loss accuracy"),
-            "server",
-            "accuracy",
-            1,
-        ),
-        (reports(train="train_acc", evaluate="eval_loss"), "evaluate", "eval_loss", 0),
-        (reports(server="seconds", train="train_loss num-examples"), "train", "train_loss", 0),
-        (reports(server="rmse auc"), "server", "auc", 1),
-        (reports(server="error_score"), "server", "error_score", 0),
+        (reports(train="acc", evaluate="loss", server="loss acc"), [], ("server", "acc", True)),
+        (reports(train="acc", evaluate="eval_loss"), [], ("evaluate", "eval_loss", False)),
+        (reports(server="seconds", train="loss num-examples"), [], ("train", "loss", False)),
+        (reports(server="rmse auc"), [], ("server", "auc", True)),
+        (reports(server="error_score"), [], ("server", "error_score", False)),
+        (BEAUTY, ["loss"], ("server", "loss", False)),
+        (BEAUTY, ["ugliness", False], ("train", "ugliness", False)),
+        (BEAUTY, [None, True], ("server", "loss", True)),
     ],
 )
-def test_the_metric_is_found_by_source_and_by_name(reported, source, name, higher):
-    assert choose_measure(reported) == Measure(source, name, bool(higher))
+def test_the_metric_is_given_or_found_by_source_and_by_name(reported, given, chosen):
+    assert choose_measure(reported, *given) == Measure(*chosen)
 
 
-def test_a_metric_can_be_named_and_its_direction_given():
-    reported = reports(server="loss beauty", train="ugliness")
-    assert choose_measure(reported, "loss") == Measure("server", "loss", False)
-    assert choose_measure(reported, "ugliness", False) == Measure("train", "ugliness", False)
-    assert choose_measure(reported, None, True) == Measure("server", "loss", True)
+def test_a_metric_without_a_direction_or_that_no_app_reports_is_refused():
     with pytest.raises(ValueError, match="--lower-is-better"):
-        choose_measure(reported, "beauty")
+        choose_measure(BEAUTY, "beauty")
     with pytest.raises(ValueError, match="no truth; it reports beauty, loss, ugliness"):
-        choose_measure(reported, "truth")
-
-
-def test_an_app_may_report_nothing_that_says_how_good_it_is():
+        choose_measure(BEAUTY, "truth")
     assert choose_measure(reports(train="seconds num-examples")) is None
 
 
-def test_broken_is_to_lose_more_than_half_of_what_training_gained():
-    standard = Standard.of(result(0.1, 0.5, 0.9), ACCURACY)
-    assert (standard.start, standard.clean, standard.threshold) == (0.1, 0.9, 0.5)
-    assert standard.failure(result(0.1, 0.9, 0.49)) == "lost"
-    assert standard.failure(result(0.1, 0.2, 0.51)) == ""
+UP = Standard.of(result(0.1, 0.5, 0.9), ACCURACY)
+DOWN = Standard.of(result(2.0, 1.0), replace(ACCURACY, higher_is_better=False))
+FROM_ROUND_1 = RunResult(RUN, "finished", metrics={"server": {"accuracy": {1: 0.2, 2: 0.6}}})
+DISTANCE = Standard.of(result(0.5, 0.4), ACCURACY)
 
 
-def test_where_lower_is_better_more_is_broken():
-    standard = Standard.of(result(2.0, 1.0), replace(ACCURACY, higher_is_better=False))
-    assert standard.failure(result(2.0, 1.51)) == "lost"
-    assert standard.failure(result(2.0, 1.49)) == ""
-    assert standard.failure(result(2.0, 0.1)) == ""
-
-
-def test_what_crashes_hangs_or_is_not_finite_is_broken_whatever_it_reported():
-    standard = Standard.of(result(0.1, 0.9), ACCURACY)
-    assert standard.failure(replace(result(0.1, 0.9), end="crashed")) == "crashed"
-    assert standard.failure(replace(result(0.1, 0.9), end="hung")) == "hung"
-    assert standard.failure(result(0.1, 0.9, finite=False)) == "not finite"
-    assert standard.failure(result(0.1, math.nan)) == "not finite"
-
-
-def test_an_attack_that_was_not_carried_out_breaks_nothing():
-    standard = Standard.of(result(0.1, 0.9), ACCURACY)
-    assert standard.failure(replace(result(0.1, 0.1), end="not attacked")) == ""
-
-
-@pytest.mark.parametrize("clean", [result(0.5, 0.5), result(0.5, 0.4)])
-def test_where_training_gains_nothing_it_counts_how_far_the_model_moved_away(clean):
-    standard = Standard.of(clean, ACCURACY)
-    assert standard.measure == MOVED
-    assert standard.failure(result(0.5, 0.5, moved=0.51)) == "lost"
-    assert standard.failure(result(0.5, 0.0, moved=0.49)) == ""
-    assert standard.failure(result(0.5, 0.5, moved=math.inf)) == "not finite"
-
-
-def test_without_a_value_of_the_initial_model_training_gains_from_the_first_round_on():
-    reported = RunResult(RUN, "finished", metrics={"server": {"accuracy": {1: 0.2, 2: 0.6}}})
-    assert Standard.of(reported, ACCURACY).threshold == pytest.approx(0.4)
+@pytest.mark.parametrize(
+    ("standard", "ended", "failure"),
+    [
+        (UP, result(0.1, 0.9, 0.49), "lost"),
+        (UP, result(0.1, 0.2, 0.51), ""),
+        (UP, result(0.1), ""),
+        (DOWN, result(2.0, 1.51), "lost"),
+        (DOWN, result(2.0, 1.49), ""),
+        (DOWN, result(2.0, 0.1), ""),
+        (UP, replace(result(0.1, 0.9), end="crashed"), "crashed"),
+        (UP, replace(result(0.1, 0.9), end="hung"), "hung"),
+        (UP, result(0.1, 0.9, finite=False), "not finite"),
+        (UP, result(0.1, math.nan), "not finite"),
+        (UP, replace(result(0.1, 0.1), end="not attacked"), ""),
+        (Standard.of(FROM_ROUND_1, ACCURACY), result(0, 0.39), "lost"),
+        (Standard.of(FROM_ROUND_1, ACCURACY), result(0, 0.41), ""),
+        # Where training gains nothing, it counts how far the model moved away.
+        (DISTANCE, result(0.5, 0.5, moved=0.51), "lost"),
+        (DISTANCE, result(0.5, 0.0, moved=0.49), ""),
+        (DISTANCE, result(0.5, 0.5, moved=math.inf), "not finite"),
+    ],
+)
+def test_broken_is_to_crash_to_hang_or_to_lose_more_than_half_of_what_training_gained(
+    standard, ended, failure
+):
+    assert DISTANCE.measure == Standard.of(result(0.5, 0.5), ACCURACY).measure == MOVED
+    assert standard.failure(ended) == failure
 
 
 def test_the_verdict_counts_names_and_prices():
     clean, broken = result(0.1, 0.924), result(0.1, 0.1)
-    rows = [
-        row(NO_ATTACK, clean, result(0.1, 0.921)),
-        row("SignFlip", broken, clean),
-        row("NonFinite", replace(clean, end="crashed"), clean),
-        row("Scale", clean, clean),
-    ]
+    rows = {
+        NO_ATTACK: (clean, result(0.1, 0.921)),
+        "SignFlip": (broken, clean),
+        "NonFinite": (replace(clean, end="crashed"), clean),
+        "Scale": (clean, clean),
+        "Mimic": (replace(clean, end="not attacked"), clean),
+    }
     assert verdict(rows, Standard.of(clean, ACCURACY)) == (
-        "FedAvg is broken by 2 of 3 attacks: SignFlip, NonFinite; GeometricMedianOfMeans by none. "
-        "Without attack, the swap costs 0.3 points of accuracy: 92.1 % instead of 92.4 %."
+        "FedAvg is broken by 2 of 3 attacks: SignFlip, NonFinite. "
+        "GeometricMedianOfMeans is broken by 0 of 3 attacks. Not carried out on this app: Mimic. "
+        "Without attack, accuracy: 92.4 % with FedAvg and 92.1 % with GeometricMedianOfMeans."
     )
 
 
-def test_the_verdict_hides_no_loss_of_robust_and_no_attack_that_failed():
+def test_the_verdict_hides_no_loss_of_the_robust_strategy():
     clean, broken = result(0.1, 0.9), result(0.1, 0.1)
-    rows = [
-        row(NO_ATTACK, clean, broken),
-        row("SignFlip", clean, broken),
-        row("Scale", replace(clean, end="not attacked"), clean),
-    ]
-    assert verdict(rows, Standard.of(clean, ACCURACY)) == (
-        "FedAvg is broken by none of 1 attack; GeometricMedianOfMeans by 1: SignFlip. "
-        "Not carried out on this app: Scale. "
-        "Without attack, GeometricMedianOfMeans is broken itself: lost."
-    )
-
-
-def test_without_a_metric_the_price_is_how_far_robust_ends_from_theirs():
-    clean = RunResult(RUN, "finished", strategy="FedAvg", moved=0.0)
-    said = verdict([row(NO_ATTACK, clean, replace(clean, moved=0.02))], Standard.of(clean, None))
-    assert "costs 0.02 of distance" in said
+    rows = {NO_ATTACK: (clean, broken), "SignFlip": (clean, broken)}
+    words = verdict(rows, Standard.of(clean, ACCURACY))
+    assert "GeometricMedianOfMeans is broken by 1 of 1 attacks: SignFlip." in words
+    assert "90.0 % with FedAvg and broken: 10.0 % with GeometricMedianOfMeans" in words
+    rows = {NO_ATTACK: (result(moved=0.0), result(moved=0.02))}
+    assert "0.02 with GeometricMedianOfMeans" in verdict(rows, Standard.of(clean, None))

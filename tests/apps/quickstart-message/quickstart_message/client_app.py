@@ -1,22 +1,20 @@
 """The app's clients."""
 
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from .model import test as test_model
+from .model import train as train_model
 from .task import load_data
-from .task import test as test_model
-from .task import train as train_model
 
 app = ClientApp()
 
 
 @app.train()
 def train(msg: Message, context: Context):
-    weights = msg.content["arrays"].to_numpy_ndarrays()[0]
     data, _ = data_of(context)
     epochs, lr = context.run_config["local-epochs"], msg.content["config"]["lr"]
-    weights, loss = train_model(weights, data, epochs, lr)
-    arrays = ArrayRecord({"weights": Array(weights)})
+    arrays, loss = train_model(msg.content["arrays"], data, epochs, lr)
     metrics = MetricRecord({"train_loss": loss, "num-examples": len(data[1])})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=msg)
 
@@ -24,7 +22,7 @@ def train(msg: Message, context: Context):
 @app.evaluate()
 def evaluate(msg: Message, context: Context):
     _, data = data_of(context)
-    loss, accuracy = test_model(msg.content["arrays"].to_numpy_ndarrays()[0], data)
+    loss, accuracy = test_model(msg.content["arrays"], data)
     metrics = {"eval_loss": loss, "eval_acc": accuracy, "num-examples": len(data[1])}
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=msg)
 

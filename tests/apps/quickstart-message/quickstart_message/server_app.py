@@ -1,11 +1,11 @@
 """The app's server."""
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from .task import initial_model
+from .model import initial_model, test
+from .task import load_data, save
 
 app = ServerApp()
 
@@ -15,8 +15,8 @@ def main(grid: Grid, context: Context) -> None:
     strategy = FedAvg(fraction_evaluate=context.run_config["fraction-evaluate"])
     result = strategy.start(
         grid=grid,
-        initial_arrays=ArrayRecord({"weights": Array(initial_model())}),
+        initial_arrays=initial_model(),
         train_config=ConfigRecord({"lr": context.run_config["lr"]}),
         num_rounds=context.run_config["num-server-rounds"],
     )
-    np.savez("final_model.npz", *result.arrays.to_numpy_ndarrays())
+    save(*test(result.arrays, load_data(0, 1)[1]))

@@ -1,13 +1,18 @@
-"""The app's strategy."""
+"""A strategy with a start of its own, which keeps the best model."""
 
 import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.result import Result
 
+from .model import initial_model, test
+from .task import load_data, save
+
+app = ServerApp()
+
 
 class KeepsTheBest(FedAvg):
-    """FedAvg with a loop of its own, which saves the best model so far."""
-
     def start(self, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_fn):
         result, best = Result(arrays=initial_arrays), float("inf")
         for server_round in range(1, num_rounds + 1):
@@ -24,3 +29,14 @@ class KeepsTheBest(FedAvg):
                 best = evaluated["loss"]
                 np.savez("best_model.npz", *result.arrays.to_numpy_ndarrays())
         return result
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    strategy = KeepsTheBest(fraction_evaluate=0.0)
+    num_rounds, lr = context.run_config["num-server-rounds"], context.run_config["lr"]
+    strategy.start(grid, initial_model(), num_rounds, 120, ConfigRecord({"lr": lr}), evaluate)
+
+
+def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+    return MetricRecord(save(*test(arrays, load_data(0, 1)[1])))
