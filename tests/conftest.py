@@ -6,7 +6,6 @@ import signal
 
 import pytest
 from hypothesis import Phase, settings
-from xdist.scheduler import LoadScopeScheduling
 
 os.environ["RAY_ADDRESS"] = "local"  # never the cluster of a test that runs beside this one
 # Ray is started by a fork, which ends OpenBLAS' threads: a product that is under way meanwhile,
@@ -25,28 +24,22 @@ settings.register_profile(
 )
 settings.load_profile("flwr_byz")
 
-
-class SomeFilesTogether(LoadScopeScheduling):
-    """Gives all tests of some files to one worker; the others as workers are free.
-
-    Deployments must meet deadlines. xdist begins with what has most
-    tests: those deployments, which take longer than anything else. (Its own groups come to nothing
-    in pytest 9.2, where a test's id cannot be changed.)
-    """
-
-    def _split_scope(self, nodeid):
-        file = nodeid.partition("::")[0]
-        return file if file == "tests/trial/test_trial.py" else nodeid
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    return SomeFilesTogether(config, log)
+LONGEST = ["trial", "apps", "simulations", "redteam"]  # folders
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what is slow, for the workers to end together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin with what takes longest, for the workers to end together.
+
+    All tests of a file run in one worker (``--dist loadfile``), so those that need a deployment or
+    a simulation can share it through a fixture of their module.
+    """
+
+    def place(item):
+        folder = item.path.parent.name
+        place_of_folder = LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+        return place_of_folder, item.get_closest_marker("slow") is None
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

@@ -15,21 +15,18 @@ from rich.table import Table
 
 from clients.experiments import EXPERIMENTS, AttackName, ExperimentName
 from clients.run_config import RunConfig
-from flwr_byz import audit
-from simulations.results import load
 
 from .deployment import Deployment, round_of
-from .picture import draw
+from .picture import draw, rounds_of
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-_LINES_SHOWN = re.compile(r"WARNING|ERROR|Traceback|Error:")
 
 
 def main(
     nodes: Annotated[int, typer.Option(min=1, help="Number of SuperNodes.")] = 5,
-    byzantine: Annotated[int, typer.Option(min=0, help="How many of them attack.")] = 1,
-    attack: Annotated[AttackName, typer.Option(help="What they send.")] = "sign-flip",
+    byzantine: Annotated[int, typer.Option(min=0, help="Number of SuperNodes that attack.")] = 1,
+    attack: Annotated[AttackName, typer.Option(help="Their attack.")] = "sign-flip",
     experiment: Annotated[ExperimentName, typer.Option(help="What to train.")] = (
         "linear-regression"
     ),
@@ -45,7 +42,6 @@ def main(
     """
     console = Console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    results = results.resolve()
     options = {
         "experiment": experiment,
         "attack": attack if byzantine else "none",
@@ -53,97 +49,69 @@ def main(
         "num-rounds": rounds,
         "num-clients": nodes,
         "round-timeout": deadline,
-        "results": str(results),
-        "audit": str(results / "audit.jsonl"),
-        "checkpoints": str(results / "checkpoints"),
     }
     try:
-        prepare(results, options)
+        attacking = prepare(results, options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     try:
         with Deployment(results, nodes, ROOT) as deployment:
-            status = follow(deployment, options, console)
+            follow(deployment, options, console)
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on after the last finished round")
         raise typer.Exit(130) from None
-    if status != "finished:completed":
-        console.print(f"the run ended as {status}; see {results / 'logs'}", soft_wrap=True)
-        raise typer.Exit(1)
+    except RuntimeError as error:
+        console.print(str(error), soft_wrap=True, markup=False)
+        raise typer.Exit(1) from None
     shutil.rmtree(results / "checkpoints")  # the next trial begins anew
-    report(results, deployment.node_ids, options, console)
+    console.print(summary(deployment, attacking))
+    picture = draw(deployment, attacking, EXPERIMENTS[experiment].measure)
+    console.print(f"picture: {picture}\naudit trail, data, logs: {results}", soft_wrap=True)
 
 
-def prepare(results: Path, options: dict[str, Any]) -> None:
-    """Make the folder ready to begin a trial, or to go on with one that was interrupted.
+def prepare(results: Path, options: dict[str, Any]) -> frozenset[int]:
+    """Make the folder ready for a trial, new or interrupted; return the nodes that attack.
 
-    Raises
-    ------
-    ValueError
-        Where an option is wrong, or the folder holds an unfinished trial with others.
+    A ValueError is raised where an option is wrong, or differs from that of an unfinished trial.
     """
-    config = RunConfig.parse(DEFAULTS | options)
-    config.byzantine_among(config.num_clients)
+    adversary = RunConfig.parse(DEFAULTS | options).adversary(options["num-clients"])
     note = results / "trial.json"
     if (results / "checkpoints").exists():
         if json.loads(note.read_text()) != options:
-            raise ValueError(
-                f"{results} holds an unfinished trial with other options; remove it, or give "
-                "another folder with --results"
-            )
+            text = f"{results} holds an unfinished trial with other options: remove it, or give"
+            raise ValueError(f"{text} another folder with --results")
     else:
         for name in ("audit.jsonl", "audit.jsonl.1", "runs.jsonl"):
             (results / name).unlink(missing_ok=True)
         shutil.rmtree(results / "logs", ignore_errors=True)
-    shutil.rmtree(results / "flower", ignore_errors=True)  # a SuperLink's state ends with it
     results.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(options, indent=1))
+    return frozenset(adversary.when(1)) if adversary else frozenset()
 
 
-def follow(deployment: Deployment, options: dict[str, Any], console: Console) -> str:
-    """Run the app, and show how far it is and what it warns of; return how it ended."""
+def follow(deployment: Deployment, options: dict[str, Any], console: Console) -> None:
+    """Run the app, and show its progress and its warnings."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("waiting for nodes", total=options["num-rounds"])
-        run = deployment.run(options)
-        assert run.stdout is not None
-        with (deployment.folder / "logs" / "run.log").open("ab") as log:
-            for line in run.stdout:
-                log.write(line)
-                if found := round_of(line):
-                    number, measure, value = found
-                    progress.update(task, completed=number, description=f"{measure} {value:.4g}")
-                elif _LINES_SHOWN.search(text := line.decode(errors="replace").rstrip()):
-                    progress.console.print(text, markup=False, highlight=False)
-    status: str = deployment.runs()[0]["status"]
-    return status
+        for line in deployment.run(options):
+            if found := round_of(line):
+                number, measure, value = found
+                progress.update(task, completed=number, description=f"{measure} {value:.4g}")
+            elif re.search(r"WARNING|ERROR|Traceback|Error:", line):
+                progress.console.print(line.rstrip(), markup=False, highlight=False)
 
 
-def byzantine_nodes(options: dict[str, Any]) -> frozenset[int]:
-    """Return the numbers of the nodes that attack."""
-    adversary = RunConfig.parse(DEFAULTS | options).adversary(options["num-clients"])
-    return frozenset() if adversary is None else frozenset(adversary.when(1))
-
-
-def report(results: Path, node_ids: list[int], options: dict[str, Any], console: Console) -> None:
-    """Print what the audit trail says of each node, and draw the trial."""
-    rounds = {line["round"]: line for line in audit.read(results / "audit.jsonl")}
-    *_, last = rounds.values()
-    attacking = byzantine_nodes(options)
-    table = Table(title=f"after round {last['round']}")
-    for column in ("node", "id", "in truth", "last reply", "suspicion"):
-        table.add_column(column)
-    for number, node in enumerate(node_ids):
+def summary(deployment: Deployment, attacking: frozenset[int]) -> Table:
+    """Make a table of what the audit trail holds on each node after the last round."""
+    last = rounds_of(deployment)[-1]
+    names = "node", "id", "in truth", "last reply", "suspicion"
+    table = Table(*names, title=f"after round {last['round']}")
+    for number, node in enumerate(deployment.node_ids):
         entry = last["clients"].get(str(node), {"reply": "not asked", "suspicion": None})
         truth = "attacks" if number in attacking else "honest"
         table.add_row(str(number), str(node), truth, entry["reply"], f"{entry['suspicion']}")
-    console.print(table)
-    (result,) = load(results / "runs.jsonl").values()
-    measure = EXPERIMENTS[options["experiment"]].measure
-    picture = results / "trial.png"
-    draw(list(rounds.values()), node_ids, attacking, result.values, measure, picture)
-    console.print(f"picture: {picture}", soft_wrap=True)
-    console.print(f"audit trail, data, logs: {results}", soft_wrap=True)
+    return table
 
 
 if __name__ == "__main__":

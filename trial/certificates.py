@@ -1,42 +1,46 @@
 """Certificates and keys of a deployment: ``python -m trial.certificates``.
 
-The SuperLink's certificate says that it is who it claims to be; a SuperNode's key is its identity:
-a node that starts again with the same key is the same node, and a stranger is no node at all.
+The SuperLink's certificate proves which host it is. A SuperNode's key is its identity: a node that
+starts again with the same key is the same node, and the SuperLink refuses a key it does not know.
 """
 
-import ipaddress
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
+import trustme
 import typer
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-_DAYS = 365
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 
 def make(folder: Path, hosts: list[str], num_nodes: int) -> None:
-    """Write what a SuperLink and its SuperNodes need; what is there already is left alone.
+    """Write the files that a SuperLink and its SuperNodes need; existing ones stay as they are.
 
     Parameters
     ----------
     folder : Path
-        Gets ``ca.crt`` (to every machine), ``server.pem`` and ``server.key`` (to the SuperLink's
-        host), and ``node-<i>`` with ``node-<i>.pub`` (the private key to device i, the public one
-        to who registers it).
+        Gets ``ca.crt`` (for every machine), ``server.pem`` and ``server.key`` (for the SuperLink's
+        host), and ``node-<i>`` with ``node-<i>.pub`` (the private key for device i, the public one
+        for registering it).
     hosts : list of str
         Names and addresses under which nodes reach the SuperLink.
     num_nodes : int
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "server.pem").exists():
-        _make_certificates(folder, hosts)
-    for number in range(num_nodes):
-        path = folder / f"node-{number}"
+        authority = trustme.CA(path_length=0, organization_name="flwr_byz trial")
+        in_a_year = datetime.now(UTC) + timedelta(days=365)
+        server = authority.issue_cert(*hosts, not_after=in_a_year)
+        authority.cert_pem.write_to_path(folder / "ca.crt")
+        _write_secret(folder / "server.key", server.private_key_pem.bytes())
+        server.cert_chain_pems[0].write_to_path(folder / "server.pem")
+    for path in (folder / f"node-{number}" for number in range(num_nodes)):
         if not path.exists():
             make_node_key(path)
 
@@ -44,101 +48,17 @@ def make(folder: Path, hosts: list[str], num_nodes: int) -> None:
 def make_node_key(path: Path) -> None:
     """Write a SuperNode's private key to `path`, and the public one beside it."""
     key = ec.generate_private_key(ec.SECP384R1())
-    _write_secret(
-        path,
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        ),
-    )
-    path.with_suffix(".pub").write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        )
-    )
-
-
-def _make_certificates(folder: Path, hosts: list[str]) -> None:
-    """Make an authority of our own, whose key is dropped, and the SuperLink's certificate."""
-    authority_key, server_key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-    authority = _name("flwr_byz trial CA")
-    authority_certificate = (
-        _builder(authority, authority, authority_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False
-        )
-        .sign(authority_key, hashes.SHA256())
-    )
-    certificate = (
-        _builder(_name(hosts[0]), authority, server_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
-            critical=False,
-        )
-        .sign(authority_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "ca.crt").write_bytes(authority_certificate.public_bytes(pem))
-    _write_secret(
-        folder / "server.key",
-        server_key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
-    )
-    (folder / "server.pem").write_bytes(certificate.public_bytes(pem))
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # devices' clocks differ
-        .not_valid_after(now + timedelta(days=_DAYS))
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _host(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    _write_secret(path, private)
+    path.with_suffix(".pub").write_bytes(public)
 
 
 def _write_secret(path: Path, content: bytes) -> None:
-    """Write a file that nobody else can read, from the first byte on."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
+    """Write a file that only its owner can read, from the first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(0o600, exist_ok=False)
+    path.write_bytes(content)
 
 
 def main(

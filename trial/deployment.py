@@ -3,16 +3,17 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -20,28 +21,30 @@ import psutil
 from . import certificates
 
 _SCRIPTS = Path(sys.executable).parent
-_CONNECTION = "trial"
+_CONNECTION = "devices"
 _GRACE = 2.0  # seconds between asking a process to end and ending it
+_PATIENCE = 300.0  # seconds
 _RESTART_AFTER = 3.0  # seconds
 _FLWR = """
 import json, sys
 from flwr.cli.app import app
-for command in json.loads(sys.argv[1]):
+for number, command in enumerate(json.loads(sys.argv[1])):
+    print("," if number else "[")
     app(command, standalone_mode=False)
-"""  # one process for many commands: to start takes longer than to ask
-_ROUND = re.compile(r"round (\d+): (\w+) (\S+)")
+print("]")
+"""  # one process for many commands: starting one takes longer than running it
 
 
 class Deployment:
     """Starts a SuperLink and N SuperNodes; ends all of them, whatever happens.
 
-    A SuperNode that ends is started again, as a service manager does on a device: Flower's ends
-    where its network fails, and is refused while the SuperLink still holds its last run for alive.
+    A SuperNode that ends is started again, as by a service manager on a device: Flower's ends when
+    its network fails, and is refused while the SuperLink still counts its last run as online.
 
     Parameters
     ----------
     folder : Path
-        For keys, logs and Flower's own files.
+        For keys, logs and Flower's own files, and for what runs write.
     num_nodes : int
         N.
     app : Path
@@ -54,7 +57,9 @@ class Deployment:
     Attributes
     ----------
     node_ids : list of int
-        The id that each registered key stands for, by partition.
+        The ids under which the nodes are registered.
+    ports : dict of int to int
+        By node, a port of this machine that leads to the SuperLink's.
     """
 
     def __init__(
@@ -65,14 +70,13 @@ class Deployment:
         faults: Mapping[int, str] | None = None,
         absent: Collection[int] = (),
     ) -> None:
-        self.folder = folder.resolve()
-        self.num_nodes = num_nodes
-        self.app = app.resolve()
-        self.faults = dict(faults or {})
-        self.absent = absent
+        self.folder, self.app, self.num_nodes = folder.resolve(), app.resolve(), num_nodes
+        self.keys, self.logs = self.folder / "keys", self.folder / "logs"
+        self.audit, self.checkpoints = self.folder / "audit.jsonl", self.folder / "checkpoints"
+        self.faults, self.absent, self.port = faults or {}, absent, free_port()
+        self.ports: dict[int, int] = {}
         self.node_ids: list[int] = []
-        self.port = _free_port()
-        self._nodes: dict[int, tuple[subprocess.Popen[bytes], int | None]] = {}
+        self._nodes: dict[int, psutil.Popen] = {}
         self._has_ended = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
 
@@ -85,19 +89,9 @@ class Deployment:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Tear everything down."""
         self.stop()
-
-    @property
-    def keys(self) -> Path:
-        """Where the certificates and keys are."""
-        return self.folder / "keys"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -112,176 +106,147 @@ class Deployment:
             "OMP_NUM_THREADS": "1",
         }
 
-    def flwr(self, *commands: Sequence[str], timeout: float | None = 240.0) -> str:
-        """Run commands of Flower's command line, one after the other; return what they print.
-
-        Raises
-        ------
-        RuntimeError
-            Where one fails, with what it said.
-        """
-        ran = subprocess.run(
-            [sys.executable, "-c", _FLWR, json.dumps(commands)],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+    def flwr(self, *commands: Sequence[str]) -> Any:
+        """Run commands of Flower's command line; return each answer, or raise RuntimeError."""
+        words = [[*command, _CONNECTION, "--format", "json"] for command in commands]
+        python = [sys.executable, "-c", _FLWR, json.dumps(words)]
+        ran = subprocess.run(python, env=self.environment, capture_output=True, text=True)
         if ran.returncode != 0:
             raise RuntimeError(f"flwr {commands}: {ran.stdout}{ran.stderr}")
-        return ran.stdout
+        return json.loads(ran.stdout)
 
-    def run(self, run_config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-        """Start a run of the app; what the process prints is the run's log."""
-        told = " ".join(f"{key}={_toml(value)}" for key, value in run_config.items())
-        command = ["flwr", "run", str(self.app), _CONNECTION, "--stream", "--run-config", told]
-        return self._spawn(command, None)
+    def run(self, options: Mapping[str, Any]) -> Iterator[str]:
+        """Run the app, and yield the lines of its log, which ``logs/run.log`` keeps.
 
-    def runs(self) -> list[dict[str, Any]]:
-        """List the runs as Flower knows them, the newest first."""
-        listed: list[dict[str, Any]] = json.loads(
-            self.flwr(["list", _CONNECTION, "--format", "json"])
-        )["runs"]
-        return listed
-
-    def register(self, public_keys: Sequence[Path]) -> list[int]:
-        """Register SuperNodes' keys; return the ids that they stand for from now on."""
-        told = (_CONNECTION, "--format", "json")
-        said = self.flwr(*(["supernode", "register", str(key), *told] for key in public_keys))
-        return list(map(int, re.findall(r'"node-id": "?(\d+)', said)))
-
-    def start_node(self, number: int, port: int | None = None) -> None:
-        """Start SuperNode `number`, and start it again whenever it ends.
-
-        It reaches the SuperLink at another port of this machine where one is given.
+        Results, audit trail and checkpoints go to the folder, unless the options name others. A
+        RuntimeError is raised where the run does not complete.
         """
-        node = self.start_stranger(self.keys / f"node-{number}", number, port)
-        self._nodes[number] = node, port
+        outputs = {"results": self.folder, "audit": self.audit, "checkpoints": self.checkpoints}
+        config = {**outputs, **options}.items()
+        words = " ".join(f"{key}={json.dumps(value, default=str)}" for key, value in config)
+        command = ["flwr", "run", str(self.app), _CONNECTION, "--stream", "--run-config", words]
+        with (self.logs / "run.log").open("a") as log:
+            for line in self._spawn(command, subprocess.PIPE).stdout:
+                log.write(line)
+                yield line
+        status = self.flwr(["list"])[0]["runs"][0]["status"]
+        if status != "finished:completed":
+            raise RuntimeError(f"the run ended as {status}; see {self.logs}")
 
-    def start_stranger(
-        self, key: Path, number: int = 0, port: int | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start(self, command: Sequence[str], name: str) -> psutil.Popen:
+        """Start a process of the deployment, with a log of this name."""
+        with (self.logs / f"{name}.log").open("a") as log:
+            return self._spawn(command, log)
+
+    def start_node(self, number: int) -> None:
+        """Start a SuperNode, and start it again whenever it ends."""
+        self._nodes[number] = self.start_stranger(self.keys / f"node-{number}", number)
+
+    def start_stranger(self, key: Path, number: int = 0) -> psutil.Popen:
         """Start a SuperNode that claims to be node `number`, with any key."""
         config = f"partition-id={number} num-partitions={self.num_nodes}"
         if number in self.faults:
             config += f" faults='{self.faults[number]}'"
-        command = [
-            "flower-supernode",
-            *("--root-certificates", str(self.keys / "ca.crt")),
-            *("--superlink", f"127.0.0.1:{port or self.port}"),
-            *("--auth-supernode-private-key", str(key)),
-            *("--port", str(_free_port())),
-            *("--node-config", config),
-        ]
-        return self._spawn(command, self.folder / "logs" / f"{key.name}.log")
+        superlink = f"127.0.0.1:{self.ports.get(number, self.port)}"
+        command = f"flower-supernode --superlink {superlink} --root-certificates keys/ca.crt"
+        more = ["--auth-supernode-private-key", str(key), "--node-config", config]
+        return self.start([*command.split(), *more, "--port", str(free_port())], key.name)
 
     def signal_node(self, number: int, what: signal.Signals) -> None:
         """Send a signal to a SuperNode and to all processes that it has started."""
-        os.killpg(self._nodes[number][0].pid, what)
+        os.killpg(self._nodes[number].pid, what)
 
-    def kill_node(self, number: int) -> None:
-        """Kill a SuperNode for good."""
-        node, _ = self._nodes.pop(number)
-        os.killpg(node.pid, signal.SIGKILL)
+    def await_nodes(self) -> None:
+        """Wait until every SuperNode that was started is online."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self._are_online():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"some SuperNode does not come online; see {self.logs}")
+            time.sleep(1.0)
 
     def processes(self, name: str = "") -> list[psutil.Process]:
         """List the processes of this deployment whose command holds a name."""
         found = []
         for process in psutil.process_iter():
-            try:
-                is_ours = process.environ().get("FLWR_HOME") == self.environment["FLWR_HOME"]
-                if is_ours and name in " ".join(process.cmdline()):
+            with suppress(psutil.Error):  # it has ended, or is another user's
+                is_here = process.environ().get("FLWR_HOME") == self.environment["FLWR_HOME"]
+                if is_here and name in " ".join(process.cmdline()):
                     found.append(process)
-            except psutil.Error:  # it has ended, or is not ours
-                continue
         return found
 
     def stop(self) -> None:
-        """End every process: first asked to, then made to."""
+        """End every process: with a request first, then by force."""
         self._has_ended.set()
         if self._supervisor.ident is not None:
             self._supervisor.join()
         for what in (signal.SIGTERM, signal.SIGKILL):
             processes = self.processes()
             for process in processes:
-                for each in (signal.SIGCONT, what):
-                    with suppress(psutil.NoSuchProcess):
-                        process.send_signal(each)
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+                    process.send_signal(what)
             psutil.wait_procs(processes, timeout=_GRACE)
 
-    def _supervise(self) -> None:
-        while not self._has_ended.wait(_RESTART_AFTER):
-            for number, (node, port) in list(self._nodes.items()):
-                if node.poll() is not None:
-                    self.start_node(number, port)
-
     def _start(self) -> None:
-        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder / "flower", ignore_errors=True)  # keys are registered anew
+        for folder in (self.folder / "flower", self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
         certificates.make(self.keys, ["localhost", "127.0.0.1"], self.num_nodes)
-        home = self.folder / "flower"
-        home.mkdir(exist_ok=True)
-        (home / "config.toml").write_text(
+        (self.folder / "flower" / "config.toml").write_text(
             f'[superlink.{_CONNECTION}]\naddress = "127.0.0.1:{self.port}"\n'
             f'root-certificates = "{self.keys / "ca.crt"}"\n'
         )
-        superlink = [
-            "flower-superlink",
-            *("--ssl-ca-certfile", str(self.keys / "ca.crt")),
-            *("--ssl-certfile", str(self.keys / "server.pem")),
-            *("--ssl-keyfile", str(self.keys / "server.key")),
-            "--enable-supernode-auth",
-            *("--port", str(self.port)),
-            *("--database", str(self.folder / "flower" / "superlink.db")),
-        ]
-        log = self.folder / "logs" / "superlink.log"
-        process = self._spawn(superlink, log)
-        _await_port(self.port, process, log)
-        self.node_ids = self.register([self.keys / f"node-{i}.pub" for i in range(self.num_nodes)])
-        for number in range(self.num_nodes):
-            if number not in self.absent:
-                self.start_node(number)
+        command = (
+            "flower-superlink --ssl-ca-certfile keys/ca.crt --ssl-certfile keys/server.pem "
+            f"--ssl-keyfile keys/server.key --enable-supernode-auth --port {self.port} "
+            "--database flower/superlink.db"
+        )
+        superlink = self.start(command.split(), "superlink")
+        while not any(each.laddr.port == self.port for each in superlink.net_connections()):
+            if superlink.poll() is not None:
+                raise RuntimeError(f"the SuperLink did not start; see {self.logs}")
+            time.sleep(0.2)
+        keys = (str(self.keys / f"node-{number}.pub") for number in range(self.num_nodes))
+        registered = self.flwr(*(["supernode", "register", key] for key in keys))
+        self.node_ids = [int(each["node-id"]) for each in registered]
+        for number in set(range(self.num_nodes)).difference(self.absent):
+            self.start_node(number)
         self._supervisor.start()
 
-    def _spawn(self, command: Sequence[str], log: Path | None) -> subprocess.Popen[bytes]:
+    def _supervise(self) -> None:
+        while not self._has_ended.wait(_RESTART_AFTER):
+            for number, node in list(self._nodes.items()):
+                if node.poll() is not None:
+                    self.start_node(number)
+
+    def _are_online(self) -> bool:
+        """Tell whether each node is online, and came so after its present process began.
+
+        The SuperLink lists a node that was killed as online for about a minute more.
+        """
+        nodes = {int(n["node-id"]): n for n in self.flwr(["supernode", "list"])[0]["nodes"]}
+        for number, process in self._nodes.items():
+            node = nodes[self.node_ids[number]]
+            began = datetime.fromtimestamp(process.create_time(), UTC)
+            if node["status"] != "online" or datetime.fromisoformat(node["online-at"]) < began:
+                return False
+        return True
+
+    def _spawn(self, command: Sequence[str], output: Any) -> psutil.Popen:
         """Start a process in a group of its own."""
-        output = subprocess.PIPE if log is None else log.open("ab")
-        process = subprocess.Popen(
-            [_SCRIPTS / command[0], *command[1:]],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        if log is not None:
-            output.close()  # type: ignore[union-attr]
-        return process
+        where: dict[str, Any] = {"cwd": self.folder, "env": self.environment}
+        where |= {"stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
+        program = _SCRIPTS / command[0]
+        return psutil.Popen([program, *command[1:]], text=True, errors="replace", **where)
 
 
-def round_of(line: bytes) -> tuple[int, str, float] | None:
+def round_of(line: str) -> tuple[int, str, float] | None:
     """Read a line of a run's log: the round that ended with it, the measure, and its value."""
-    found = _ROUND.search(line.decode(errors="replace"))
+    found = re.search(r"round (\d+): (\w+) (\S+)", line)
     return (int(found[1]), found[2], float(found[3])) if found else None
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60.0
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise RuntimeError(
-        f"the SuperLink did not start; the end of its log:\n{log.read_text()[-2000:]}"
-    )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _toml(value: object) -> str:
-    return f"'{value}'" if isinstance(value, str) else str(value).lower()
+def free_port() -> int:
+    """Return the number of a port that no process uses."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -118,11 +118,10 @@ def soak_deployment(
         config[kept.partition(".")[0]] = str(results.resolve() / kept)
     holdings = None
     with Deployment(results, 5, ROOT) as deployment:
-        ended = filter(None, map(round_of, deployment.run(config).stdout))
+        ended = filter(None, map(round_of, deployment.run(config)))
         for _ in track(ended, total=rounds + 1, console=Console(stderr=True)):
             holdings = holdings or Holdings([*deployment.processes("flwr-serverapp")][-1])
             holdings.note()
-        assert deployment.runs()[0]["status"] == "finished:completed"
     holdings.report()
 
 

@@ -1,48 +1,36 @@
-"""The audit trail: what it says of clients, how it grows, how it goes on."""
+"""The audit trail: what it has on clients, how it grows, how it goes on."""
 
 import json
 import math
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord
-from flwr.common import ndarrays_to_parameters
-from flwr.server.client_manager import SimpleClientManager
 
 from flwr_byz import audit
 from flwr_byz.audit import AuditTrail, BatchRecord, RoundRecord, Verdict
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
-from tests.support import malformed
-from tests.support.answering_grid import AnsweringGrid, drift, model, train
-from tests.support.server import classic_round
+from tests.support.answering_grid import run, train
+from tests.support.malformed import honest_arrays, model_arrays
+from tests.support.server import APIS, a_round
 
 
 def record(**clients):
-    return RoundRecord(False, 1e-10, [BatchRecord(1.0, 2.0, False)], clients)
+    verdicts = {c: Verdict("used", 0, distance=d) for c, d in clients.items() if d is not None}
+    silent = {c: Verdict("silent") for c, d in clients.items() if d is None}
+    return RoundRecord(False, 1e-10, [BatchRecord(1.0, 2.0, False)], verdicts | silent)
 
 
-def used(distance):
-    return Verdict("used", 0, distance=distance)
-
-
-def test_a_line_tells_what_every_client_did(tmp_path):
+def test_a_line_has_what_every_client_did(tmp_path):
     train(tmp_path, 2)
     first, second = audit.read(tmp_path / "audit.jsonl")
     assert (first["round"], second["round"], first["kept"]) == (1, 2, False)
     assert first["gap"] <= 1e-9
     clients = first["clients"]
     assert list(clients) == [str(node) for node in range(11)]
-    assert clients["1"] == {
-        "batch": None,
-        "reply": "silent",
-        "reason": "",
-        "distance": None,
-        "rounds": 0,
-        "suspicion": None,
-    }
-    assert clients["2"]["reply"] == "error"
-    assert clients["2"]["reason"] == "an error reply: broken"
+    nothing = {"batch": None, "distance": None, "rounds": 0, "suspicion": None}
+    assert clients["1"] == nothing | {"reply": "silent", "reason": ""}
+    assert clients["2"] == nothing | {"reply": "error", "reason": "an error reply: broken"}
     assert clients["0"]["reply"] == "used"
     assert clients["0"]["distance"] > 10 * clients["5"]["distance"]
     assert clients["0"]["suspicion"] == 1.0
@@ -51,67 +39,52 @@ def test_a_line_tells_what_every_client_did(tmp_path):
     assert max(clients[str(n)]["batch"] for n in range(3, 11)) == len(first["batches"]) - 1
 
 
-def test_a_distance_is_that_of_the_reply_from_the_aggregate(tmp_path):
-    replies = {cid: malformed.fit_res(malformed.honest_arrays(cid)) for cid in range(9)}
+@pytest.mark.parametrize("api", APIS)
+def test_a_distance_is_that_of_the_reply_or_the_streamed_batch_from_the_aggregate(api, tmp_path):
+    """Clients 9 and 10 send what is malformed, which is evidence at once."""
+    honest = {c: honest_arrays(c) for c in range(9)}
+    bad = {9: [a * np.nan for a in honest_arrays(9)], 10: honest_arrays(10)[:2]}
     path = tmp_path / "audit.jsonl"
-    arrays, _ = classic_round(malformed.model_arrays(), replies, num_batches=4, audit=path)
+    arrays, _ = a_round(api, model_arrays(0.9), honest | bad, num_batches=4, audit=path)
     (line,) = audit.read(path)
-    aggregate = np.concatenate([a.ravel() for a in arrays]).astype(float)
-    for cid in replies:
-        own = np.concatenate([a.ravel() for a in malformed.honest_arrays(cid)])
-        told = line["clients"][str(cid)]["distance"]
-        assert told == pytest.approx(np.linalg.norm(own - aggregate), rel=1e-5)
-
-
-def test_with_streaming_a_client_is_as_far_as_its_batch(tmp_path):
-    arriving = audit_of_streaming(tmp_path)
-    of_batch = {}
-    for entry in arriving["clients"].values():
-        if entry["reply"] == "used":
-            of_batch.setdefault(entry["batch"], set()).add(entry["distance"])
-    assert of_batch
-    assert all(len(distances) == 1 for distances in of_batch.values())
-    assert max(of_batch, key=lambda b: max(of_batch[b])) == arriving["clients"]["0"]["batch"]
-
-
-def audit_of_streaming(folder):
-    path = folder / "audit.jsonl"
-    strategy = GeometricMedianOfMeans(num_byzantine=2, streaming=True, audit=path)
-    grid = AnsweringGrid(11, drift)
-    sent = list(strategy.configure_train(1, model(), ConfigRecord(), grid))
-    strategy.aggregate_train(1, grid.send_and_receive(sent))
-    return audit.read(path)[-1]
-
-
-def test_malformed_replies_are_told_with_their_reason(tmp_path):
-    replies = {cid: malformed.fit_res(malformed.honest_arrays(cid)) for cid in range(9)}
-    replies[4] = malformed.fit_res([a * np.nan for a in malformed.honest_arrays(4)])
-    replies[6] = malformed.fit_res(malformed.honest_arrays(6)[:2])
-    path = tmp_path / "audit.jsonl"
-    classic_round(malformed.model_arrays(), replies, num_byzantine=2, audit=path)
-    clients = audit.read(path)[0]["clients"]
-    assert {clients[c]["reply"] for c in ("4", "6")} == {"rejected"}
-    assert "NaN" in clients["4"]["reason"]
-    assert all(clients[c]["suspicion"] == 1.0 for c in ("4", "6"))
+    clients = line["clients"]
+    assert {clients[c]["reply"] for c in ("9", "10")} == {"rejected"}
+    assert "NaN" in clients["9"]["reason"]
+    assert all(clients[c]["suspicion"] == 1.0 for c in ("9", "10"))
+    flat = {c: np.concatenate([a.ravel() for a in v]) for c, v in (honest | {-1: arrays}).items()}
+    for client in honest:
+        members = [client]
+        if api == "streamed":
+            batch = clients[str(client)]["batch"]
+            members = [c for c in honest if clients[str(c)]["batch"] == batch]
+        mean = np.mean([flat[c] for c in members], axis=0, dtype=float)
+        distance = np.linalg.norm(mean - flat[-1])
+        assert clients[str(client)]["distance"] == pytest.approx(distance, rel=1e-5)
 
 
 def test_the_score_is_the_mean_over_the_rounds_that_a_client_answered_in(tmp_path):
     trail = AuditTrail(tmp_path / "audit.jsonl")
-    far, near = used(1.5), used(1.0)
-    trail.write(1, record(a=near, b=near, c=far, d=Verdict("rejected")))
-    trail.write(2, record(a=near, b=near, c=Verdict("silent"), d=Verdict("error")))
-    trail.write(3, record(a=near, b=near, c=used(9.0), d=used(0.1), e=near))
+    first = record(a=1.0, b=1.0, c=1.5)
+    first.clients["d"] = Verdict("rejected")
+    second = record(a=1.0, b=1.0, c=None)
+    second.clients["d"] = Verdict("error")
+    for number, made in enumerate([first, second, record(a=1.0, b=1.0, c=9.0, d=0.1, e=1.0)]):
+        trail.write(number, made)
     clients = audit.read(trail.path)[-1]["clients"]
     assert [clients[c]["suspicion"] for c in "abcd"] == [0.0, 0.0, 0.75, 0.5]
     assert [clients[c]["rounds"] for c in "abcd"] == [3, 3, 2, 2]
 
 
-@pytest.mark.parametrize("distance", [math.inf, math.nan, 1e308])
-def test_no_distance_makes_a_line_that_is_no_json(tmp_path, distance):
+@pytest.mark.parametrize("distance", [math.inf, math.nan, 1e308, 1.7e308])
+def test_no_distance_makes_a_line_that_is_no_json_even_where_numpy_raises(tmp_path, distance):
     trail = AuditTrail(tmp_path / "audit.jsonl")
-    trail.write(1, record(a=used(distance), b=used(0.0), c=used(0.0)))
-    text = trail.path.read_text()
-    json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    with np.errstate(all="raise"):
+        trail.write(1, record(a=distance, b=0.0, c=0.0))
+        trail.write(2, record(a=1e308, b=distance, c=math.inf, d=1e308))
+    lines = trail.path.read_text().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
 @pytest.mark.parametrize(
@@ -119,47 +92,35 @@ def test_no_distance_makes_a_line_that_is_no_json(tmp_path, distance):
 )
 def test_a_damaged_line_is_skipped(tmp_path, damaged):
     trail = AuditTrail(tmp_path / "audit.jsonl")
-    trail.write(1, record(a=used(1.0), b=used(1.0)))
+    trail.write(1, record(a=1.0, b=1.0))
     with trail.path.open("a") as file:
         file.write(damaged)
-    trail.write(2, record(a=used(1.0), b=used(1.0)))
+    trail.write(2, record(a=1.0, b=1.0))
     assert [line["round"] for line in audit.read(trail.path)] == [1, 2]
 
 
-def test_a_strategy_that_starts_again_scores_anew(tmp_path):
-    path = tmp_path / "audit.jsonl"
-    strategy = GeometricMedianOfMeans(num_byzantine=2, audit=path, fraction_evaluate=0.0)
+@pytest.mark.parametrize("api", ["message", "classic"])
+def test_a_strategy_that_starts_again_scores_anew(tmp_path, api):
+    path, made = tmp_path / "audit.jsonl", []
+
+    def make(**given):
+        options = {"num_byzantine": 2, "audit": path, "fraction_evaluate": 0.0}
+        kind = ClassicStrategy if api == "classic" else GeometricMedianOfMeans
+        made[:] = made or [kind(**options, **given)]
+        vars(made[0]).update(given)  # Flower lets go of the initial parameters
+        return made[0]
+
     for _ in range(2):
-        strategy.start(AnsweringGrid(11, drift), model(), 2)
+        run(api, make, 2)
     lines = audit.read(path)
     assert [line["round"] for line in lines] == [1, 2, 1, 2]
     assert lines[-1]["clients"] == lines[1]["clients"]
 
 
-def test_a_classic_strategy_that_is_initialised_again_scores_anew(tmp_path):
-    strategy = ClassicStrategy(
-        num_batches=3,
-        audit=tmp_path / "audit.jsonl",
-        initial_parameters=ndarrays_to_parameters([np.zeros(3)]),
-    )
-    trail = strategy._rounds.audit
-    trail.write(1, record(a=Verdict("rejected"), b=used(1.0)))
-    strategy.initialize_parameters(SimpleClientManager())
-    trail.write(1, record(a=used(1.0), b=used(1.0)))
-    assert audit.read(trail.path)[-1]["clients"]["a"]["rounds"] == 1
-
-
-def test_numpy_that_raises_does_not_stop_a_trail(tmp_path):
-    with np.errstate(all="raise"):
-        trail = AuditTrail(tmp_path / "audit.jsonl")
-        trail.write(1, record(a=used(1e308), b=used(1.7e308), c=used(math.inf), d=used(1e308)))
-    assert len(audit.read(trail.path)) == 1
-
-
 def test_a_trail_is_of_bounded_size(tmp_path):
     trail = AuditTrail(tmp_path / "audit.jsonl", max_bytes=2000)
     for server_round in range(1, 50):
-        trail.write(server_round, record(a=used(1.0), b=used(1.0)))
+        trail.write(server_round, record(a=1.0, b=1.0))
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(sizes) == {"audit.jsonl", "audit.jsonl.1"}
     assert max(sizes.values()) < 2000 + 500
@@ -168,24 +129,19 @@ def test_a_trail_is_of_bounded_size(tmp_path):
 
 def test_a_disk_that_refuses_does_not_end_the_training(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    replies = {cid: malformed.fit_res(malformed.honest_arrays(cid)) for cid in range(5)}
     path = tmp_path / "file" / "audit.jsonl"
-    arrays, _ = classic_round(malformed.model_arrays(), replies, num_batches=3, audit=path)
+    replies = {client: honest_arrays(client) for client in range(5)}
+    arrays, _ = a_round("classic", model_arrays(), replies, num_batches=3, audit=path)
     assert arrays is not None
     assert "round 1 is missing in the audit trail" in caplog.text
 
 
 @pytest.mark.parametrize("accept_failures", [True, False])
-def test_a_round_that_a_failure_vetoes_is_told_as_one_that_kept_the_model(
-    tmp_path, accept_failures
-):
-    replies = {cid: malformed.fit_res(malformed.honest_arrays(cid)) for cid in range(5)}
+def test_a_round_that_a_failure_vetoes_is_one_that_kept_the_model(tmp_path, accept_failures):
+    replies = {client: honest_arrays(client) for client in range(5)}
     options = {"num_batches": 3, "accept_failures": accept_failures, "audit": tmp_path / "audit"}
-    arrays, _ = classic_round(malformed.model_arrays(), replies, [ValueError("raised")], **options)
+    failures = {"failures": [ValueError("raised")]}
+    arrays, metrics = a_round("classic", model_arrays(), replies, **failures, **options)
     (line,) = audit.read(tmp_path / "audit")
     assert (arrays is None) == line["kept"] == (not accept_failures)
-
-
-def test_no_trail_costs_nothing(tmp_path):
-    strategy = ClassicStrategy(num_batches=3)
-    assert strategy._rounds.audit is None
+    assert ("loss" in metrics) == accept_failures

@@ -7,95 +7,15 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, MetricRecord
-from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
-from flwr.server import Server, SimpleClientManager
-from flwr.server import strategy as classic
-from flwr.serverapp import strategy as message
+from flwr.app import ConfigRecord
+from flwr.common import parameters_to_ndarrays
 
 from flwr_byz.history import Checkpoint
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGMoM
-from flwr_byz.server.strategy import Hardened as ClassicHardened
-from flwr_byz.server.strategy import robust as classic_robust
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans, Hardened, guarded, robust
-from tests.rounds.test_history import Client, Stop
-from tests.support.answering_grid import AnsweringGrid, model
+from flwr_byz.serverapp.strategy import guarded
+from tests.support.answering_grid import AnsweringGrid, Stop, mean, model
+from tests.support.strategies import KINDS, nearby, ran, strategy
 
-M, Q = 11, 2
-
-
-def drift(client, server_round, arrays):
-    rng = np.random.default_rng([client, server_round])
-    return [(a + 0.1 + 0.01 * rng.normal(size=a.shape)).astype(a.dtype) for a in arrays]
-
-
-MESSAGE = {
-    "Hardened": lambda **o: Hardened(message.FedMedian(fraction_evaluate=0.0), **o),
-    "GeometricMedianOfMeans": lambda **o: GeometricMedianOfMeans(fraction_evaluate=0.0, **o),
-    "robust": lambda **o: robust(message.FedProx, proximal_mu=0.1, fraction_evaluate=0.0, **o),
-}
-INITIAL = {"initial_parameters": ndarrays_to_parameters(model().to_numpy_ndarrays())}
-CLASSIC = {
-    "Hardened": lambda evaluate, **o: ClassicHardened(
-        classic.FedMedian(fraction_evaluate=0.0, evaluate_fn=evaluate, **INITIAL), **o
-    ),
-    "GeometricMedianOfMeans": lambda evaluate, **o: ClassicGMoM(
-        fraction_evaluate=0.0, evaluate_fn=evaluate, **INITIAL, **o
-    ),
-    "robust": lambda evaluate, **o: classic_robust(
-        classic.FedProx,
-        proximal_mu=0.1,
-        fraction_evaluate=0.0,
-        evaluate_fn=evaluate,
-        **INITIAL,
-        **o,
-    ),
-}
-
-
-def mean(arrays):
-    return float(np.mean([a.mean() for a in arrays]))
-
-
-def message_run(name, rounds, reply=drift, nodes=M, **options):
-    """Train; return the final arrays and the nodes asked by round."""
-    asked = {}
-
-    def answer(node, server_round, arrays):
-        asked.setdefault(server_round, set()).add(str(node))
-        return reply(node, server_round, arrays)
-
-    result = MESSAGE[name](num_byzantine=Q, **options).start(
-        AnsweringGrid(nodes, answer),
-        model(),
-        rounds,
-        evaluate_fn=lambda _, arrays: MetricRecord({"mean": mean(arrays.to_numpy_ndarrays())}),
-    )
-    return result.arrays.to_numpy_ndarrays(), asked
-
-
-def classic_run(name, rounds, reply=drift, nodes=M, **options):
-    """Train with Flower's own Server; return the final arrays and the clients asked by round."""
-    asked = {}
-
-    def answer(client, server_round, arrays):
-        asked.setdefault(server_round, set()).add(str(client))
-        return reply(client, server_round, arrays)
-
-    strategy = CLASSIC[name](
-        lambda _, arrays, config: (mean(arrays), {"mean": mean(arrays)}),
-        num_byzantine=Q,
-        **options,
-    )
-    manager = SimpleClientManager()
-    for number in range(nodes):
-        manager.register(Client(number, answer))
-    server = Server(client_manager=manager, strategy=strategy)
-    server.fit(rounds, None)
-    return parameters_to_ndarrays(server.parameters), asked
-
-
-RUNS = [(message_run, name) for name in MESSAGE] + [(classic_run, name) for name in CLASSIC]
+ALL = pytest.mark.parametrize(("api", "kind"), KINDS)
 
 
 def arrays_of(aggregate):
@@ -108,76 +28,56 @@ def equal(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("run", "name"), RUNS)
-def test_on_round_end_gets_the_model_and_its_metrics_after_each_round(run, name):
-    ends = []
-    final, _ = run(name, 3, on_round_end=lambda *end: ends.append(end))
-    assert [server_round for server_round, _, _ in ends] == [1, 2, 3]
-    for _, arrays, metrics in ends:
-        assert set(metrics) == {"train", "evaluate", "server"}
-        assert metrics["train"]["byz-clients"] == M
-        assert metrics["server"]["mean"] == mean(arrays_of(arrays))
-    assert equal(arrays_of(ends[-1][1]), final)
+def nearest(metrics):
+    """The model of round 2 is the best by this."""
+    return -abs(metrics["server"]["mean"] - 0.2)
 
 
-@pytest.mark.parametrize(("run", "name"), RUNS)
-def test_stop_when_ends_training_and_a_restart_keeps_to_it(run, name, tmp_path):
-    options = {
-        "stop_when": lambda server_round, metrics: metrics["server"]["mean"] > 0.15,
-        "checkpoints": tmp_path,
-    }
-    final, asked = run(name, 6, **options)
-    assert set(asked) == {1, 2}
-    again, asked = run(name, 6, **options)
-    assert asked == {}
-    assert equal(again, final)
-
-
-@pytest.mark.parametrize(("run", "name"), RUNS)
-def test_the_best_model_is_kept_beside_the_checkpoints_after_a_restart_too(run, name, tmp_path):
-    """The best model is that of round 2; a restart after round 3 must not forget it."""
-    models = {}
-
-    def best_by(metrics):
-        return -abs(metrics["server"]["mean"] - 0.2)
+@ALL
+def test_a_round_s_end_is_reported_the_best_model_kept_and_training_stopped(api, kind, tmp_path):
+    """All of it after a restart, too: it is after round 3 that the first server ends."""
+    ends, models = [], {}
 
     def end(server_round, arrays, metrics):
+        ends.append(server_round)
         models[server_round] = arrays_of(arrays)
+        assert set(metrics) == {"train", "evaluate", "server"}
+        assert metrics["train"]["byz-clients"] == 11
+        assert metrics["server"]["mean"] == pytest.approx(mean(models[server_round]))
 
-    options = {"best_by": best_by, "checkpoints": tmp_path, "on_round_end": end}
-    run(name, 3, **options)
-    values = {r: -abs(mean(arrays) - 0.2) for r, arrays in models.items()}
-    best = max(values, key=values.get)
-    assert best == 2
-    run(name, 5, **options)
-    assert set(models) == {1, 2, 3, 4, 5}
-    kept = Checkpoint.read(tmp_path / "best.npz")
-    assert kept.server_round == best
-    assert equal(kept.arrays.values(), models[best])
-    assert Checkpoint.latest(tmp_path).server_round == 5
+    options = {
+        "on_round_end": end,
+        "best_by": nearest,
+        "stop_when": lambda server_round, metrics: metrics["server"]["mean"] > 0.45,
+        "checkpoints": tmp_path,
+    }
+    assert set(ran(api, kind, 3, **options).asked) == {1, 2, 3}
+    final = ran(api, kind, 9, **options)
+    assert set(final.asked) == {4, 5}
+    assert ends == [1, 2, 3, 4, 5]
+    assert equal(models[5], final.arrays)
+    best = Checkpoint.read(tmp_path / "best.npz")
+    assert best.server_round == 2
+    assert equal(best.arrays.values(), models[2])
+    again = ran(api, kind, 9, **options)
+    assert again.asked == {}
+    assert equal(again.arrays, final.arrays)
 
 
-@pytest.mark.parametrize(("run", "name"), RUNS)
-def test_a_user_s_function_that_fails_is_logged_and_ends_nothing(run, name, tmp_path, caplog):
+@ALL
+def test_a_user_s_function_that_fails_is_logged_and_ends_nothing(api, kind, tmp_path, caplog):
     def missing(*arguments):
         return arguments[-1]["train"]["a metric that clients left out"]
 
-    final, _ = run(
-        name, 2, on_round_end=missing, stop_when=missing, best_by=missing, checkpoints=tmp_path
-    )
-    assert equal(final, run(name, 2)[0])
-    for option in ("on_round_end", "stop_when", "best_by"):
-        assert f"{option} failed: KeyError" in caplog.text
+    hooks = dict.fromkeys(("on_round_end", "stop_when", "best_by"), missing)
+    final = ran(api, kind, 2, checkpoints=tmp_path, **hooks).arrays
+    assert equal(final, ran(api, kind, 2).arrays)
+    assert all(f"{option} failed: KeyError" in caplog.text for option in hooks)
 
 
 @pytest.mark.parametrize("write", range(1, 9))
 def test_a_kill_at_any_write_loses_no_best_model(tmp_path, monkeypatch, write):
-    def best_by(metrics):
-        return -abs(metrics["server"]["mean"] - 0.2)
-
-    whole = {"best_by": best_by, "checkpoints": tmp_path / "whole"}
-    halves = {"best_by": best_by, "checkpoints": tmp_path / "halves"}
-    message_run("Hardened", 4, **whole)
+    options = {"best_by": nearest, "checkpoints": tmp_path}
     numbers, write_file = itertools.count(1), Checkpoint.write
 
     def killed(checkpoint, path):
@@ -187,33 +87,26 @@ def test_a_kill_at_any_write_loses_no_best_model(tmp_path, monkeypatch, write):
 
     monkeypatch.setattr(Checkpoint, "write", killed)
     with suppress(Stop):
-        message_run("Hardened", 4, **halves)
-    message_run("Hardened", 4, **halves)
-    one, other = (Checkpoint.read(o["checkpoints"] / "best.npz") for o in (whole, halves))
-    assert one.server_round == other.server_round == 2
-    assert equal(one.arrays.values(), other.arrays.values())
+        ran("message", "Hardened", 4, **options)
+    ran("message", "Hardened", 4, **options)
+    best = Checkpoint.read(tmp_path / "best.npz")
+    assert best.server_round == 2
+    assert equal(best.arrays.values(), ran("message", "Hardened", 2).arrays)
 
 
-def test_on_round_end_gets_what_clients_evaluate():
+@pytest.mark.parametrize("api", ["message", "classic"])
+def test_on_round_end_gets_what_clients_evaluate(api):
     ends = []
-
-    def end(server_round, arrays, metrics):
-        ends.append(metrics["evaluate"])
-
-    Hardened(message.FedMedian(), on_round_end=end).start(AnsweringGrid(5, drift), model(), 2)
-    strategy = ClassicHardened(classic.FedMedian(**INITIAL), on_round_end=end)
-    manager = SimpleClientManager()
-    for number in range(5):
-        manager.register(Client(number, drift))
-    Server(client_manager=manager, strategy=strategy).fit(2, None)
-    assert len(ends) == 4
+    options = {"on_round_end": lambda *end: ends.append(end[-1]["evaluate"])}
+    ran(api, "Hardened", 2, num_nodes=5, fraction_evaluate=1.0, **options)
+    assert len(ends) == 2
     assert all(np.isfinite(metrics["loss"]) for metrics in ends)
     assert all(metrics["byz-clients"] == 5 for metrics in ends)
 
 
 def test_a_value_that_is_no_number_is_never_the_best(tmp_path):
     values = iter([1.0, math.nan, 2.0, -math.inf, 1.5])
-    message_run("Hardened", 5, best_by=lambda _: next(values), checkpoints=tmp_path)
+    ran("message", "Hardened", 5, best_by=lambda _: next(values), checkpoints=tmp_path)
     assert Checkpoint.read(tmp_path / "best.npz").server_round == 3
 
 
@@ -221,15 +114,21 @@ def test_a_value_that_is_no_number_is_never_the_best(tmp_path):
 
 
 def test_a_loop_that_is_not_start_is_named_once_with_what_cannot_act_there(tmp_path, caplog):
+    """A run that was broken off before it is not taken for it."""
     guarded._warn_once.cache_clear()
-    strategy = MESSAGE["Hardened"](
-        checkpoints=tmp_path, on_round_end=print, stop_when=lambda *_: False
-    )
-    arrays = model()
-    grid = AnsweringGrid(5, drift)
+    hooks = {"on_round_end": print, "stop_when": lambda *_: False}
+    hardened = strategy("message", "Hardened", checkpoints=tmp_path, **hooks)()
+
+    def broken(*_):
+        raise Stop
+
+    with pytest.raises(Stop):
+        hardened.start(AnsweringGrid(5, broken), model(), 1)
+    assert "the loop that runs" not in caplog.text
+    arrays, grid = model(), AnsweringGrid(5, nearby)
     for server_round in (1, 2):
-        sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), grid))
-        arrays, _ = strategy.aggregate_train(server_round, grid.send_and_receive(sent))
+        sent = list(hardened.configure_train(server_round, arrays, ConfigRecord(), grid))
+        arrays, _ = hardened.aggregate_train(server_round, grid.send_and_receive(sent))
     lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     lines = [line for line in lines if "the loop that runs is not Hardened.start" in line]
     assert len(lines) == 2
@@ -237,18 +136,5 @@ def test_a_loop_that_is_not_start_is_named_once_with_what_cannot_act_there(tmp_p
     assert lines[1].endswith("no use of checkpoints, on_round_end, stop_when")
     caplog.clear()
     guarded._warn_once.cache_clear()
-    message_run("Hardened", 2, on_round_end=print)
+    ran("message", "Hardened", 2, on_round_end=print)
     assert "the loop that runs" not in caplog.text
-
-
-def test_a_run_that_was_broken_off_is_not_taken_for_the_loop_that_follows(caplog):
-    guarded._warn_once.cache_clear()
-    strategy = MESSAGE["Hardened"](on_round_end=print)
-
-    def broken(*_):
-        raise Stop
-
-    with pytest.raises(Stop):
-        strategy.start(AnsweringGrid(5, broken), model(), 1)
-    list(strategy.configure_train(1, model(), ConfigRecord(), AnsweringGrid(5, drift)))
-    assert "no use of on_round_end" in caplog.text

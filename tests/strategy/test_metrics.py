@@ -14,8 +14,8 @@ from flwr_byz.metrics import common_metrics, robust_metrics
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
 from tests.support import malformed
-from tests.support.malformed import fit_res, honest_arrays, model_arrays
-from tests.support.server import Grid, Proxy, classic_round, message_round
+from tests.support.malformed import honest_arrays, model_arrays
+from tests.support.server import Grid, Proxy, a_reply, a_round
 
 APIS = pytest.mark.parametrize("api", ["classic", "message"])
 CLIENT_NAMES = st.sampled_from(["loss", "accuracy", "byz-gap", "x"])
@@ -28,42 +28,43 @@ def robust(claims, least, k=None, ignored=()):
     return robust_metrics(claims, least, lambda m: m if k is None else min(k, m), ignored)
 
 
-def play(api, claims, custom=None, kept=False, **options):
-    """A round in which client c reports claims[c], an honest model with it; metrics alone."""
-    arrays = [honest_arrays(c) if not kept else honest_arrays(c)[:2] for c in range(len(claims))]
+def custom_option(api, custom):
+    """Return the option of an API that has metrics aggregated by a function of the user's."""
     if api == "classic":
-        results = {
-            c: fit_res(a, metrics=claim)
-            for c, (a, claim) in enumerate(zip(arrays, claims, strict=True))
-        }
-        if custom:
-            options["fit_metrics_aggregation_fn"] = lambda given: custom([m for _, m in given])
-        return classic_round(model_arrays(), results, **options)
-    contents = {
-        c: malformed.content(malformed.named(a), {"num-examples": 10} | claim)
-        for c, (a, claim) in enumerate(zip(arrays, claims, strict=True))
-    }
-    if custom:
+        return {"fit_metrics_aggregation_fn": lambda given: custom([m for _, m in given])}
+    return {"train_metrics_aggr_fn": lambda c, key: custom([dict(r["metrics"]) for r in c])}
 
-        def function(contents, weighted_by_key):
-            return MetricRecord(custom([dict(c["metrics"]) for c in contents]))
 
-        options["train_metrics_aggr_fn"] = function
-    return message_round(malformed.named(model_arrays()), contents, **options)
+def metrics_of(api, claims, **options):
+    """Return the metrics of a round in which client c reports claims[c] and an honest model."""
+    replies = {c: a_reply(api, honest_arrays(c), 10, claim) for c, claim in enumerate(claims)}
+    model, metrics = a_round(api, model_arrays(), replies, **options)
+    assert model is not None
+    return metrics
 
 
 # The functions. --------------------------------------------------------------------------------
 
-
-def test_each_metric_is_aggregated_over_its_own_reporters():
-    claims = [{"a": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 3.0, "b": 7.0}, {"b": 9.0}, {"c": 1.0}]
-    assert robust(claims, 3) == ({"a": 2.0, "b": 7.0}, 1)
+FORMS = [{"a": [1, 2]}, {"a": [3, 4]}, {"a": [5, 6]}, {"a": 7.0}, {"a": [1.0]}]
 
 
-def test_the_form_that_most_report_counts():
-    claims = [{"a": [1, 2]}, {"a": [3, 4]}, {"a": [5, 6]}, {"a": 7.0}, {"a": [1.0]}]
-    assert robust(claims, 3) == ({"a": [3.0, 4.0]}, 2)
-    assert robust(claims, 4) == ({}, 5)
+@pytest.mark.parametrize(
+    ("claims", "least", "expected"),
+    [
+        (  # each over its own reporters
+            [{"a": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 3.0, "b": 7.0}, {"b": 9.0}, {"c": 1.0}],
+            *(3, ({"a": 2.0, "b": 7.0}, 1)),
+        ),
+        (FORMS, 3, ({"a": [3.0, 4.0]}, 2)),  # the form that most report
+        (FORMS, 4, ({}, 5)),
+        (FORMS[:2] + [{"a": 1.0}] * 2, 2, ({"a": 1.0}, 2)),  # a number, where as many do
+        ([{"byz-gap": 1.0, "a": 1.0}] * 3, 2, ({"a": 1.0}, 0)),  # the strategy's own
+    ],
+)
+def test_each_metric_is_aggregated_over_enough_clients_that_report_it_alike(
+    claims, least, expected
+):
+    assert robust(claims, least) == expected
 
 
 def test_a_metric_is_the_median_of_batch_means():
@@ -77,34 +78,19 @@ def test_what_is_no_metric_counts_as_none(claim):
     assert common_metrics([{"a": 1.0}, {"a": 1.0}, claim], 2) == [{"a": 1.0}, {"a": 1.0}, None]
 
 
-def test_names_of_the_strategy_s_own_are_ignored():
-    claims = [{"byz-gap": 1.0, "a": 1.0}] * 3
-    assert robust(claims, 2) == ({"a": 1.0}, 0)
-    assert common_metrics(claims, 2) == [{"a": 1.0}] * 3
-
-
 def test_clients_that_report_no_metrics_by_design_are_not_rejected():
     assert robust([{"n": 1.0}] * 3, 2, ignored=("n", None)) == ({}, 0)
     assert robust([{"n": 1.0, "loss": math.nan}] * 3, 2, ignored=("n",)) == ({}, 3)
 
 
 def test_a_function_s_metrics_are_chosen_by_their_reporters_while_they_outvote():
-    claims = [
-        {"a": 1.0, "b": 1.0, "c": 1.0},
-        {"a": 2.0, "b": 2.0, "c": 2.0},
-        {"a": 3.0, "b": 3.0},
-        {"a": 4.0, "c": 4.0},
-        {"c": 5.0, "b": 5.0},
-    ]
-    assert common_metrics(claims, 3) == [
-        {"a": 1.0, "b": 1.0},
-        {"a": 2.0, "b": 2.0},
-        {"a": 3.0, "b": 3.0},
-        None,
-        None,
-    ]
-    assert common_metrics(claims[::-1], 3)[::-1] == common_metrics(claims, 3)
-    assert common_metrics(claims, 4) == [{"a": x} if x < 5 else None for x in (1.0, 2, 3, 4, 5)]
+    names = ["abc", "abc", "ab", "ac", "cb"]
+    claims = [dict.fromkeys(own, float(c)) for c, own in enumerate(names)]
+    expected = [{"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 1.0}, {"a": 2.0, "b": 2.0}, None, None]
+    assert common_metrics(claims, 3) == expected
+    assert common_metrics(claims[::-1], 3) == expected[::-1]
+    assert common_metrics(claims, 4) == [*({"a": float(c)} for c in range(4)), None]
+    assert common_metrics([{"byz-gap": 1.0, "a": 1.0}] * 3, 2) == [{"a": 1.0}] * 3
 
 
 @given(st.lists(st.dictionaries(CLIENT_NAMES, VALUES) | st.none(), max_size=6), st.integers(1, 4))
@@ -124,19 +110,15 @@ POISONED = [{"loss": 0.5}] * 5 + [{"accuracy": 0.9}] * 4 + [{"accuracy": -1e9}] 
 
 
 @APIS
-def test_colluders_cannot_tip_the_choice_of_metrics(api):
-    _, metrics = play(api, POISONED, num_byzantine=2)
-    assert metrics["loss"] == 0.5
+@pytest.mark.parametrize(
+    ("options", "loss", "num_rejected"), [({"num_byzantine": 2}, 0.5, 0), ({}, None, 5)]
+)
+def test_colluders_cannot_tip_the_choice_of_metrics(api, options, loss, num_rejected):
+    """With a number of batches alone, more than half have to report a metric."""
+    metrics = metrics_of(api, POISONED, num_batches=11, **options)
     assert metrics["accuracy"] == 0.9
-    assert metrics["byz-metrics-rejected"] == 0
-
-
-@APIS
-def test_with_a_number_of_batches_more_than_half_have_to_report_a_metric(api):
-    _, metrics = play(api, POISONED, num_batches=11)
-    assert metrics["accuracy"] == 0.9
-    assert "loss" not in metrics
-    assert metrics["byz-metrics-rejected"] == 5
+    assert metrics.get("loss") == loss
+    assert metrics["byz-metrics-rejected"] == num_rejected
 
 
 @APIS
@@ -145,11 +127,11 @@ def test_a_function_of_the_user_s_is_called_once_with_clients_alike(api):
 
     def custom(metrics):
         seen.append(metrics)
-        return {"mean": float(np.mean([m["loss"] for m in metrics]))}
+        return MetricRecord({"mean": float(np.mean([m["loss"] for m in metrics]))})
 
     claims = [{"loss": 1.0, "rare": 2.0}] + [{"loss": 1.0}] * 6 + [{"accuracy": -1e9}] * 2
-    _, metrics = play(api, claims, custom, num_byzantine=2)
-    (given_metrics,) = seen
+    metrics = metrics_of(api, claims, num_byzantine=2, **custom_option(api, custom))
+    ((*given_metrics,),) = seen
     assert len(given_metrics) == 7
     assert all(set(m) - {"num-examples"} == {"loss"} for m in given_metrics)
     assert metrics["mean"] == 1.0
@@ -159,13 +141,8 @@ def test_a_function_of_the_user_s_is_called_once_with_clients_alike(api):
 @APIS
 @pytest.mark.parametrize("made", [None, 7])
 def test_a_function_of_the_user_s_that_returns_no_metrics_is_logged(api, made, caplog):
-    options = {}
-    if api == "classic":
-        options["fit_metrics_aggregation_fn"] = lambda claims: made
-    else:
-        options["train_metrics_aggr_fn"] = lambda contents, key: made
-    model, metrics = play(api, [{"loss": 1.0}] * 5, num_byzantine=1, **options)
-    assert model is not None
+    option = custom_option(api, lambda claims: made)
+    metrics = metrics_of(api, [{"loss": 1.0}] * 5, num_byzantine=1, **option)
     assert metrics["byz-metrics-rejected"] == 0
     assert "the metrics of this round could not be aggregated" in caplog.text
 
@@ -173,109 +150,88 @@ def test_a_function_of_the_user_s_that_returns_no_metrics_is_logged(api, made, c
 @APIS
 def test_a_round_that_keeps_the_model_reports_no_metrics_of_clients(api):
     called = []
-    for custom in (None, lambda metrics: called.append(metrics) or {"mine": 1.0}):
-        model, metrics = play(api, [{"loss": 1.0}] * 4, custom, num_byzantine=2)
+    custom = custom_option(api, lambda claims: called.append(claims))
+    replies = {c: honest_arrays(c) for c in range(4)}
+    for option in ({}, custom):
+        model, metrics = a_round(api, model_arrays(), replies, num_byzantine=2, **option)
         assert model is None
         assert metrics
         assert all(name.startswith("byz-") for name in metrics)
     assert called == []
 
 
-def test_a_classic_round_that_failures_void_reports_no_metrics_of_clients():
-    results = {c: fit_res(honest_arrays(c)) for c in range(5)}
-    model, metrics = classic_round(
-        model_arrays(), results, [ValueError("raised")], num_byzantine=1, accept_failures=False
-    )
-    assert model is None
-    assert "loss" not in metrics
-
-
 @APIS
-def test_metrics_do_not_overwrite_the_strategy_s_own(api):
-    _, metrics = play(api, [{"byz-gap": 7.0, "byz-mine": 1.0, "loss": 1.0}] * 5, num_byzantine=1)
+def test_metrics_do_not_overwrite_the_strategy_s_own_nor_trip_numpy_that_raises(api):
+    claims = [{"byz-gap": 7.0, "byz-mine": 1.0, "loss": 5e-324}] * 4 + [{"loss": 1e308}]
+    with np.errstate(all="raise"):
+        assert robust([{"a": 1e308, "b": 5e-324}] * 7, 5, k=3)[0]["a"] == pytest.approx(1e308)
+        metrics = metrics_of(api, claims, num_byzantine=1)
+    assert metrics["loss"] == 5e-324
     assert metrics["byz-gap"] <= 1e-9
     assert "byz-mine" not in metrics
 
 
-@pytest.mark.parametrize("metrics", [None, 7, "loss", [1.0]])
+@pytest.mark.parametrize("claim", [None, 7, "loss", [1.0]])
 @pytest.mark.parametrize("group_by_key", [None, "partition-id"])
-def test_classic_metrics_that_are_no_mapping_do_not_stop_a_round(metrics, group_by_key):
-    results = {c: fit_res(honest_arrays(c)) for c in range(5)}
-    results[2].metrics = metrics
-    model, aggregated = classic_round(
-        model_arrays(), results, num_byzantine=1, group_by_key=group_by_key
-    )
+def test_classic_metrics_that_are_no_mapping_do_not_stop_a_round(claim, group_by_key):
+    replies = {c: a_reply("classic", honest_arrays(c)) for c in range(5)}
+    replies[2].metrics = claim
+    options = {"num_byzantine": 1, "group_by_key": group_by_key}
+    model, metrics = a_round("classic", model_arrays(), replies, **options)
     assert model is not None
-    assert aggregated["loss"] == 0.5
-    assert aggregated["byz-metrics-rejected"] + aggregated["byz-rejected"] == 1
-
-
-@APIS
-def test_numpy_that_raises_does_not_stop_the_metrics(api):
-    claims = [{"a": 1e308, "b": 5e-324, "c": 0.0}] * 7
-    with np.errstate(all="raise"):
-        metrics, _ = robust(claims, 5, k=3)
-    assert metrics["a"] == pytest.approx(1e308)
-    with np.errstate(all="raise"):
-        _, metrics = play(api, [{"loss": 5e-324}] * 4 + [{"loss": 1e308}], num_byzantine=1)
-    assert metrics["loss"] == 5e-324
+    assert metrics["loss"] == 0.5
+    assert metrics["byz-metrics-rejected"] + metrics["byz-rejected"] == 1
 
 
 # Evaluation. -----------------------------------------------------------------------------------
 
 
-def classic_evaluation(cids, pairs, **options):
-    strategy = ClassicStrategy(min_evaluate_clients=len(cids), **options)
+def classic_evaluation(*pairs):
+    """Evaluate at the clients 0 to 4, of which 0 to 3 are honest."""
+    strategy = ClassicStrategy(num_byzantine=1, min_evaluate_clients=5)
     manager = SimpleClientManager()
-    for cid in cids:
-        manager.register(Proxy(cid))
+    for cid in range(5):
+        manager.register(Proxy(str(cid)))
     strategy.configure_evaluate(1, ndarrays_to_parameters(model_arrays()), manager)
+    pairs = [*((cid, 1.0, {"accuracy": 0.5}) for cid in range(4)), *pairs]
     results = [
-        (Proxy(c), EvaluateRes(Status(Code.OK, ""), loss, 1, metrics)) for c, loss, metrics in pairs
+        (Proxy(str(cid)), EvaluateRes(Status(Code.OK, ""), loss, 1, metrics))
+        for cid, loss, metrics in pairs
     ]
     loss, metrics = strategy.aggregate_evaluate(1, results, [])
-    return loss, {name: value for name, value in metrics.items() if not name.startswith("byz-")}
-
-
-def test_classic_evaluations_of_strangers_and_of_twins_are_ignored():
-    asked = [str(c) for c in range(5)]
-    honest = [(c, 1.0, {"accuracy": 0.5}) for c in asked[:4]]
-    evil = [(f"stranger {c}", 1e9, {"accuracy": -1.0}) for c in range(9)]
-    twins = [("4", 1e9, {"accuracy": -1.0})] * 9
-    assert classic_evaluation(asked, honest + evil + twins, num_byzantine=1) == (
-        1.0,
-        {"accuracy": 0.5},
-    )
+    return loss, metrics["accuracy"]
 
 
 @pytest.mark.parametrize("metrics", [None, 7, "accuracy"])
-def test_classic_evaluation_metrics_that_are_no_mapping_count_as_none(metrics):
-    asked = [str(c) for c in range(5)]
-    pairs = [(c, 1.0, {"accuracy": 0.5}) for c in asked[:4]] + [("4", 1.0, metrics)]
-    assert classic_evaluation(asked, pairs, num_byzantine=1) == (1.0, {"accuracy": 0.5})
+def test_classic_evaluations_of_strangers_twins_and_without_metrics_are_ignored(metrics):
+    evil = [(f"stranger {c}", 1e9, {"accuracy": -1.0}) for c in range(9)]
+    twins = [(4, 1e9, {"accuracy": -1.0})] * 9
+    assert classic_evaluation(*evil, *twins) == (1.0, 0.5)
+    assert classic_evaluation((4, 1.0, metrics)) == (1.0, 0.5)
 
 
 def test_message_evaluations_of_strangers_and_of_twins_are_ignored():
     malformed.in_a_run()
-    strategy = MessageStrategy(num_byzantine=1, min_evaluate_nodes=5, min_available_nodes=5)
     arrays = ArrayRecord(list(model_arrays()))
-    sent = list(strategy.configure_evaluate(1, arrays, ConfigRecord(), Grid(range(5))))
-    other = MessageStrategy(num_byzantine=1, min_evaluate_nodes=9, min_available_nodes=9)
-    strange = list(other.configure_evaluate(1, arrays, ConfigRecord(), Grid(range(10, 19))))
+
+    def asked(nodes):
+        least = {"min_evaluate_nodes": len(nodes), "min_available_nodes": len(nodes)}
+        strategy = MessageStrategy(num_byzantine=1, **least)
+        return strategy, list(strategy.configure_evaluate(1, arrays, ConfigRecord(), Grid(nodes)))
 
     def reply(message, accuracy):
         metrics = MetricRecord({"num-examples": 1, "accuracy": accuracy})
         return malformed.reply_to(message, RecordDict({"metrics": metrics}))
 
+    strategy, sent = asked(range(5))
+    _, strange = asked(range(10, 19))
     replies = [reply(message, 0.5) for message in sent[:4]]
-    replies += [reply(sent[4], -1.0) for _ in range(9)]
-    replies += [reply(message, -1.0) for message in strange]
+    replies += [reply(message, -1.0) for message in [sent[4]] * 9 + strange]
     metrics = dict(strategy.aggregate_evaluate(1, replies))
-    assert metrics.pop("accuracy") == 0.5
-    assert metrics == {"byz-clients": 5, "byz-rejected": 18, "byz-missing": 0}
+    assert metrics == {"accuracy": 0.5, "byz-clients": 5, "byz-rejected": 18, "byz-missing": 0}
 
 
-def test_a_round_without_evaluation_asks_nobody():
+def test_a_round_without_evaluation_asks_no_client():
     strategy = MessageStrategy(num_byzantine=1, fraction_evaluate=0.0)
     arrays = ArrayRecord(list(model_arrays()))
     assert strategy.configure_evaluate(1, arrays, ConfigRecord(), Grid(range(5))) == []

@@ -1,29 +1,33 @@
-"""A grid in this process whose nodes answer at once; also a server on it, to be killed.
+"""Trainings in this process: nodes of the Message API, and clients of the classic one, at once.
 
-``python -m tests.support.answering_grid FOLDER ROUNDS`` trains, with checkpoints and an audit trail
-in the folder, and writes the final model and history there.
+Each of the nodes 0 … m − 1 answers what a `reply` makes of (node, round, model): arrays are a
+reply, an Error is one, None is silence.
 """
 
 import itertools
 import json
-import sys
-import time
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Error, MetricRecord, RecordDict
+from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.server import Server, SimpleClientManager
 from flwr.serverapp import Grid
 
+from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from tests.support import malformed
+from tests.support.server import Proxy
+
+M = 11
+
+
+class Stop(Exception):
+    """Ends a training in the middle of a round."""
 
 
 class AnsweringGrid(Grid):
-    """Nodes 0 … m − 1, of which each answers what `reply` makes of (node, round, model).
-
-    None is silence, an Error is one, arrays are a reply.
-    """
-
     def __init__(self, num_nodes, reply):
         self.node_ids = list(range(num_nodes))
         self.reply = reply
@@ -46,7 +50,7 @@ class AnsweringGrid(Grid):
             metrics = MetricRecord({"num-examples": 10, "loss": float(node)})
             made = RecordDict({"arrays": arrays, "metrics": metrics})
         if made is None:
-            return [None]  # as for a node that has left: nobody waits for it
+            return [None]  # as for a node that has left
         self.answers[message_id] = [malformed.reply_to(message, made)]
         return [message_id]
 
@@ -62,13 +66,29 @@ class AnsweringGrid(Grid):
     def create_message(self, *arguments): ...
 
 
+class Client(Proxy):
+    def __init__(self, number, reply):
+        super().__init__(str(number))
+        self.reply = reply
+
+    def fit(self, ins, timeout, group_id):
+        arrays = self.reply(int(self.cid), group_id, parameters_to_ndarrays(ins.parameters))
+        if not isinstance(arrays, list):
+            raise ConnectionError
+        return malformed.fit_res(arrays)
+
+    def evaluate(self, ins, timeout, group_id):
+        mean = float(parameters_to_ndarrays(ins.parameters)[0].mean())
+        return EvaluateRes(Status(Code.OK, ""), mean, 10, {"round": group_id})
+
+
 def model():
     values = [np.zeros((3, 4), "f4"), np.zeros(5, "f8")]
     return ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(values)})
 
 
 def drift(node, server_round, arrays):
-    """Move towards one, with noise; node 0 lies, 1 is silent, 2 fails in every other round."""
+    """Move towards one, with noise; node 0 attacks, 1 is silent, 2 fails in every other round."""
     if node == 1:
         return None
     if node == 2 and server_round % 2:
@@ -78,40 +98,84 @@ def drift(node, server_round, arrays):
     return [(a + step * (1 - a) + 0.01 * rng.normal(size=a.shape)).astype(a.dtype) for a in arrays]
 
 
-def train(folder, num_rounds, reply=drift, num_nodes=11, grid=AnsweringGrid, **options):
-    """Train with checkpoints; return Flower's result."""
-    strategy = GeometricMedianOfMeans(
-        num_byzantine=2,
-        checkpoints=folder / "checkpoints",
-        audit=folder / "audit.jsonl",
-        fraction_evaluate=0.0,
-        **options,
+@dataclass
+class Ran:
+    """What a training ended with, exactly, and which nodes it asked, by round."""
+
+    arrays: list
+    history: dict
+    asked: dict
+
+
+def mean(arrays):
+    return float(np.mean([a.mean() for a in arrays]))
+
+
+def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_after=None):
+    """Train with the strategy that `make` returns, which the server evaluates by the mean.
+
+    With `stop_after`, the round after that one is aggregated and then raises `Stop`.
+    """
+    asked, initial = {}, initial or model()
+
+    def noted(node, server_round, arrays):
+        asked.setdefault(server_round, set()).add(node)
+        return reply(node, server_round, arrays)
+
+    def evaluate(server_round, arrays):
+        if stop_after is not None and server_round > stop_after:
+            raise Stop
+        return mean(arrays)
+
+    if api == "message":
+        result = make().start(
+            AnsweringGrid(num_nodes, noted),
+            initial,
+            num_rounds,
+            evaluate_fn=lambda r, a: MetricRecord({"mean": evaluate(r, a.to_numpy_ndarrays())}),
+        )
+        return Ran(result.arrays.to_numpy_ndarrays(), summary(result), asked)
+    strategy = make(
+        initial_parameters=ndarrays_to_parameters(initial.to_numpy_ndarrays()),
+        evaluate_fn=lambda r, a, _: (evaluate(r, a), {"mean": np.float32(mean(a))}),
     )
-    return strategy.start(
-        grid(num_nodes, reply),
-        model(),
-        num_rounds,
-        evaluate_fn=lambda _, arrays: MetricRecord(
-            {"mean": float(np.mean([a.mean() for a in arrays.to_numpy_ndarrays()]))}
-        ),
-    )
+    manager = SimpleClientManager()
+    for number in range(num_nodes):
+        manager.register(Client(number, noted))
+    server = Server(client_manager=manager, strategy=strategy)
+    server.set_max_workers(1)  # CPython 3.11 fails at times to parse .npy headers in many threads
+    history, _ = server.fit(num_rounds, None)
+    return Ran(parameters_to_ndarrays(server.parameters), vars(history), asked)
+
+
+def train(folder, num_rounds, reply=drift, api="message", num_nodes=M, stop_after=None, **options):
+    """Train with checkpoints and an audit trail in a folder; `options` are the strategy's."""
+    kind = ClassicStrategy if api == "classic" else GeometricMedianOfMeans
+    files = {"checkpoints": folder / "checkpoints", "audit": folder / "audit.jsonl"}
+    make = partial(kind, **{"num_byzantine": 2, "fraction_evaluate": 0.0} | files | options)
+    return run(api, make, num_rounds, reply, num_nodes, stop_after=stop_after)
 
 
 def summary(result):
-    """Everything a training comes to, exactly."""
+    """Everything that a training of the Message API ends with, exactly."""
     return {
         "model": [array.tobytes().hex() for array in result.arrays.to_numpy_ndarrays()],
         "train": {r: dict(m) for r, m in result.train_metrics_clientapp.items()},
+        "clients": {r: dict(m) for r, m in result.evaluate_metrics_clientapp.items()},
         "evaluate": {r: dict(m) for r, m in result.evaluate_metrics_serverapp.items()},
     }
 
 
-if __name__ == "__main__":
-    there = Path(sys.argv[1])
+def train_to_the_end(folder, num_rounds, connection):
+    """Train in a process of its own: it sends when it has begun, and waits until it may end."""
+    began = iter([True])
 
-    def slowly(node, server_round, arrays):
-        time.sleep(0.002)
+    def reply(node, server_round, arrays):
+        if next(began, False):
+            connection.send("begun")
+        if (node, server_round) == (M - 1, num_rounds):
+            connection.recv()
         return drift(node, server_round, arrays)
 
-    ended = summary(train(there, int(sys.argv[2]), slowly))
-    (there / "ended.json").write_text(json.dumps(ended))
+    ended = train(folder, num_rounds, reply).history
+    (folder / "ended.json").write_text(json.dumps(ended))

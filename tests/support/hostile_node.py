@@ -1,13 +1,12 @@
 """A registered node that is no SuperNode: it speaks Flower's Fleet API itself, to do harm.
 
-``python -m tests.support.hostile_node SUPERLINK CA KEY KIND``: it answers every request with what
-`KIND` names, which no ClientApp could send. A promise, which makes a round wait, begins with its
-second answer.
+``python hostile_node.py SUPERLINK CA KEY KIND``: it answers every request with a reply of this
+kind, which no ClientApp could send.
 """
 
 import hashlib
-import itertools
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,8 +19,6 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_connection import http_request_response
 
-MEGABYTE = 1 << 20
-
 
 def garbage(content):
     """A head as it should be, and a body that is no JSON."""
@@ -32,13 +29,13 @@ def garbage(content):
 def bomb(content):
     """Its one chunk, named so often that less than a megabyte fills fifty gigabytes."""
     head, body = content.split(b"\0", 1)
-    claims = json.loads(body) | {"arraychunk_ids": [0] * (MEGABYTE // 8)}
+    claims = json.loads(body) | {"arraychunk_ids": [0] * (1 << 17)}
     body = json.dumps(claims).encode()
     return b" ".join([*head.split(b" ")[:2], b"%d" % len(body)]) + b"\0" + body
 
 
 def forge(reply, change):
-    """Deflate a reply with its array changed; return the contents by id, the reply's last."""
+    """Deflate a reply with its array changed; return its objects' new ids, and their contents."""
     renamed, contents = {}, {}
     for object_id, part in get_all_nested_objects(reply).items():
         content = change(part.deflate()) if isinstance(part, Array) else part.deflate()
@@ -50,44 +47,40 @@ def forge(reply, change):
 
 
 def tree_of(tree, renamed):
-    return ObjectTree(
-        object_id=renamed[tree.object_id], children=[tree_of(c, renamed) for c in tree.children]
-    )
+    children = [tree_of(child, renamed) for child in tree.children]
+    return ObjectTree(object_id=renamed[tree.object_id], children=children)
 
 
-def answer(connection, message, kind):
-    """Push a reply, or what is left of one."""
-    _, _, send, _, _, _, push_object, _ = connection
+def answer(message, kind, send, push_object):
+    """Push a reply, or a part of one."""
     size = 100_000 if kind == "bomb" else 20
     array = Array(np.arange(size, dtype=np.float32))  # no two chunks alike
     metrics = MetricRecord({"num-examples": 10, "loss": 0.5})
-    reply = Message(
-        RecordDict({"arrays": ArrayRecord({"0": array}), "metrics": metrics}), reply_to=message
-    )
-    change = {"garbage": garbage, "bomb": bomb}.get(kind, lambda content: content)
+    content = RecordDict({"arrays": ArrayRecord({"0": array}), "metrics": metrics})
+    reply = Message(content, reply_to=message)
     claims, honest = reply.metadata.__dict__, dict(reply.metadata.__dict__)
     if kind == "impostor":  # inside, where Flower reads it again; the envelope is as it should be
         claims.update(_src_node_id=1, _reply_to_message_id="0" * 64)
     tree = get_object_tree(reply)
-    renamed, contents = forge(reply, change)
+    renamed, contents = forge(reply, {"garbage": garbage, "bomb": bomb}.get(kind, bytes))
     claims.update(honest)
     tree = tree_of(tree, renamed)
-    reply.metadata.__dict__["_message_id"] = tree.object_id
+    claims["_message_id"] = tree.object_id
     if kind == "childless":
         tree = ObjectTree(object_id=tree.object_id)
-    for _ in range(2 if kind == "twice" else 1):
-        wanted, session = send(reply, tree, 0.1)
-        for object_id in wanted if kind != "promise" else []:
-            push_object(message.metadata.run_id, session, object_id, contents[object_id])
+    wanted, session = send(reply, tree, 0.1)
+    print("announced", flush=True)
+    for object_id in wanted if kind != "promise" else []:
+        push_object(message.metadata.run_id, session, object_id, contents[object_id])
 
 
 def main(superlink, ca, key, kind):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # goes offline first
     private = load_ssh_private_key(Path(key).read_bytes(), None)
     keys = private, private.public_key()
     with http_request_response(superlink, False, Path(ca).read_bytes(), keys) as connection:
-        node_id, receive, _, _, _, _, _, confirm = connection
+        node_id, receive, send, _, _, _, push_object, confirm = connection
         TaskIdentity.task_id, TaskIdentity.node_id = 1, node_id
-        next_kinds = itertools.chain(["fair"] if kind == "promise" else [], itertools.repeat(kind))
         while True:
             if received := receive():
                 message, _ = received
@@ -95,9 +88,7 @@ def main(superlink, ca, key, kind):
                 if kind != "hasty":  # the server may still be uploading the message's objects
                     time.sleep(1.0)
                 confirm(message.metadata.run_id, message.metadata.message_id)
-                now = next(next_kinds)
-                answer(connection, message, now)
-                print("answered with", now, flush=True)
+                answer(message, kind, send, push_object)
             time.sleep(0.2)
 
 

@@ -1,8 +1,8 @@
 """Every way of being malformed that a reply is known to come in, for both of Flower's APIs.
 
-Each entry maps a name to a function that turns an honest reply into a malformed one. `MALFORMED`
-count as no message; `FALSE` are well-formed lies, which the rule has to outvote; `BAD_METRICS` have
-an honest model and metrics that must not reach the aggregate.
+Each entry maps a name to a reply. `MALFORMED` ones count as no message; `FALSE` are well-formed
+arrays and numbers of examples that the rule has to outvote; `BAD_METRICS` come with an honest
+model and must not reach the aggregated metrics.
 """
 
 import pickle
@@ -32,7 +32,11 @@ def npy(array):
     return stream.getvalue()
 
 
-def forged_header(text):
+def forged(descr, shape):
+    return with_header(f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}")
+
+
+def with_header(text):
     header = text.encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
@@ -40,105 +44,74 @@ def forged_header(text):
 # What the bytes of one array can be. -----------------------------------------------------------
 
 W = honest_arrays(0)[0]
-
-
-def with_entry(value):
-    array = W.copy()
-    array[0, 1] = value
-    return array
-
+AT_ONE_ENTRY = np.arange(6).reshape(2, 3) == 1
+WHOLE = npy(W)
 
 BAD_TENSORS = {
     "all NaN": npy(np.full_like(W, np.nan)),
-    "one NaN coordinate": npy(with_entry(np.nan)),
+    "one NaN coordinate": npy(np.where(AT_ONE_ENTRY, np.float32("nan"), W)),
     "+Inf": npy(np.full_like(W, np.inf)),
-    "-Inf": npy(with_entry(-np.inf)),
+    "-Inf": npy(np.where(AT_ONE_ENTRY, np.float32("-inf"), W)),
     "wrong shape": npy(np.zeros((5, 5), "f4")),
     "broadcastable shape (1,)": npy(np.zeros(1, "f4")),
     "broadcastable 3-D shape": npy(np.zeros((4, 2, 3), "f4")),
     "same size, other shape": npy(W.reshape(3, 2)),
-    "complex": npy(W.astype(complex)),
-    "bool": npy(W > 0),
-    "string": npy(W.astype("U8")),
-    "bytes string": npy(W.astype("S8")),
+    **{f"dtype {dtype}": npy(W.astype(dtype)) for dtype in ("c16", "?", "U8", "S8", "M8[s]")},
     "structured": npy(np.zeros((2, 3), [("a", "f4"), ("b", "i4")])),
-    "datetime": npy(np.zeros((2, 3), "M8[s]")),
     "float64 beyond float32": npy(np.full((2, 3), 1e300)),
     "garbage bytes": b"\x00\xffgarbage" * 9,
     "no bytes": b"",
-    "truncated": npy(W)[:-1],
-    "trailing bytes": npy(W) + b"\x00",
-    "pickled object": forged_header("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }")
-    + pickle.dumps([1, 2, 3]),
+    "truncated": WHOLE[:-1],
+    "trailing bytes": WHOLE + b"\x00",
+    "pickled object": forged("|O", (2, 3)) + pickle.dumps([1, 2, 3]),
     "pickle alone": pickle.dumps(W),
     "zip archive": b"PK\x03\x04" + b"\x00" * 64,
-    "header claims 4 TB": forged_header(
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
-    ),
-    "header of negative sizes": forged_header(
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3), }"
-    )
-    + W.tobytes(),
-    "header of an unknown dtype": forged_header(
-        "{'descr': '<z9', 'fortran_order': False, 'shape': (2, 3), }"
-    ),
+    "header claims 4 TB": forged("<f4", (10**12,)),
+    "header of negative sizes": forged("<f4", (-2, -3)) + W.tobytes(),
+    "header of an unknown dtype": forged("<z9", (2, 3)),
     "header of nested brackets": b"\x93NUMPY\x01\x00\xe8\x03" + b"(" * 1000,
-    "header with code": forged_header("__import__('os').system('false')"),
+    "header with code": with_header("__import__('os').system('false')"),
     "header longer than the file": b"\x93NUMPY\x02\x00\xff\xff\xff\xff",
-    "header of version 9": b"\x93NUMPY\x09\x00" + npy(W)[8:],
+    "header of version 9": b"\x93NUMPY\x09\x00" + WHOLE[8:],
 }
-
 BAD_NUM_EXAMPLES = {
-    "num_examples 0": 0,
-    "num_examples negative": -999,
-    "num_examples NaN": float("nan"),
-    "num_examples inf": float("inf"),
-    "num_examples 10**400": 10**400,
+    f"num_examples {number!r:.9}": number
+    for number in (0, -999, float("nan"), float("inf"), 10**400, [10])
+}
+BAD_METRICS = {
+    "metric missing": {},
+    **{f"metric {v!r:.9}": {"loss": v} for v in (float("nan"), "low", {"a": 1}, [1.0, 2.0])},
+    "metric 10**400": {"loss": 10**400},
 }
 
 # The classic API -------------------------------------------------------------------------------
 
 
 def fit_res(arrays, num_examples=10, metrics=None):
-    return FitRes(
-        status=Status(code=Code.OK, message=""),
-        parameters=ndarrays_to_parameters(arrays),
-        num_examples=num_examples,
-        metrics={"loss": 0.5} if metrics is None else metrics,
-    )
+    metrics = {"loss": 0.5} if metrics is None else metrics
+    return FitRes(Status(Code.OK, ""), ndarrays_to_parameters(arrays), num_examples, metrics)
 
 
-def _fit_res_of(tensors, **options):
-    result = fit_res(honest_arrays(0), **options)
-    result.parameters = Parameters(tensors=tensors, tensor_type="numpy.ndarray")
-    return result
+def _fit_res_of(tensors):
+    return FitRes(Status(Code.OK, ""), Parameters(tensors, "numpy.ndarray"), 10, {"loss": 0.5})
 
 
-def _tensors():
-    return [npy(array) for array in honest_arrays(0)]
-
+_TENSORS = [npy(array) for array in honest_arrays(0)]
 
 CLASSIC_MALFORMED = {
-    **{kind: _fit_res_of([bad, *_tensors()[1:]]) for kind, bad in BAD_TENSORS.items()},
-    **{k: fit_res(honest_arrays(0), num_examples=n) for k, n in BAD_NUM_EXAMPLES.items()},
-    "num_examples a list": fit_res(honest_arrays(0), num_examples=[10]),
-    "num_examples missing": fit_res(honest_arrays(0), num_examples=None),
-    "missing array": _fit_res_of(_tensors()[:-1]),
-    "extra array": _fit_res_of([*_tensors(), npy(W)]),
+    **{kind: _fit_res_of([bad, *_TENSORS[1:]]) for kind, bad in BAD_TENSORS.items()},
+    **{kind: fit_res(honest_arrays(0), number) for kind, number in BAD_NUM_EXAMPLES.items()},
+    "num_examples missing": fit_res(honest_arrays(0), None),
+    "missing array": _fit_res_of(_TENSORS[:-1]),
+    "extra array": _fit_res_of([*_TENSORS, WHOLE]),
     "empty list": _fit_res_of([]),
     "tensors that are no bytes": _fit_res_of([1, 2, 3]),
     "no tensors": _fit_res_of(None),
     "no parameters": FitRes(Status(Code.OK, ""), None, 10, {}),
-    "permuted arrays": _fit_res_of(_tensors()[::-1]),
+    "permuted arrays": _fit_res_of(_TENSORS[::-1]),
 }
-
 CLASSIC_BAD_METRICS = {
-    "metric missing": fit_res(honest_arrays(0), metrics={}),
-    "metric NaN": fit_res(honest_arrays(0), metrics={"loss": float("nan")}),
-    "metric a string": fit_res(honest_arrays(0), metrics={"loss": "low"}),
-    "metric nested": fit_res(honest_arrays(0), metrics={"loss": {"a": 1}}),
-    "metric a list": fit_res(honest_arrays(0), metrics={"loss": [1.0, 2.0]}),
-    "metric 10**400": fit_res(honest_arrays(0), metrics={"loss": 10**400}),
+    kind: fit_res(honest_arrays(0), metrics=metrics) for kind, metrics in BAD_METRICS.items()
 }
 
 # The Message API -------------------------------------------------------------------------------
@@ -155,23 +128,9 @@ def named(arrays):
 
 def content(arrays=None, metrics=None):
     record = named(honest_arrays(0)) if arrays is None else arrays
-    metrics = {"num-examples": 10, "loss": 0.5} if metrics is None else metrics
-    return RecordDict({"arrays": record, "metrics": _unchecked(metrics)})
-
-
-def _unchecked(metrics):
-    """A MetricRecord as a forger would make it, past Flower's own type checks."""
-    record = MetricRecord()
-    record.__dict__["_data"].update(metrics)
-    return record
-
-
-def _array(data, dtype="float32", shape=(2, 3), stype="numpy.ndarray"):
-    return Array(dtype, shape, stype, data)
-
-
-def _record(**replaced):
-    return ArrayRecord(dict(named(honest_arrays(0))) | replaced)
+    made = MetricRecord()  # filled as a forger would, past Flower's own type checks
+    made.__dict__["_data"].update({"num-examples": 10, "loss": 0.5} if metrics is None else metrics)
+    return RecordDict({"arrays": record, "metrics": made})
 
 
 def reply_to(message, made):
@@ -179,40 +138,40 @@ def reply_to(message, made):
     return Message(made, reply_to=message)
 
 
-def _without(record, name):
-    return ArrayRecord({k: v for k, v in record.items() if k != name})
+def _record(*without, **replaced):
+    arrays = dict(named(honest_arrays(0))) | replaced
+    return ArrayRecord({name: array for name, array in arrays.items() if name not in without})
 
+
+def _array(data, stype="numpy.ndarray"):
+    return Array("float32", (2, 3), stype, data)
+
+
+_METRICS = content()["metrics"]
 
 MESSAGE_MALFORMED = {
     **{kind: content(_record(w=_array(bad))) for kind, bad in BAD_TENSORS.items()},
     **{k: content(metrics={"num-examples": n, "loss": 0.5}) for k, n in BAD_NUM_EXAMPLES.items()},
-    "num_examples a list": content(metrics={"num-examples": [10], "loss": 0.5}),
     "num_examples missing": content(metrics={"loss": 0.5}),
-    "missing array": content(_without(_record(), "v")),
-    "extra array": content(_record(extra=_array(npy(W)))),
-    "renamed array": content(_without(_record(x=_array(npy(W))), "w")),
+    "missing array": content(_record("v")),
+    "extra array": content(_record(extra=_array(WHOLE))),
+    "renamed array": content(_record("w", x=_array(WHOLE))),
     "no arrays": content(ArrayRecord()),
     "names swapped with a longer array": content(_record(w=_record()["b"], b=_record()["w"])),
-    "unknown serialisation": content(_record(w=_array(npy(W), stype="pickle"))),
+    "unknown serialisation": content(_record(w=_array(WHOLE, "pickle"))),
     "two ArrayRecords": RecordDict({**content(), "more": _record()}),
-    "no ArrayRecord": RecordDict({"metrics": content()["metrics"]}),
-    "another record key": RecordDict({"model": _record(), "metrics": content()["metrics"]}),
+    "no ArrayRecord": RecordDict({"metrics": _METRICS}),
+    "another record key": RecordDict({"model": _record(), "metrics": _METRICS}),
     "no MetricRecord": RecordDict({"arrays": _record()}),
     "two MetricRecords": RecordDict({**content(), "more": MetricRecord({"num-examples": 1})}),
     "nothing": RecordDict(),
     "an error": Error(code=2, reason="raised\n" * 1000),
 }
-
 MESSAGE_BAD_METRICS = {
-    "metric missing": content(metrics={"num-examples": 10}),
-    "metric NaN": content(metrics={"num-examples": 10, "loss": float("nan")}),
-    "metric a string": content(metrics={"num-examples": 10, "loss": "low"}),
-    "metric nested": content(metrics={"num-examples": 10, "loss": {"a": 1}}),
-    "metric a list": content(metrics={"num-examples": 10, "loss": [1.0, 2.0]}),
-    "metric 10**400": content(metrics={"num-examples": 10, "loss": 10**400}),
+    kind: content(metrics={"num-examples": 10} | metrics) for kind, metrics in BAD_METRICS.items()
 }
 
-# Well-formed lies, alike in both APIs: arrays and a number of examples. -------------------------
+# Well-formed, alike in both APIs: arrays and a number of examples. ------------------------------
 
 FALSE = {
     "1e38 values": ([np.full_like(a, 1e38) for a in honest_arrays(0)], 10),

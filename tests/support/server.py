@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord
 from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
@@ -12,6 +12,8 @@ from flwr.server.client_proxy import ClientProxy
 from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
 from tests.support import malformed
+
+APIS = ("classic", "message", "streamed")
 
 
 class Proxy(ClientProxy):
@@ -33,12 +35,8 @@ class Grid:
 def classic_round(model, results, failures=(), shuffle=None, **options):
     """One round of the classic strategy; `results` maps cids to FitRes. Arrays and metrics."""
     sent = ndarrays_to_parameters(model)
-    options = {
-        "initial_parameters": sent,
-        "min_available_clients": 1,
-        "min_fit_clients": 1,
-    } | options
-    strategy = ClassicStrategy(**options)
+    least = {"min_available_clients": 1, "min_fit_clients": 1}
+    strategy = ClassicStrategy(**{"initial_parameters": sent} | least | options)
     manager = SimpleClientManager()
     for cid in range(len(results) + len(failures)):
         manager.register(Proxy(str(cid)))
@@ -53,11 +51,8 @@ def classic_round(model, results, failures=(), shuffle=None, **options):
 def message_round(model, contents, shuffle=None, **options):
     """One round of the Message API's strategy; `contents` maps node ids to RecordDict or Error."""
     malformed.in_a_run()
-    options = {"min_available_nodes": 1, "min_train_nodes": 1} | options
-    strategy = MessageStrategy(**options)
-    sent = strategy.configure_train(1, model, ConfigRecord(), Grid(list(contents)))
-    for number, message in enumerate(sent):
-        message.metadata.__dict__["_message_id"] = f"message {number}"
+    strategy = MessageStrategy(**{"min_available_nodes": 1, "min_train_nodes": 1} | options)
+    sent = pushed(strategy.configure_train(1, model, ConfigRecord(), Grid(list(contents))))
     replies = [malformed.reply_to(m, contents[m.metadata.dst_node_id]) for m in sent]
     replies.sort(key=lambda m: m.metadata.src_node_id)
     if shuffle is not None:
@@ -66,10 +61,28 @@ def message_round(model, contents, shuffle=None, **options):
     return arrays and arrays.to_numpy_ndarrays(), dict(metrics)
 
 
-def honest_content(client):
-    return malformed.content(malformed.named(malformed.honest_arrays(client)))
+def pushed(messages):
+    """Return messages as they are once a grid has pushed them: with an id."""
+    messages = list(messages)
+    for number, message in enumerate(messages):
+        message.metadata.__dict__["_message_id"] = f"message {number}"
+    return messages
 
 
-def as_content(arrays, num_examples):
-    metrics = {"num-examples": num_examples, "loss": 0.5}
-    return RecordDict(malformed.content(malformed.named(arrays), metrics))
+def as_content(arrays, num_examples=10, metrics=None):
+    metrics = {"loss": 0.5} if metrics is None else metrics
+    return malformed.content(malformed.named(arrays), {"num-examples": num_examples} | metrics)
+
+
+def a_reply(api, arrays, num_examples=10, metrics=None):
+    make = malformed.fit_res if api == "classic" else as_content
+    return make(arrays, num_examples, metrics)
+
+
+def a_round(api, model, replies, **options):
+    """One round of an API; `replies` maps clients to their arrays, or to a reply that is made."""
+    made = {c: a_reply(api, r) if isinstance(r, list) else r for c, r in replies.items()}
+    if api == "classic":
+        return classic_round(model, made, **options)
+    streaming = {"streaming": True} if api == "streamed" else {}
+    return message_round(malformed.named(model), made, **streaming, **options)

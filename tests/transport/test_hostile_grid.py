@@ -1,8 +1,11 @@
 """What a node can do to the grid, rather than to a reply: nothing ends a round or holds it up."""
 
-import json
-import threading
 import time
+from collections import deque
+from itertools import islice
+from queue import Empty, SimpleQueue
+from threading import Event
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -10,46 +13,15 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common import Code, EvaluateIns, FitIns, FitRes, Parameters, Status
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
-from flwr.server.client_proxy import ClientProxy
 from flwr.server.compat.grid_client_proxy import GridClientProxy
 
+from flwr_byz import audit
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
 from flwr_byz.transport import grid as transport_grid
 from tests.support import http_superlink, malformed
 from tests.support.answering_grid import AnsweringGrid, train
 from tests.support.http_superlink import Bomb, SuperLink, named, names
-
-
-def reply(message_id):
-    """Make a reply that knows by its content alone what it answers."""
-    content = RecordDict({"which": ConfigRecord({"id": message_id})})
-    made = Message(content, dst_node_id=99, message_type="train")
-    made.metadata.__dict__["_src_node_id"] = 77
-    made.metadata.__dict__["_reply_to_message_id"] = "of somebody else"
-    return made
-
-
-def ids(replies):
-    return [r.content["which"]["id"] for r in replies if "which" in r.content]
-
-
-class SlowGrid:
-    """Hands out each reply some time after the request was pushed."""
-
-    def __init__(self, delays):
-        self.delays, self.pulled = delays, []
-
-    def push_messages(self, messages):
-        (message,) = messages
-        self.pushed = time.monotonic()
-        return [message.metadata.message_id]
-
-    def pull_messages(self, message_ids):
-        (message_id,) = message_ids
-        if time.monotonic() - self.pushed < self.delays[message_id]:
-            return []
-        self.pulled.append(message_id)
-        return [reply(message_id)]
+from tests.support.server import Proxy
 
 
 def to_nodes(number):
@@ -58,180 +30,164 @@ def to_nodes(number):
     return [Message(content, dst_node_id=n, message_type="train") for n in range(number)]
 
 
-def messages(*names):
-    made = to_nodes(len(names))
-    for message, name in zip(made, names, strict=True):
-        message.metadata.__dict__["_message_id"] = name
-    return made
+class HostileGrid:
+    """Each node does its own thing, which is a function that may return, raise or never end."""
 
+    def __init__(self, *does):
+        self.does, self.pulled = does, []
 
-def test_replies_are_handed_out_one_by_one_as_they_arrive():
-    grid = SlowGrid({"late": 0.3, "never": 1e9, "early": 0.0})
-    replies = ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=2)
-    start = time.monotonic()
-    assert ids([next(replies)]) == ["early"]
-    assert grid.pulled == ["early"]
-    assert ids([next(replies)]) == ["late"]
-    assert list(replies) == []
-    assert 1.5 <= time.monotonic() - start < 6
+    def get_node_ids(self): ...
 
-
-class HostileGrid(SlowGrid):
-    """Some pulls raise, and some never end."""
+    def push_messages(self, messages):
+        (message,) = messages
+        message.metadata.__dict__["_message_id"] = str(message.metadata.dst_node_id)
+        if self.does[message.metadata.dst_node_id] is None:
+            raise RuntimeError("The push session may have expired")
+        return [message.metadata.message_id]
 
     def pull_messages(self, message_ids):
-        what = self.delays[message_ids[0]]
-        if isinstance(what, Exception):
-            raise what
-        if what == "for ever":
-            threading.Event().wait()
-        if what == "twice":
-            return [reply(message_ids[0])] * 2
-        return [reply(i) for i in message_ids]
+        (message_id,) = message_ids
+        self.pulled.append(message_id)
+        made = []
+        for _ in range(self.does[int(message_id)]()):
+            made.append(Message(named(message_id), dst_node_id=99, message_type="train"))
+            made[-1].metadata.__dict__["_src_node_id"] = 77
+            made[-1].metadata.__dict__["_reply_to_message_id"] = "of another node"
+        return made
+
+    def replies(self, timeout=None):
+        return ArrivingGrid(self).send_and_receive(to_nodes(len(self.does)), timeout=timeout)
 
 
-@pytest.mark.parametrize(
-    ("error", "is_unreadable"),
-    [
-        (ValueError("no JSON"), True),
-        (KeyError("no such child"), True),
-        (RecursionError(), True),
-        (ReplyTooLarge("a terabyte"), True),
-        (MemoryError(), False),
-        (OSError("no network"), False),
-        (httpx.ConnectError("no network"), False),
-        (TimeoutError(), False),
-    ],
-)
-def test_a_reply_that_cannot_be_read_differs_from_one_that_cannot_be_had(error, is_unreadable):
-    grid = HostileGrid({"bad": error, "good": None})
-    first, second = ArrivingGrid(grid).send_and_receive(messages("bad", "good"), timeout=5)
-    assert ids([second]) == ["good"]
-    assert first.metadata.reply_to_message_id == "bad"
-    assert first.has_error() != is_unreadable
-    if is_unreadable:
-        assert isinstance(first.content, Unreadable)
-        assert first.content.reason.startswith(type(error).__name__)
+def raising(error):
+    def do():
+        raise error
+
+    return do
 
 
-def test_a_reply_that_is_never_complete_holds_up_neither_the_others_nor_the_deadline():
-    grid = HostileGrid({"a": "for ever", "b": None, "c": "for ever", "d": None})
-    start = time.monotonic()
-    replies = ArrivingGrid(grid).send_and_receive(messages("a", "b", "c", "d"), timeout=4)
-    assert ids(replies) == ["b", "d"]
-    assert 3.9 < time.monotonic() - start < 8
+UNREADABLE = [ValueError("no JSON"), KeyError("child"), RecursionError(), ReplyTooLarge("a lot")]
+FAILED = [MemoryError(), OSError("network"), httpx.ConnectError("network"), TimeoutError()]
 
 
-def test_a_message_that_cannot_be_pushed_fails_its_own_node_only():
-    """A node can confirm a message while it is still uploaded, which makes Flower's push raise."""
-
-    class Grid(SlowGrid):
-        def push_messages(self, messages):
-            if messages[0].metadata.dst_node_id == 0:
-                raise RuntimeError("The push session may have expired")
-            return super().push_messages(messages)
-
-    replies = ArrivingGrid(Grid({"a": 0.0, "b": 0.0})).send_and_receive(messages("a", "b"))
-    first, second = replies
-    assert first.has_error()
-    assert first.metadata.src_node_id == 0
-    assert ids([second]) == ["b"]
-
-
-def test_a_reply_is_that_of_the_node_that_was_asked_whatever_it_says_of_itself():
-    grid = HostileGrid({"a": None, "b": None})
-    for number, made in enumerate(ArrivingGrid(grid).send_and_receive(messages("a", "b"))):
-        assert made.metadata.src_node_id == number
-        assert made.metadata.reply_to_message_id == "ab"[number]
-
-
-def test_two_replies_to_one_message_count_as_none():
-    grid = HostileGrid({"a": "twice", "b": None})
-    first, second = ArrivingGrid(grid).send_and_receive(messages("a", "b"))
-    assert isinstance(first.content, Unreadable)
-    assert ids([second]) == ["b"]
-
-
-def test_many_replies_that_are_only_announced_hold_up_nobody():
-    never = [http_superlink.reply(named("never"), is_uploaded=False) for _ in range(30)]
-    honest = [http_superlink.reply(named(name)) for name in "ab"]
-    grid = SuperLink(*never, *honest).grid()
-    start = time.monotonic()
-    replies = ArrivingGrid(grid).send_and_receive(to_nodes(32), timeout=20)
-    assert names([next(replies), next(replies)]) == ["a", "b"]
-    assert time.monotonic() - start < 15  # not a second for each
-
-
-def test_slow_replies_leave_the_time_to_read_all_others():
-    """Each of their many objects is there, but takes a while."""
-    parts = {f"m{i}": ConfigRecord({"i": i}) for i in range(200)}
-    slow = http_superlink.reply(RecordDict(parts), seconds=0.2)
-    honest = [http_superlink.reply(named(str(number))) for number in range(76)]
-    grid = SuperLink(*[slow] * 24, *honest).grid()
-    replies = ArrivingGrid(grid).send_and_receive(to_nodes(100), timeout=6)
-    assert sorted(map(int, names(replies))) == list(range(76))
-
-
-def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
-    class Grid(SlowGrid):
-        num_under_way = most = 0
-
-        def pull_messages(self, message_ids):
-            self.num_under_way += 1
-            self.most = max(self.most, self.num_under_way)
-            time.sleep(0.005)
-            self.num_under_way -= 1
-            return super().pull_messages(message_ids)
-
-    grid = Grid(dict.fromkeys(map(str, range(30)), 0.0))
-    replies = ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=60)
-    assert len(ids(replies)) == 30
-    assert grid.most == 1
-
-
-def test_a_reply_that_comes_shortly_before_the_deadline_is_read():
-    grid = SlowGrid({"late": 4.6, "never": 1e9})
-    assert ids(ArrivingGrid(grid).send_and_receive(messages(*grid.delays), timeout=5)) == ["late"]
-
-
-def test_what_a_reply_may_take_is_worked_out_once_however_often_it_is_looked_for(monkeypatch):
-    worked_out, looked = [], []
-
-    class Grid(SlowGrid):
-        def pull_messages(self, message_ids):
-            looked.append(message_ids)
-            return [reply(message_ids[0])] if len(looked) > 4 else []
-
-    monkeypatch.setattr(transport_grid, "room_for", lambda sizes: worked_out.append(sizes) or 1)
-    assert ids(ArrivingGrid(Grid({"a": 0.0})).send_and_receive(messages("a"))) == ["a"]
-    assert len(worked_out) == 1
+def test_what_a_node_does_costs_its_own_reply_alone():
+    """None stands for a node that makes the push raise, as one that confirms too early does."""
+    hostile = [*map(raising, [*UNREADABLE, *FAILED]), lambda: 2, None]
+    replies = list(HostileGrid(*hostile, lambda: 1, Event().wait, lambda: 1).replies(timeout=1))
+    assert names(replies) == ["10", "12"]
+    node_ids = [reply.metadata.src_node_id for reply in replies]
+    assert node_ids == [9, *range(9), 10, 12]  # whatever a reply claims of itself
+    assert [r.metadata.reply_to_message_id for r in replies] == [str(n) for n in node_ids]
+    assert [r.metadata.src_node_id for r in replies if r.has_error()] == [9, 4, 5, 6, 7]
+    reasons = [reply.content.reason for reply in replies[1:5]]
+    expected = [type(error).__name__ for error in UNREADABLE]
+    assert [reason.partition(":")[0] for reason in reasons] == expected
+    assert isinstance(replies[9].content, Unreadable)  # two replies to one message
 
 
 def test_where_no_message_can_be_pushed_the_run_ends():
-    class Grid(SlowGrid):
-        def push_messages(self, messages):
-            raise RuntimeError("this run was stopped")
-
-    with pytest.raises(RuntimeError, match="this run was stopped"):
-        ArrivingGrid(Grid({})).send_and_receive(messages("a", "b"))
+    with pytest.raises(RuntimeError, match="session may have expired"):
+        HostileGrid(None, None).replies()
 
 
-def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path):
-    class Grid(AnsweringGrid):
-        def pull_messages(self, message_ids):
-            if self.owner[message_ids[0]] in (0, 3):
-                raise ValueError("no JSON")
-            return super().pull_messages(message_ids)
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a clock that only waiting moves on; what is pulled in a thread is there at once."""
+    clock = SimpleNamespace(now=0.0)
 
-        def push_messages(self, messages):
-            ids = super().push_messages(messages)
-            self.owner = getattr(self, "owner", {}) | {ids[0]: messages[0].metadata.dst_node_id}
-            return ids
+    class Queue(deque):
+        put = deque.append
 
-    result = train(tmp_path, 1, grid=Grid)
-    (metrics,) = result.train_metrics_clientapp.values()
-    assert metrics["byz-rejected"] == 3  # and the error of node 2
-    line = json.loads((tmp_path / "audit.jsonl").read_text())
+        def get(self, timeout):
+            if self:
+                return self.popleft()
+            clock.now += timeout
+            raise Empty
+
+    def thread(target, args, daemon):
+        return SimpleNamespace(start=lambda: target(*args))
+
+    monkeypatch.setattr(transport_grid, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(transport_grid, "SimpleQueue", Queue)
+    monkeypatch.setattr(transport_grid, "threading", SimpleNamespace(Thread=thread))
+    return clock
+
+
+def test_replies_are_handed_out_as_they_arrive_and_until_shortly_before_the_deadline(
+    clock, monkeypatch
+):
+    worked_out = []
+    monkeypatch.setattr(transport_grid, "room_for", lambda sizes: worked_out.append(sizes) or 1)
+    grid = HostileGrid(lambda: clock.now >= 4.6, lambda: 0, lambda: 1, lambda: clock.now >= 0.3)
+    replies = grid.replies(timeout=5)
+    assert names([next(replies)]) == ["2"]
+    assert grid.pulled == ["0", "1", "2"]
+    assert names([next(replies)]) == ["3"]
+    assert 0.3 <= clock.now < 0.6
+    assert names([next(replies)]) == ["0"]
+    assert list(replies) == []
+    assert clock.now == pytest.approx(5)
+    assert len(worked_out) == 4  # once for each, however often it is looked for
+
+
+@pytest.fixture
+def connected():
+    """Return what connects a grid to a SuperLink of replies, which ends its pulls after a test."""
+    superlinks = []
+    yield lambda *replies: superlinks.append(SuperLink(*replies)) or superlinks[-1].grid()
+    for superlink in superlinks:
+        superlink.objects = None
+
+
+def test_replies_that_are_only_announced_hold_up_no_others(monkeypatch, connected):
+    class Patient(SimpleQueue):
+        def get(self, timeout):  # Empty, after so long, would mean that one was waited for
+            return super().get(timeout=60)
+
+    monkeypatch.setattr(transport_grid, "SimpleQueue", Patient)
+    monkeypatch.setattr(transport_grid, "Empty", ())
+    never = [http_superlink.reply(named("never"), is_uploaded=False) for _ in range(30)]
+    honest = [http_superlink.reply(named(name)) for name in "ab"]
+    replies = ArrivingGrid(connected(*never, *honest)).send_and_receive(to_nodes(32))
+    assert names([next(replies), next(replies)]) == ["a", "b"]
+
+
+def test_slow_replies_leave_the_time_to_read_all_others(connected):
+    """Each of their many objects is there, but takes a while: 12 would take a second each."""
+    parts = {f"m{i}": ConfigRecord({"i": i}) for i in range(200)}
+    slow = http_superlink.reply(RecordDict(parts), seconds=0.2)
+    honest = [http_superlink.reply(named(str(number))) for number in range(38)]
+    grid = ArrivingGrid(connected(*[slow] * 12, *honest))
+    replies = grid.send_and_receive(to_nodes(50), timeout=10)
+    assert sorted(map(int, names(islice(replies, 38)))) == list(range(38))
+
+
+def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
+    under_way, most = [], []
+
+    def do():
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.005)
+        return under_way.pop()
+
+    assert len(names(HostileGrid(*[do] * 20).replies(timeout=60))) == 20
+    assert max(most) == 1
+
+
+def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path, monkeypatch):
+    pull = AnsweringGrid.pull_messages
+
+    def pull_messages(grid, message_ids):
+        (reply,) = pull(grid, message_ids)
+        if reply.metadata.src_node_id in (0, 3):
+            raise ValueError("no JSON")
+        return [reply]
+
+    monkeypatch.setattr(AnsweringGrid, "pull_messages", pull_messages)
+    ran = train(tmp_path, 1)
+    assert ran.history["train"][1]["byz-rejected"] == 3  # and the error of node 2
+    (line,) = audit.read(tmp_path / "audit.jsonl")
     assert line["clients"]["3"]["reply"] == "rejected"
     assert line["clients"]["3"]["reason"] == "ValueError: no JSON"
     assert not line["kept"]
@@ -239,67 +195,41 @@ def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path):
 
 # The classic API. -------------------------------------------------------------------------------
 
-
-class Client(ClientProxy):
-    def __init__(self, do):
-        super().__init__("7")
-        self.do = do
-
-    def fit(self, ins, timeout, group_id):
-        return self.do()
-
-    evaluate = fit
-
-    def get_properties(self, *args): ...
-    def get_parameters(self, *args): ...
-    def reconnect(self, *args): ...
+FIT = FitIns(Parameters([], ""), {})
 
 
 def test_a_classic_failure_bears_the_name_of_its_client():
-    def fail():
-        raise ValueError("operands")
+    class Client(Proxy):
+        def fit(self, *args):
+            raise ValueError("operands")
 
-    client = GuardedClient(Client(fail), 1 << 20)
-    for failed in (
-        client.fit(FitIns(Parameters([], ""), {}), None, 1),
-        client.evaluate(EvaluateIns(Parameters([], ""), {}), 3.0, 1),
-    ):
+        evaluate = fit
+
+    client = GuardedClient(Client("7"), 1 << 20)
+    evaluation = EvaluateIns(Parameters([], ""), {})
+    for failed in (client.fit(FIT, None, 1), client.evaluate(evaluation, 3.0, 1)):
         assert failed.status.code != Code.OK
         assert failed.status.message == "ValueError: operands"
     assert client.cid == "7"
 
 
 def fit_at_a_node(reply, num_bytes=1 << 20, timeout=30.0):
-    client = GridClientProxy(0, SuperLink(reply).grid(), 1)
-    return GuardedClient(client, num_bytes).fit(FitIns(Parameters([], ""), {}), timeout, 1)
+    """Return the status of a reply to a client, which stays as it is."""
+    grid = SuperLink(reply).grid()
+    client = GridClientProxy(0, grid, 1)
+    status = GuardedClient(client, num_bytes).fit(FIT, timeout, 1).status
+    assert client.grid is grid
+    return status
 
 
-def with_fit_res(array):
+def test_a_classic_reply_has_the_same_limits_of_size_and_time():
     content = fitres_to_recorddict(FitRes(Status(Code.OK, ""), Parameters([], ""), 1, {}), True)
     (name,) = content.array_records
-    content[name]["0"] = array
-    return http_superlink.reply(content)
-
-
-def test_a_classic_reply_has_the_same_limit():
-    bomb = with_fit_res(Bomb(2000))
-    failed = fit_at_a_node(bomb)
-    assert failed.status.code != Code.OK
-    assert "ReplyTooLarge: its arrays unfold" in failed.status.message
-    assert fit_at_a_node(bomb, 1 << 22).status.code == Code.OK
-
-
-def test_a_classic_reply_that_is_never_uploaded_takes_no_longer_than_its_timeout():
-    start = time.monotonic()
-    failed = fit_at_a_node(http_superlink.reply(named("never"), is_uploaded=False), timeout=2.0)
-    assert failed.status.code != Code.OK
-    assert failed.status.message.startswith("TimeoutError")
-    assert time.monotonic() - start < 10
-
-
-def test_a_classic_client_stays_as_it_is():
-    grid = SuperLink(with_fit_res(Array(np.zeros(4)))).grid()
-    client = GridClientProxy(0, grid, 1)
-    guarded = GuardedClient(client, 1 << 20)
-    assert guarded.fit(FitIns(Parameters([], ""), {}), 30.0, 1).status.code == Code.OK
-    assert client.grid is grid
+    content[name]["0"] = Bomb(2000)
+    bomb = http_superlink.reply(content)
+    status = fit_at_a_node(bomb)
+    assert status.code != Code.OK
+    assert "ReplyTooLarge: its arrays unfold" in status.message
+    assert fit_at_a_node(bomb, 1 << 22).code == Code.OK
+    never = http_superlink.reply(named("never"), is_uploaded=False)
+    assert fit_at_a_node(never, timeout=0.5).message.startswith("TimeoutError")

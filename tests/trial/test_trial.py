@@ -1,153 +1,166 @@
-"""Real processes on loopback: a SuperLink with TLS, registered nodes, faults, strangers, liars."""
+"""Real processes on loopback: a SuperLink with TLS, registered nodes, faults, hostile nodes.
 
-import itertools
+One deployment serves all tests but one. Between them time passes in which its nodes come back.
+"""
+
+import os
+import re
+import shlex
 import signal
-from datetime import datetime
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
-from clients.byzantine import Adversary
-from clients.experiments import ATTACKS, EXPERIMENTS
-from clients.server_rule import ServerRule
+from clients.experiments import EXPERIMENTS
 from flwr_byz import audit
-from simulations import worst_case
 from trial import certificates, with_faults
 from trial.deployment import Deployment, round_of
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 30.0
+PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+KEYS, SUPERLINK, REGISTER, NODE, RUN = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
+HOSTILE = "hasty", "garbage", "childless", "impostor", "bomb"
+FIRST_HOSTILE, NUM_ROUNDS = with_faults.NUM_NODES, 3
+NUM_NODES = FIRST_HOSTILE + len(HOSTILE)
+pytestmark = pytest.mark.slow
 
 
-def without_faults(num_clients, num_byzantine, rounds):
-    """The final error of the same clients and the same attack, when everything works."""
-    setup = EXPERIMENTS["linear-regression"]
-    problem = setup.problem(num_clients, 0)
-    rule = ServerRule("geometric-median-of-means", num_clients, num_byzantine)
-    adversary = Adversary.spread(ATTACKS["sign-flip"](), num_clients, num_byzantine, rule)
-    return worst_case.train(problem, adversary, rule, rounds, setup.server_learning_rate)["error"]
+def type_in(command, **options):
+    """Run a command of the page as a reader types it."""
+    ran = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, **options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
 
 
-def config(folder, num_nodes, num_byzantine, num_rounds, **more):
-    return {
-        "experiment": "linear-regression",
-        "attack": "sign-flip",
-        "num-byzantine": num_byzantine,
-        "num-rounds": num_rounds,
-        "num-clients": num_nodes,
-        "round-timeout": DEADLINE,
-        "audit": str(folder / "audit.jsonl"),
-    } | more
+def replies(deployment):
+    """The last line of the audit trail on each round: its number, and what each node did."""
+    rounds = {line["round"]: line["clients"] for line in audit.read(deployment.audit)}
+    nodes, absent = list(map(str, deployment.node_ids)), {"reply": "not asked"}
+    return {n: [clients.get(node, absent) for node in nodes] for n, clients in rounds.items()}
 
 
-def rounds_of(run, errors):
-    """Yield the number of each round that a run ends, and note its error."""
-    for number, _, error in filter(None, map(round_of, run.stdout)):
-        errors.append(error)
-        yield number
+def start_hostile(deployment, number, kind):
+    arguments = f"127.0.0.1:{deployment.port} keys/ca.crt keys/node-{number} {kind}"
+    program = str(ROOT / "tests" / "support" / "hostile_node.py")
+    return deployment.start(["python", program, *arguments.split()], f"node-{number}")
 
 
-def seconds_between(lines):
-    ends = [datetime.fromisoformat(line["time"]) for line in lines]
-    return [(b - a).total_seconds() for a, b in itertools.pairwise(ends)]
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trial")
+    keys = re.sub(r"pip install .*\n", "", KEYS).replace("python", sys.executable)
+    keys = keys.replace(" keys ", f" {folder}/keys ").replace("superlink.example.org", "127.0.0.1")
+    type_in(keys.replace("--nodes 3", f"--nodes {NUM_NODES + 1}"), cwd=ROOT)
+    register = REGISTER.replace("node-0", f"node-{NUM_NODES}")
+    with with_faults.deployed(folder, NUM_NODES) as (deployment, network):
+        type_in(register, cwd=folder, env=deployment.environment)
+        promising = start_hostile(deployment, NUM_NODES, "promise")
+        yield deployment, network, promising
 
 
-@pytest.mark.slow
-def test_rounds_close_and_liars_are_named_whatever_nodes_do(tmp_path):
-    """Ten nodes: two attack, one is killed, one freezes; a stranger and a thief are refused."""
-    nodes, byzantine, rounds = 10, 2, 5
-    errors = []
-    with Deployment(tmp_path, nodes, ROOT) as deployment:
-        for name in ("stranger", "thief"):
-            certificates.make_node_key(tmp_path / name)
-        (tmp_path / "thief").with_suffix(".pub").write_bytes(
-            (deployment.keys / "node-0.pub").read_bytes()
+@pytest.fixture(scope="module")
+def failed(deployed):
+    deployment, network, promising = deployed
+    with_faults.fail(deployment, network, NUM_ROUNDS)
+    promising.terminate()
+    promising.wait()
+    return deployment
+
+
+@pytest.fixture(scope="module")
+def resumed(failed):
+    failed.await_nodes()
+    run = RUN.replace("$PWD", str(failed.folder)).replace("=60.0", "=120.0")
+    run = run.replace("num-clients=3", f"num-clients={FIRST_HOSTILE}")
+    assert "round 3: error" in type_in(run, cwd=ROOT, env=failed.environment)
+    return failed
+
+
+def test_a_deployment_types_what_the_page_says(deployed):
+    deployment, *_ = deployed
+    page = {"superlink.example.org:8000": f"127.0.0.1:{deployment.port}"}
+    page |= {"--port 8000": f"--port {deployment.port}", "superlink.db": "flower/superlink.db"}
+    page |= {"/path/to": str(deployment.folder), "num-partitions=3": f"num-partitions={NUM_NODES}"}
+
+    def here(text):
+        return re.sub("|".join(map(re.escape, page)), lambda found: page[found[0]], text)
+
+    typed = "\n".join(" ".join(each.cmdline()) for each in deployment.processes())
+    for command in (SUPERLINK, NODE):
+        assert " ".join(shlex.split(here(command.replace("\\\n", "")))) in typed.replace(
+            f"{deployment.folder}/", ""
         )
-        strangers = [deployment.start_stranger(tmp_path / name) for name in ("stranger", "thief")]
-        for number in rounds_of(deployment.run(config(tmp_path, nodes, byzantine, rounds)), errors):
-            if number == 1:
-                deployment.kill_node(3)
-                deployment.signal_node(7, signal.SIGSTOP)
-        assert deployment.runs()[0]["status"] == "finished:completed"
-        assert all(stranger.wait(120) != 0 for stranger in strangers)
-        ids = deployment.node_ids
-
-    assert len(errors) == rounds + 1
-    assert errors[-1] <= 1.5 * without_faults(nodes, byzantine, rounds)
-    lines = audit.read(tmp_path / "audit.jsonl")
-    assert [line["round"] for line in lines] == [1, 2, 3, 4, 5]
-    seconds = seconds_between(lines)
-    assert max(seconds) <= DEADLINE + 5
-    assert {lines[1]["clients"][str(ids[i])]["reply"] for i in (3, 7)} == {"silent"}
-
-    suspected = {c for c, entry in lines[-1]["clients"].items() if (entry["suspicion"] or 0) > 0.5}
-    liars = {str(ids[0]), str(ids[5])}
-    precision = len(suspected & liars) / max(len(suspected), 1)
-    recall = len(suspected & liars) / len(liars)
-    print(f"seconds {seconds}, errors {errors}, precision {precision}, recall {recall}")
-    assert (precision, recall) == (1.0, 1.0)
-    assert deployment.processes() == []
+    (connection,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+    assert (deployment.folder / "flower" / "config.toml").read_text() == here(connection)
 
 
-class HostileDeployment(Deployment):
-    """The first nodes are no SuperNodes, but speak Flower's protocol to do harm."""
-
-    kinds = ("hasty", "garbage", "promise", "childless", "impostor", "bomb")
-
-    def start_node(self, number, port=None):
-        if number >= len(self.kinds):
-            super().start_node(number, port)
-            return
-        node = ROOT / "tests" / "support" / "hostile_node.py"
-        key = self.keys / f"node-{number}"
-        command = ["python", node, f"127.0.0.1:{self.port}", self.keys / "ca.crt", key]
-        self._spawn([*map(str, command), self.kinds[number]], self.folder / f"{key.name}.log")
+def test_a_node_with_an_unknown_key_is_refused(deployed):
+    deployment, *_ = deployed
+    certificates.make_node_key(deployment.folder / "stranger")
+    assert deployment.start_stranger(deployment.folder / "stranger").wait(300) != 0
 
 
-@pytest.mark.slow
-def test_a_registered_node_that_forges_flower_s_own_protocol_ends_no_round(tmp_path):
-    kinds = HostileDeployment.kinds
-    nodes, rounds = len(kinds) + 5, 2
-    errors = []
-    with HostileDeployment(tmp_path, nodes, ROOT) as deployment:
-        run = deployment.run(config(tmp_path, nodes, 5, rounds, attack="none"))
-        assert list(rounds_of(run, errors)) == [0, 1, 2]
-        assert deployment.runs()[0]["status"] == "finished:completed"
-        ids = deployment.node_ids
-    assert errors[-1] < 0.5 * errors[0]
-    lines = audit.read(tmp_path / "audit.jsonl")
-    assert max(seconds_between(lines)) <= DEADLINE + 5
-    for line, promised in zip(lines, ("used", "silent"), strict=True):
-        entries = [line["clients"][str(ids[number])] for number in range(nodes)]
-        replies = dict(zip(kinds, (entry["reply"] for entry in entries), strict=False))
-        assert replies.pop("hasty") in ("used", "error")  # as the race ends
-        expected = dict.fromkeys(kinds[1:], "rejected") | {"impostor": "used"}
-        expected["promise"] = promised
-        assert replies == expected
-        assert entries[kinds.index("bomb")]["reason"] == (
-            "ReplyTooLarge: its arrays unfold to more bytes than it may take"
-        )
-        assert [entry["reply"] for entry in entries[len(kinds) :]].count("used") > 3
-        assert not line["kept"]
+def test_a_round_in_which_every_honest_node_fails_ends_and_keeps_the_model(failed):
+    (line,) = audit.read(failed.audit)
+    assert line["kept"]
+    attacker, *honest, newcomer = [entry["reply"] for entry in replies(failed)[1]][:FIRST_HOSTILE]
+    assert attacker in ("used", "silent")
+    assert set(honest) == {"silent"}
+    assert newcomer == "not asked"
+    (promising,) = line["clients"].keys() - map(str, failed.node_ids)
+    assert line["clients"][promising]["reply"] == "silent"
+    assert "announced" in (failed.logs / f"node-{NUM_NODES}.log").read_text()
 
 
-@pytest.mark.slow
-def test_a_training_goes_on_whatever_fails_and_whoever_comes_and_goes(tmp_path):
-    ids, errors = with_faults.run(tmp_path)
-    lines = audit.read(tmp_path / "audit.jsonl")
-    replies = {}
-    for line in lines:  # of a round that was played again, the last line holds
-        entries = [line["clients"].get(str(i), {"reply": "not asked"}) for i in ids]
-        replies[line["round"]] = [entry["reply"] for entry in entries]
-    print(*replies.items(), errors, seconds_between(lines), sep="\n")
-    rounds = with_faults.NUM_ROUNDS
-    assert list(replies) == list(range(1, rounds + 1))
-    assert errors[-1] < 0.5 * errors[0]
-    by_node = list(zip(*replies.values(), strict=True))
-    for node, reply in ((1, "error"), (4, "rejected")):  # silent where it comes after the deadline
-        assert {reply} <= set(by_node[node]) <= {reply, "silent"}
-    assert by_node[2][1] == by_node[3][2] == "silent"
-    assert by_node[5][1] == by_node[6][1] == "silent"
-    assert by_node[7][0] == "not asked"
-    for comes_back in (2, 5, 6, 7):
-        assert "used" in by_node[comes_back][2:]
+def test_ctrl_c_tears_down_every_process_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "trial", "--nodes", "1", "--byzantine", "0"]
+    command += ["--rounds", "2", "--results", str(tmp_path)]
+    deployment = Deployment(tmp_path, 1, ROOT)  # not started: it finds the processes
+    trial = psutil.Popen(command, cwd=ROOT, start_new_session=True)
+    while not (tmp_path / "checkpoints" / "round-000001.npz").exists():
+        assert trial.poll() is None
+        time.sleep(0.1)
+    assert deployment.processes()
+    os.killpg(trial.pid, signal.SIGINT)
+    assert trial.wait(300) == 130
+    assert not deployment.processes()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "suspicion" in again.stdout
+    assert {line["round"] for line in audit.read(deployment.audit)} == {1, 2}
+    assert not deployment.processes()
+
+
+def test_a_training_goes_on_with_all_nodes_and_the_attacker_is_named(resumed):
+    _, second, third = replies(resumed).values()
+    expected = ["used", "error", "rejected", *["used"] * 4]
+    assert [entry["reply"] for entry in second[:FIRST_HOSTILE]] == expected
+    assert {entry["reply"] for entry in third[:FIRST_HOSTILE]} == {"used"}
+    suspects = [n for n, entry in enumerate(third) if entry.get("suspicion", 0.0) > 0.9]
+    assert suspects == [with_faults.ATTACKER]
+
+
+def test_registered_nodes_that_forge_flower_s_own_protocol_end_no_round(resumed):
+    for number, kind in enumerate(HOSTILE, FIRST_HOSTILE):
+        start_hostile(resumed, number, kind)
+    options = with_faults.options(NUM_ROUNDS + 1) | {"attack": "none", "round-timeout": 120.0}
+    options |= {"num-byzantine": len(HOSTILE), "num-clients": NUM_NODES}
+    *_, (_, _, error) = filter(None, map(round_of, resumed.run(options)))
+    assert not audit.read(resumed.audit)[-1]["kept"]
+    *_, (*honest, hasty, garbage, childless, impostor, bomb) = replies(resumed).values()
+    assert {entry["reply"] for entry in [*honest, impostor]} == {"used"}
+    assert {entry["reply"] for entry in (garbage, childless, bomb)} == {"rejected"}
+    assert hasty["reply"] in ("used", "error")  # by chance: a race
+    assert bomb["reason"] == "ReplyTooLarge: its arrays unfold to more bytes than it may take"
+
+    problem = EXPERIMENTS["linear-regression"].problem(NUM_NODES, 0)
+    (theta,) = problem.initial_arrays()
+    for server_round in range(2, NUM_ROUNDS + 2):  # of the honest nodes, without any fault
+        gradients = [problem.reply(c, [theta], server_round)[0][0] for c in range(1, FIRST_HOSTILE)]
+        theta = theta - 0.5 * np.mean(gradients, axis=0)
+    assert error <= 1.5 * problem.evaluate([theta])["error"]

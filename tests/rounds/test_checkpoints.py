@@ -1,0 +1,247 @@
+"""Files of checkpoints, and the lock of their folder."""
+
+import errno
+import json
+import os
+import random
+import tracemalloc
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.common import ndarrays_to_parameters
+from flwr.server import SimpleClientManager
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flwr_byz.history import Checkpoint, DamagedCheckpoint, History
+from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
+from tests.support import malformed
+from tests.support.answering_grid import train
+
+ARRAYS = {
+    "layer/1.weight": np.arange(12, dtype="f4").reshape(3, 4),
+    "ä": np.array(7, dtype="i8"),
+    "empty": np.zeros((0, 3), dtype="f2"),
+    "big end": np.array([1.5, 2.5], dtype=">f8"),
+}
+ROUNDS = {"train": {1: {"loss": 0.1 + 0.2, "list": [1, 2]}}, "evaluate": {}, "server": {}}
+
+
+def is_same(back, rounds=ROUNDS):
+    arrays = [(n, a.dtype, a.shape, a.tobytes()) for n, a in back.arrays.items()]
+    return back.rounds == rounds and arrays == [
+        (n, a.dtype, a.shape, a.tobytes()) for n, a in ARRAYS.items()
+    ]
+
+
+def test_the_newest_two_are_kept_to_the_bit_and_nothing_unfinished_counts(tmp_path):
+    assert Checkpoint.latest(tmp_path / "not there") is None
+    (tmp_path / "round-2000000.unfinished").write_bytes(b"half")
+    assert Checkpoint.latest(tmp_path) is None
+    for server_round in (8, 9, 10, 1_000_000):
+        Checkpoint(server_round, ARRAYS, ROUNDS).save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"round-000010.npz", "round-1000000.npz"}
+    back = Checkpoint.latest(tmp_path)
+    assert back.server_round == 1_000_000
+    assert is_same(back)
+
+
+@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255) | st.none())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_byte_is_noticed_or_harmless_and_a_cut_is_noticed(tmp_path, position, flip):
+    path = tmp_path / "round-000001.npz"
+    if not path.exists():
+        Checkpoint(1, ARRAYS, ROUNDS).save(tmp_path)
+        (tmp_path / "whole").write_bytes(path.read_bytes())
+    content = bytearray((tmp_path / "whole").read_bytes())
+    place = int(position * len(content))
+    if flip is None:
+        del content[place:]
+    else:
+        content[place] ^= flip
+    path.write_bytes(content)
+    try:
+        back = Checkpoint.read(path)
+    except DamagedCheckpoint:
+        return
+    assert flip is not None
+    assert is_same(back)  # a byte that means nothing, as a time stamp of the zip file
+
+
+def head(**changed):
+    history = {"rounds": {kind: {} for kind in ROUNDS}, "random": None}
+    made = {"format": "flwr-byz checkpoint 1", "round": 2, "names": ["w"], "history": history}
+    return np.array(json.dumps(made | changed))
+
+
+def archive(path, data=b"\0" * 1000):
+    np.savez(path, head=head())
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("array-0.npy", data)
+
+
+def archive_of_a_large_entry(path):
+    archive(path)
+    content = path.read_bytes()
+    place = content.rindex(b"PK\x01\x02") + 24  # the size of the last member
+    path.write_bytes(content[:place] + (2**31).to_bytes(4, "little") + content[place + 4 :])
+
+
+PICKLED = {"head": head(), "array-0": np.array([print], object)}
+ZEROS = {"head": head(), "array-0": np.zeros(20_000_000)}
+DAMAGED = {
+    "": lambda path: path.write_bytes(b""),
+    "its format is 'other'": lambda path: np.savez(path, head=head(format="other")),
+    r"malformed \.npy header": lambda path: np.savez(path, allow_pickle=True, **PICKLED),
+    "not of the 160": lambda path: np.savez_compressed(path, **ZEROS),
+    "size": lambda path: archive(path, malformed.BAD_TENSORS["header claims 4 TB"]),
+    "not of the 21": archive_of_a_large_entry,
+    "'train'": lambda path: Checkpoint(2, ARRAYS, {}).save(path.parent),
+    "'items'": lambda path: Checkpoint(2, ARRAYS, ROUNDS | {"train": []}).save(path.parent),
+    "it is no file": Path.mkdir,
+}
+SPECIAL = {
+    "a pipe": lambda path: os.mkfifo(path),
+    "an endless device": lambda path: path.symlink_to("/dev/zero"),
+    "a broken link": lambda path: path.symlink_to(path.parent / "not there"),
+    "a sparse file": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED | (SPECIAL if os.name == "posix" else {}))
+def test_what_is_no_whole_checkpoint_is_refused_in_little_memory(tmp_path, kind, caplog):
+    path = tmp_path / "round-000002.npz"
+    (DAMAGED | SPECIAL)[kind](path)
+    tracemalloc.start()
+    with pytest.raises(DamagedCheckpoint, match="round-000002") as raised:
+        Checkpoint.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert kind in SPECIAL or raised.match(kind)
+    with pytest.raises(DamagedCheckpoint, match="to start anew, empty the folder"):
+        Checkpoint.latest(tmp_path)
+    Checkpoint(1, ARRAYS).save(tmp_path)
+    assert Checkpoint.latest(tmp_path).server_round == 1
+    assert "round-000002.npz is no checkpoint that can be used" in caplog.text
+    for server_round in (3, 4, 5):  # nor does it keep later checkpoints from being tidied up
+        Checkpoint(server_round, ARRAYS).save(tmp_path)
+    assert Checkpoint.latest(tmp_path).server_round == 5
+    assert not (tmp_path / "round-000003.npz").exists()
+
+
+STATES = [None, 7, [], [3, [1, 2], None], [3, ["x"] * 625, None], [9, [], None], [3, None, None]]
+
+
+@pytest.mark.parametrize("state", [*STATES, (*random.Random(6).getstate()[:2], "x")])
+def test_a_random_state_that_cannot_be_used_is_logged_and_left_out(tmp_path, caplog, state):
+    Checkpoint(1, ARRAYS, random_state=state).save(tmp_path)
+    random.seed(5)
+    expected = random.getstate()
+    with closing(History.resume(tmp_path)) as history:
+        assert history.finished == 1
+    assert random.getstate() == expected
+    assert "the checkpoint's state of `random` cannot be used" in caplog.text
+
+
+def test_a_checkpoint_of_version_0_1_0_is_read(tmp_path):
+    rounds = {"train": {"1": {"loss": 0.5}}, "evaluate": {}, "server": {"0": [1.0, {}]}}
+    history = {"rounds": rounds, "random": random.getstate()}
+    columns = {f"array-{i}": array for i, array in enumerate(ARRAYS.values())}
+    made = head(round=1, names=list(ARRAYS), history=history)
+    np.savez(tmp_path / "round-000001.npz", head=made, **columns)
+    with closing(History.resume(tmp_path)) as back:
+        assert (back.finished, back.train, back.server) == (1, {1: {"loss": 0.5}}, {0: [1.0, {}]})
+        assert is_same(Checkpoint.latest(tmp_path), Checkpoint.latest(tmp_path).rounds)
+
+
+def test_a_metric_that_no_checkpoint_can_hold_is_null_there_and_named(tmp_path, caplog):
+    history = History(tmp_path)
+    history.train[1] = {"blob": b"1", "loss": 0.5}
+    history.keep(1, ARRAYS)
+    assert Checkpoint.latest(tmp_path).rounds["train"] == {1: {"blob": None, "loss": 0.5}}
+    assert "not the metric b'1'" in caplog.text
+
+
+@pytest.mark.parametrize(("owner", "step"), [(np, "savez"), (Path, "replace")])
+def test_what_a_failed_write_leaves_behind_is_removed(tmp_path, monkeypatch, owner, step):
+    (tmp_path / "round-000001.unfinished").write_bytes(b"of a process that was killed")
+
+    def full(file, *to, **columns):
+        if columns:
+            file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(owner, step, full)
+    with pytest.raises(OSError, match="no space left"):
+        Checkpoint(2, ARRAYS).save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The lock. -------------------------------------------------------------------------------------
+
+
+def test_a_second_server_in_the_folder_is_refused_until_the_first_is_closed(tmp_path):
+    first = History.resume(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="is in use: stop the server"):
+        History.resume(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="is in use"):
+        train(tmp_path, 1)
+    first.close()
+    first.close()
+    train(tmp_path, 1)
+    History.resume(tmp_path / "checkpoints").close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_process_does_not_hold_the_folder(tmp_path):
+    history = History.resume(tmp_path)
+    ready, release = os.pipe(), os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(ready[1], b"x")
+        os.read(release[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        history.close()
+        History.resume(tmp_path).close()
+    finally:
+        os.write(release[1], b"x")
+        os.waitpid(child, 0)
+
+
+def test_a_history_that_cannot_be_resumed_lets_go_of_the_folder(tmp_path):
+    path = Checkpoint(1, ARRAYS).save(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is of another model"):
+            History.resume(tmp_path, {"w": np.zeros(2)})
+    path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(DamagedCheckpoint):
+            History.resume(tmp_path)
+
+
+def test_a_folder_on_a_file_system_without_locks_is_used_all_the_same(
+    tmp_path, monkeypatch, caplog
+):
+    def unsupported(descriptor, operation):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", unsupported)
+    History.resume(tmp_path).close()
+    assert "cannot be locked against a second server" in caplog.text
+
+
+def test_a_classic_strategy_that_is_initialised_again_takes_its_own_folder(tmp_path):
+    initial = ndarrays_to_parameters([np.zeros(3)])
+    options = {"num_batches": 1, "checkpoints": tmp_path, "initial_parameters": initial}
+    strategy, manager = ClassicStrategy(**options), SimpleClientManager()
+    strategy.initialize_parameters(manager)
+    strategy.initial_parameters = initial  # Flower lets go of them
+    strategy.initialize_parameters(manager)
+    with pytest.raises(ValueError, match="is in use"):
+        ClassicStrategy(**options).initialize_parameters(manager)
+    del strategy
+    ClassicStrategy(**options).initialize_parameters(manager)
