@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from clients.experiments import EXPERIMENTS, AttackName, ExperimentName
+from clients.run import NO_ATTACK, adversary_of, problem_of
 from clients.run_config import RunConfig
 
 from .deployment import Deployment, round_of
@@ -26,10 +26,8 @@ DEFAULTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"][
 def main(
     nodes: Annotated[int, typer.Option(min=1, help="Number of SuperNodes.")] = 5,
     byzantine: Annotated[int, typer.Option(min=0, help="Number of SuperNodes that attack.")] = 1,
-    attack: Annotated[AttackName, typer.Option(help="Their attack.")] = "sign-flip",
-    experiment: Annotated[ExperimentName, typer.Option(help="What to train.")] = (
-        "linear-regression"
-    ),
+    attack: Annotated[str, typer.Option(help="Their attack.")] = "SignFlip(scale=10)",
+    problem: Annotated[str, typer.Option(help="What to train.")] = "LinearRegression",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 5,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds that a round may take.")] = 60.0,
     results: Annotated[Path, typer.Option(help="Folder for results, logs and keys.")] = Path(
@@ -43,8 +41,8 @@ def main(
     console = Console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = {
-        "experiment": experiment,
-        "attack": attack if byzantine else "none",
+        "problem": problem,
+        "attack": attack if byzantine else NO_ATTACK,
         "num-byzantine": byzantine,
         "num-rounds": rounds,
         "num-clients": nodes,
@@ -65,7 +63,7 @@ def main(
         raise typer.Exit(1) from None
     shutil.rmtree(results / "checkpoints")  # the next trial begins anew
     console.print(summary(deployment, attacking))
-    picture = draw(deployment, attacking, EXPERIMENTS[experiment].measure)
+    picture = draw(deployment, attacking)
     console.print(f"picture: {picture}\naudit trail, data, logs: {results}", soft_wrap=True)
 
 
@@ -74,7 +72,8 @@ def prepare(results: Path, options: dict[str, Any]) -> frozenset[int]:
 
     A ValueError is raised where an option is wrong, or differs from that of an unfinished trial.
     """
-    adversary = RunConfig.parse(DEFAULTS | options).adversary(options["num-clients"])
+    run = RunConfig.parse(DEFAULTS | options).run(options["num-clients"])
+    adversary = adversary_of(run, problem_of(run))
     note = results / "trial.json"
     if (results / "checkpoints").exists():
         if json.loads(note.read_text()) != options:

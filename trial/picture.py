@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -11,13 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from clients.problem import make_problem
 from flwr_byz import audit
-from simulations.results import load
+from flwr_byz.pages import BLUE, COLOURS, STYLE, VERMILION, save
+from simulations.outcome import load
 
 from .deployment import Deployment
 
-# Colours that colour-blind readers tell apart (Okabe and Ito).
-BLUE, SKY, VERMILION, ORANGE, GREY = "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#999999"
+ORANGE, SKY, GREY = *COLOURS[1:3], "#999999"
 REPLIES = {"used": SKY, "rejected": VERMILION, "error": ORANGE, "silent": GREY}
 REPLIES["not asked"] = "#FFFFFF"
 
@@ -27,19 +29,23 @@ def rounds_of(deployment: Deployment) -> list[dict[str, Any]]:
     return list({line["round"]: line for line in audit.read(deployment.audit)}.values())
 
 
-def draw(deployment: Deployment, attacking: Collection[int], measure: str) -> Path:
+def draw(deployment: Deployment, attacking: Collection[int]) -> Path:
     """Draw a trial, in which some nodes attacked; return the path of the picture."""
+    with mpl.rc_context(STYLE):
+        return save(_figure(deployment, attacking), deployment.folder / "trial")[0]
+
+
+def _figure(deployment: Deployment, attacking: Collection[int]) -> Figure:
     rounds = rounds_of(deployment)
     clients = [[r["clients"].get(str(node), {}) for r in rounds] for node in deployment.node_ids]
     names = [f"node {number}" for number in range(len(clients))]
-    figure = Figure(figsize=(12, max(1.6 + 0.32 * len(names), 3.6)), layout="constrained")
+    figure = Figure(figsize=(12, max(1.6 + 0.32 * len(names), 3.6)))
     left, middle, right = figure.subplots(1, 3, width_ratios=[3, 3, 2])
-    (result,) = load(deployment.folder / "runs.jsonl").values()
-    left.plot(result.values, "o-", color=BLUE, linewidth=2)
+    ((run, outcome),) = load(deployment.folder / "runs.jsonl").items()
+    measure = make_problem(run.problem, run.num_clients, run.seed).measure
+    left.plot(outcome.values, "o-", color=BLUE, linewidth=2)
     left.set(xlabel="round", ylabel=measure, title=f"{measure} after each round")
     left.set_ylim(bottom=0)
-    left.grid(alpha=0.25)
-    left.spines[["top", "right"]].set_visible(False)
     _draw_replies(middle, rounds, clients)
     suspicions = [row[-1].get("suspicion") or 0.0 for row in clients]
     colours = [VERMILION if number in attacking else SKY for number in range(len(names))]
@@ -49,11 +55,10 @@ def draw(deployment: Deployment, attacking: Collection[int], measure: str) -> Pa
     for panel in (middle, right):
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)
+    middle.grid(False)
     for panel in (left, middle):
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    path = deployment.folder / "trial.png"
-    figure.savefig(path, dpi=150)
-    return path
+    return figure
 
 
 def _draw_replies(
@@ -74,4 +79,4 @@ def _explain(panel: Axes, colours: dict[str, str]) -> None:
     """Put a legend below a panel."""
     handles = [Patch(facecolor=c, edgecolor=GREY, label=name) for name, c in colours.items()]
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": len(handles)}
-    panel.legend(handles=handles, frameon=False, fontsize=8, handlelength=1.2, **place)
+    panel.legend(handles=handles, fontsize=8, handlelength=1.2, **place)

@@ -31,7 +31,7 @@ def deployed(folder: Path, num_nodes: int = NUM_NODES) -> Iterator[tuple[Deploym
 
 def options(num_rounds: int) -> dict[str, Any]:
     """Return the run config of a training."""
-    attack = {"attack": "sign-flip", "num-byzantine": 1}
+    attack = {"attack": "SignFlip(scale=10)", "num-byzantine": 1}
     return attack | {"num-clients": NUM_NODES, "num-rounds": num_rounds}
 
 
@@ -64,7 +64,7 @@ def main(
         deployment.await_nodes()  # to be back
         for _ in deployment.run(options(rounds)):
             pass
-    typer.echo(f"picture: {draw(deployment, {ATTACKER}, 'error')}")
+    typer.echo(f"picture: {draw(deployment, {ATTACKER})}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def soak_deployment(
     rounds: Rounds = 500,
 ) -> None:
     """Run five nodes, of which one sends malformed replies."""
-    config = {"attack": "malformed", "num-byzantine": 1, "num-rounds": rounds, "num-clients": 5}
+    config = {"attack": "Malformed", "num-byzantine": 1, "num-rounds": rounds, "num-clients": 5}
     for kept in ("audit.jsonl", "checkpoints"):
         config[kept.partition(".")[0]] = str(results.resolve() / kept)
     holdings = None

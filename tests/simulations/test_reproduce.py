@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clients.linear_regression import LinearRegression, _client_data
 from matplotlib.figure import Figure
 from scipy.optimize import approx_fprime
+from simulations.selection import mean_of_smallest_norms
 from typer import Typer
 from typer.testing import CliRunner
 
-from clients.linear_regression import LinearRegression, _client_data
 from flwr_byz import attacks
 from flwr_byz.attacks import Knowledge
 from simulations import workers
@@ -48,7 +49,6 @@ from simulations.reproduce.statistics import (
     slope,
 )
 from simulations.reproduce.through_flower import play_through_flower
-from simulations.selection import mean_of_smallest_norms
 
 ROOT = Path(__file__).parents[2]
 SMALL = Cell("linear regression", m=8, k=4, q=1, n=50, d=20, attack=NOBODY, rounds=4)

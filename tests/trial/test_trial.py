@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from clients.experiments import EXPERIMENTS
+from clients.problem import make_problem
 from flwr_byz import audit
 from trial import certificates, with_faults
 from trial.deployment import Deployment, round_of
@@ -158,7 +158,7 @@ def test_registered_nodes_that_forge_flower_s_own_protocol_end_no_round(resumed)
     assert hasty["reply"] in ("used", "error")  # by chance: a race
     assert bomb["reason"] == "ReplyTooLarge: its arrays unfold to more bytes than it may take"
 
-    problem = EXPERIMENTS["linear-regression"].problem(NUM_NODES, 0)
+    problem = make_problem("LinearRegression", NUM_NODES, 0)
     (theta,) = problem.initial_arrays()
     for server_round in range(2, NUM_ROUNDS + 2):  # of the honest nodes, without any fault
         gradients = [problem.reply(c, [theta], server_round)[0][0] for c in range(1, FIRST_HOSTILE)]
