@@ -25,7 +25,7 @@ def run(final=0.9, stopped="", failed="", measure="accuracy", **changes):
     ran = Run(**({"rule": GMOM, "split": "iid"} | SETTING | changes))
     values = [3.0 if measure == "error" else 0.1, 0.5, final]
     outcome = {"values": values, "seconds": 0.002, "stopped": stopped, "failed": failed}
-    return asdict(ran) | outcome | {"measure": measure, "final": final}
+    return asdict(ran) | outcome | {"measure": measure, "final": final, "rate": math.nan}
 
 
 def grid(final, **lists):
