@@ -1,14 +1,15 @@
-# make demo      runs both experiments and leaves pictures in results/
+# make demo      trains under attack, FedAvg beside GeometricMedianOfMeans; report in results/demo/
 # make test      runs every test
 # make test-flower-oldest, -newest or -nightly runs types and what depends on Flower with that
 #                version of it and the newest of all else, in .venv-flower-...
 # make coverage  runs every test, slower, and lists the lines of flwr_byz that none of them reaches
 # make lint      style, format and types
 # make package   builds sdist and wheel in dist/ and tests them, in .venv-package, without constraints
-# make attacks   plays every attack against every rule, tables and pictures in results/
-# make reproduce runs the paper's experiments, figures and a report in results/reproduce/
-# make matrix    plays every rule under every attack on data more and less alike, with a report;
-#                make matrix-quick a part of it in minutes
+# make attacks   runs every attack against every rule; report in results/attacks/
+# make reproduce runs the paper's claims; report in results/reproduce/
+# make matrix    runs every rule under every attack on data more and less alike; report in
+#                results/matrix/; make matrix-quick a part of it in a minute
+# make worst-case searches for the strongest attack; report in results/worst-case/
 # make trial     brings up a SuperLink and SuperNodes with TLS and keys, and runs the app among them
 # make bench     times the aggregation beside its peers', results in benchmarks/results/
 # Each makes its own virtual environment first; nothing but Python 3.11+ and make is needed.
@@ -28,10 +29,13 @@ FLOWER_nightly := flwr-nightly[simulation]
 TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
 
 .PHONY: demo test $(TEST_FLOWER) coverage lint package attacks reproduce matrix matrix-quick \
-	trial bench clean
+	worst-case trial bench clean
 
-demo: $(VENV)/demo
-	$(BIN)/python -m simulations.demo
+demo attacks matrix matrix-quick worst-case: $(VENV)/demo
+	$(BIN)/python -m simulations $@
+
+reproduce: $(VENV)/reproduce
+	$(BIN)/python -m simulations $@
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
@@ -69,18 +73,6 @@ package:
 		&& ../bin/python -m pytest tests/aggregation tests/attacks tests/theory \
 		tests/strategy/test_strategies.py tests/strategy/test_malformed_replies.py \
 		tests/transport/test_transport.py
-
-attacks: $(VENV)/demo
-	$(BIN)/python -m simulations.attack_table
-
-reproduce: $(VENV)/reproduce
-	$(BIN)/python -m simulations.reproduce
-
-matrix: $(VENV)/demo
-	$(BIN)/python -m simulations.matrix
-
-matrix-quick: $(VENV)/demo
-	$(BIN)/python -m simulations.matrix simulations/matrix/quick.toml --results results/matrix-quick
 
 trial: $(VENV)/trial
 	$(BIN)/python -m trial

@@ -90,7 +90,9 @@ def make_problem(text: str, num_clients: int, seed: int, split: str = "") -> Pro
         raise ValueError(f"problem must be one of {', '.join(_MODULES)}, got {name!r}")
     kind = getattr(import_module(f"{__package__}.{_MODULES[name]}"), name)
     if split:
-        options["split"] = split
+        from .partition import check_split  # which needs flwr-datasets
+
+        options["split"] = check_split(split)
     known = {field.name for field in fields(kind)} - {"num_clients", "seed", "labels"}
     if unknown := set(options) - known:
         raise ValueError(

@@ -28,7 +28,7 @@ def attack_class(name: str) -> type[Attack]:
 
 
 def parse_call(text: str, what: str, example: str) -> tuple[str, dict[str, Any]]:
-    """Return name and keywords of ``"Name"`` or ``"Name(keyword=literal)"``, or raise ValueError."""
+    """Return name and keywords of ``"Name"`` or ``"Name(keyword=literal)"``; else ValueError."""
     try:
         match ast.parse(text.strip(), mode="eval").body:
             case ast.Name(name):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from clients.linear_regression import LinearRegression
 from numpy.typing import NDArray
 
 from clients.byzantine import Adversary, byzantine_reply
-from clients.linear_regression import LinearRegression
 from clients.problem import Arrays, Problem
 from flwr_byz import attacks
 from flwr_byz.aggregation import geometric_median_of_means

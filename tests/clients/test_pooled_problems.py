@@ -10,11 +10,11 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as Picture
 from torch import nn
 
-from clients.linear_regression import LinearRegression
 from clients.partition import partition
 from clients.perceptron import Perceptron
 from clients.pooled_regression import PooledRegression
 from clients.pools import Hub, pool
+from clients.regression import LinearRegression
 
 LABELS = np.random.default_rng(0).integers(10, size=1000)
 SPLITS = ["iid", "dirichlet-1.0", "dirichlet-0.3", "sorted"]

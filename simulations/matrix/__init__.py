@@ -1,1 +1,0 @@
-"""Which rule for which attack: every rule under every attack, on data more and less alike."""

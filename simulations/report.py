@@ -1,0 +1,249 @@
+"""One page, with its pictures and tables beside it, of the views that a declaration asks for."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import rich.table
+from matplotlib.figure import Figure
+
+from flwr_byz.pages import Cell, Picture, Section, Table, save, write_page
+
+from . import pictures, tables
+from .tables import BROKEN, ILL_FORMED, NO_ATTACK, Study, at, laid_out, number
+from .views import View
+
+PAGE = "report.html"
+
+GUIDE = f"""Numbers are means over seeds, with the least and the most where they differ. Accuracy \
+is in percent. The best rule is in bold. Every number is computed from runs.jsonl; each picture \
+and table is also a file beside this page.
+
+A worst case is the attack and the placement of the Byzantine clients under which a rule ends \
+worst on average. Well-formed attacks are all but {", ".join(ILL_FORMED)}, whose replies hold no \
+model that a server can use. A rule is broken where it ends at {BROKEN["error"]:g} times the \
+error of FedAvg without attack or more, or at {BROKEN["accuracy"]:g} times its accuracy or less.
+
+Gains are taken seed by seed: in bold where every seed gains, in red where every seed loses.
+
+Marks: ✗ broken; † an error at the server ended runs; * incomplete, runs are missing or failed."""
+
+_UNITS = {"accuracy": "Accuracy in %", "error": "Error"}
+_WIDEST = 9  # columns of a table beside a heat map
+_RANKED = 12  # attacks
+_NUMBERS = ["mean", "least", "most", "seeds", "stopped", "whole"]
+
+Part = tuple[Section, int]
+"""A section of the page, and how many of its tables are printed, too."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A view of a study: where it looks, and where its files go."""
+
+    study: Study
+    splits: Sequence[str]
+    q: int
+    folder: Path
+
+    def cells(self, split: str) -> pd.DataFrame:
+        return at(self.study.cells, split, self.q)
+
+    def section(self, what: str, shown: Sequence[Picture], made: Sequence[Table]) -> Section:
+        runs, unit = self.study.runs, _UNITS[self.study.measure]
+        text = f"{unit}; m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
+        text += f"seeds: {self.study.num_seeds}."
+        return Section(f"{runs.problem[0]}: {what}", text, shown, made)
+
+    def picture(self, figure: Figure, *names: str) -> Picture:
+        alt = ", ".join(filter(None, (self.study.runs.problem[0], *names)))
+        return Picture(save(figure, self.folder / self._name(names))[1], alt)
+
+    def table(self, frame: pd.DataFrame, *names: str) -> None:
+        path = self.folder / f"{self._name(names)}.csv"
+        frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+    def _name(self, names: Sequence[str]) -> str:
+        whole = " ".join(map(str, (*self.study.runs.loc[0, tables.STUDY], *names, f"q{self.q}")))
+        kept = "".join(c if c.isascii() and (c.isalnum() or c == ".") else " " for c in whole)
+        return "-".join(kept.lower().split())
+
+
+def report(
+    title: str, views: Sequence[View], frame: pd.DataFrame, folder: Path
+) -> list[rich.table.Table]:
+    """Write `PAGE` with its files from a row for each run; return the tables to be printed.
+
+    The same runs give the same bytes, in whichever order they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sections, printed = [], []
+    for study in tables.studies(frame):
+        for view in views:
+            q = study.num_byzantine if view.num_byzantine is None else view.num_byzantine
+            look = _Look(study, view.splits or study.splits, q, folder)
+            for section, count in _PARTS[view.kind](look):
+                sections.append(section)
+                for table in section.tables[:count]:
+                    heading = " – ".join(filter(None, (section.heading, table.title)))
+                    printed.append(replace(table, title=heading).for_terminal())
+    failed, stopped = ((frame[name] != "").sum() for name in ("failed", "stopped"))
+    summary = f"{len(frame)} runs: {stopped} ended by an error at the server, {failed} failed."
+    write_page(folder / PAGE, title, f"{summary}\n\n{GUIDE}", sections)
+    return printed
+
+
+def _worst(look: _Look) -> Iterable[Part]:
+    study, clean = look.study, look.study.worst([NO_ATTACK])
+    kinds = {"well-formed attacks": study.well_formed, "all attacks": study.attacks}
+    if study.well_formed == study.attacks:
+        del kinds["well-formed attacks"]
+    for over, attacks in kinds.items():
+        cells = pd.concat([clean[clean.num_byzantine == 0], study.worst(attacks)])
+        cells = cells[cells.split.isin(look.splits)].sort_values("num_byzantine", kind="stable")
+        look.table(cells[[*tables.SETTING, "attack", *_NUMBERS]], "worst", over)
+        near = cells[cells.num_byzantine == look.q]
+        near = laid_out(study, near, near.option, near.split, "column")
+        shown, made = [], [_grid(near, study.options, look.splits, f"q = {look.q}")]
+        for split in look.splits:
+            part = cells[cells.split == split]
+            q = "q = " + part.num_byzantine.astype(str)
+            part = laid_out(study, part, part.option, q, "column")
+            shape = part, study.options, list(dict.fromkeys(q)), split
+            shown.append(look.picture(pictures.heat_map(study, *shape), "worst", over, split))
+            made.append(_grid(*shape))
+        yield look.section(f"worst case over {over}", shown, made), 1
+
+
+def _attacks(look: _Look) -> Iterable[Part]:
+    study, shown, made, printed = look.study, [], [], 0
+    for split in look.splits:
+        cells = look.cells(split)
+        look.table(cells[["attack", "placement", "option", *_NUMBERS, "broken"]], "attacks", split)
+        cells = laid_out(study, cells, cells.attack, cells.column, "row")
+        rows = [attack for attack in (NO_ATTACK, *study.attacks) if attack in set(cells.row)]
+        shape = cells, rows, list(dict.fromkeys(cells.column)), split
+        shown.append(look.picture(pictures.heat_map(study, *shape), "attacks", split))
+        if len(shape[2]) <= _WIDEST:
+            made.append(_grid(*shape))
+            printed += 2
+        made.append(_broken(cells, split))
+    yield look.section("every attack on every rule", shown, made), printed
+
+
+def _broken(cells: pd.DataFrame, title: str) -> Table:
+    """Return by which attacks each rule is broken."""
+    rows = []
+    for column, part in cells[cells.attack != NO_ATTACK].groupby("column", sort=False):
+        names = list(part.attack[part.broken])
+        count = Cell(f"{len(names)} of {len(part)}", "broken" if names else "")
+        rows.append((column, count, ", ".join(names)))
+    return Table(("rule", "broken by", "which"), rows, title)
+
+
+def _rounds(look: _Look) -> Iterable[Part]:
+    study, leaders, shown = look.study, look.study.leaders(look.q, look.splits), []
+    for split in look.splits:
+        cells = look.cells(split)
+        panels = {name: cells[cells.attack == name] for name in (NO_ATTACK, *study.attacks)}
+        shown.append(look.picture(pictures.rounds(study, panels, leaders), "rounds", split))
+    yield look.section("round by round", shown, []), 0
+
+
+def _worst_rounds(look: _Look) -> Iterable[Part]:
+    study, leaders = look.study, look.study.leaders(look.q, look.splits)
+    kinds = {"no attack": [NO_ATTACK], "worst attack": study.well_formed}
+    panels = {
+        f"{split} {under}".strip(): at(study.worst(attacks), split, look.q)
+        for split, (under, attacks) in product(look.splits, kinds.items())
+    }
+    shown = look.picture(pictures.rounds(study, panels, leaders), "worst-rounds")
+    yield look.section("round by round in the worst well-formed case", [shown], []), 0
+
+
+def _ranking(look: _Look) -> Iterable[Part]:
+    study, made = look.study, []
+    for split in look.splits:
+        cells = look.cells(split).sort_values("bad", ascending=False, kind="stable")
+        look.table(cells[["attack", "placement", "option", *_NUMBERS, "rate"]], "ranking", split)
+        shown = pd.concat([cells.head(_RANKED), cells[cells.attack == NO_ATTACK]])
+        shown = laid_out(study, shown, "", "", "row")
+        rows = [
+            (case.attack, case.placement, case.option, _text(case), f"{case.mean / case.rate:.3g}")
+            for case in shown.itertuples()
+        ]
+        names = "attack", "placement", "rule", study.measure, "/ √(dk/N)"
+        if cells.rate.isna().all():
+            names, rows = names[:-1], [row[:-1] for row in rows]
+        made.append(Table(names, rows, f"{split} {len(rows)} of {len(cells)}".strip()))
+    yield look.section("the most harmful attacks and placements", [], made), len(made)
+
+
+def _effects(look: _Look) -> Iterable[Part]:
+    changes = pd.concat([tables.effects(look.study, split, look.q) for split in look.splits])
+    if len(changes):
+        look.table(changes, "effects")
+        rows = []
+        for pair, part in changes.groupby(["split", "option", "base"], sort=False):
+            gains = {change.under: _gain(look.study, change) for change in part.itertuples()}
+            rows.append((*pair, *(gains.get(under, "") for under in tables.UNDER)))
+        table = Table(("data", "rule", "beside", *tables.UNDER), rows)
+        yield look.section("gain by options over the same rule without", [], [table]), 1
+
+
+def _gain(study: Study, change: Any) -> Cell:
+    values = change.gain, change.least, change.most
+    mean, *ends = (("+" if value > 0 else "") + number(study.measure, value) for value in values)
+    text = mean + (f" ({' to '.join(ends)})" if ends[0] != ends[1] else "")
+    mark = "best" if change.least > 0 else "broken" if change.most < 0 else ""
+    return Cell(text + ("" if change.whole else "*"), mark)
+
+
+def _cost(look: _Look) -> Iterable[Part]:
+    costs = tables.costs(look.study, look.q, look.splits)
+    look.table(costs, "cost")
+    spread = [f"{c.mean:.3g} ({c.least:.3g}–{c.most:.3g})" for c in costs.itertuples()]
+    rows = list(zip(costs.option, spread, costs.runs.astype(str), strict=True))
+    table = Table(("rule", "milliseconds", "runs"), rows)
+    yield look.section("processor time of a round at the server", [], [table]), 1
+
+
+def _stopped(look: _Look) -> Iterable[Part]:
+    for kind, what in {"stopped": "runs ended at the server", "failed": "failed runs"}.items():
+        errors = tables.errors(look.study, kind, look.splits)
+        if len(errors):
+            look.table(errors, kind)
+            counts = errors[kind].astype(str) + " of " + errors.runs.astype(str)
+            rows = list(zip(errors.option, errors.attack, counts, errors.error, strict=True))
+            table = Table(("rule", "attack", "runs", "most frequent error"), rows)
+            yield look.section(what, [], [table]), 1
+
+
+def _grid(cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], title: str) -> Table:
+    """Return cells by row and column, with the attack where it is not the row's."""
+    found = {}
+    for case in cells.itertuples():
+        under = "" if case.attack in (case.row, NO_ATTACK) else f" {case.attack}"
+        mark = "broken" if case.broken else "best" if case.best else ""
+        found[case.row, case.column] = Cell(_text(case) + under, mark)
+    made = [(row, *(found.get((row, column), "–") for column in columns)) for row in rows]
+    return Table(("", *columns), made, title)
+
+
+def _text(case: Any) -> str:
+    return f"{case.text} ({case.spread})" if case.spread else str(case.text)
+
+
+_PARTS: Mapping[str, Callable[[_Look], Iterable[Part]]] = {
+    "worst": _worst,
+    "attacks": _attacks,
+    "rounds": _rounds,
+    "worst-rounds": _worst_rounds,
+    "ranking": _ranking,
+    "effects": _effects,
+    "cost": _cost,
+    "stopped": _stopped,
+}

@@ -1,0 +1,34 @@
+"""The views of runs that a declaration can ask for."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class View(BaseModel):
+    """An entry ``[[view]]`` of a declaration.
+
+    Attributes
+    ----------
+    kind : str
+        - "worst": the worst case over attacks, by rule and number of Byzantine clients;
+        - "attacks": every attack on every rule, and by how many each rule is broken;
+        - "rounds": the measure over rounds, a panel for each attack;
+        - "worst-rounds": the same without attack, and under each rule's own worst attack;
+        - "ranking": attacks and placements, the most harmful first;
+        - "effects": what momentum and other options change beside the same rule without;
+        - "cost": the server's time for a round;
+        - "stopped": errors that ended runs at the server, and runs that failed.
+    splits : sequence of str
+        All by default.
+    num_byzantine : int or None
+        By default of those that were run the nearest to a fifth of the clients.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal[
+        "worst", "attacks", "rounds", "worst-rounds", "ranking", "effects", "cost", "stopped"
+    ]
+    splits: tuple[str, ...] = ()
+    num_byzantine: int | None = Field(default=None, ge=0)

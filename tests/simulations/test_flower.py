@@ -1,0 +1,107 @@
+"""Runs through Flower's simulation, all in one, beside the same runs in process."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clients.run import Run
+from simulations.flower import train_through_flower
+from simulations.process import train
+
+ROOT = Path(__file__).parents[2]
+RUN = Run(
+    problem="LinearRegression",
+    rule="GeometricMedianOfMeans",
+    attack="SignFlip(scale=10)",
+    num_clients=8,
+    num_byzantine=1,
+    num_rounds=3,
+    through="flower",
+)
+RUNS = [
+    RUN,
+    replace(RUN, attack="none"),
+    replace(RUN, rule="FedMedian", attack="Malformed"),  # it raises, and the next run goes on
+    replace(RUN, attack="Silent"),
+    replace(RUN, attack="NonFinite"),
+    replace(RUN, attack="Adaptive", placement="fresh", num_byzantine=2),
+    replace(RUN, rule="GeometricMedianOfMeans(batch_size=2, rebucketed=True)", seed=3),
+    replace(RUN, problem="Digits", attack="InnerProductManipulation(epsilon=10)"),
+    replace(RUN, problem="Perceptron", split="sorted", attack="GaussianNoise"),
+]
+CLASSIC = [replace(run, api="classic") for run in RUNS]
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    return dict(train_through_flower([*RUNS, *CLASSIC]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(RUNS)))
+def test_a_run_in_process_is_that_of_flower_s_simulation_in_both_apis_to_the_bit(outcomes, number):
+    run = RUNS[number]
+    alone = train(replace(run, through="process"))
+    assert outcomes[run].values == alone.values
+    assert bool(outcomes[run].stopped) == bool(alone.stopped)
+    if run.rule != "FedMedian":  # the classic one leaves out what it cannot read
+        assert outcomes[CLASSIC[number]].values == alone.values
+
+
+@pytest.fixture
+def flwr(tmp_path):
+    """Flower's command line on a copy of this app, with a SuperLink that ends with the test."""
+    app, home = tmp_path / "flwr-byz", tmp_path / "home"
+    ignored = shutil.ignore_patterns(".git", ".venv", "results", ".hypothesis", "*cache*", "tests")
+    shutil.copytree(ROOT, app, ignore=ignored)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    env = os.environ | {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": port,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+    def run(*arguments):
+        command = ["flwr", *arguments]
+        return subprocess.run(command, cwd=app, env=env, capture_output=True, text=True)
+
+    yield run
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FLWR_HOME") == str(home):
+                process.kill()
+        except psutil.Error:
+            continue
+
+
+@pytest.mark.slow
+def test_the_flower_app_runs_and_fails_a_wrong_config_in_one_line(flwr, tmp_path):
+    results = tmp_path / "results"
+    nodes = "num-supernodes=6 client-resources-num-cpus=1 init-args-num-cpus=2"
+    ran = flwr(
+        *("run", ".", "--stream", "--federation-config", nodes),
+        *("--run-config", f"num-rounds=2 results='{results}'"),
+    )
+    assert "round 2: error" in ran.stdout + ran.stderr
+    (line,) = (results / "runs.jsonl").read_text().splitlines()
+    assert len(json.loads(line)["values"]) == 3
+
+    ran = flwr("run", ".", "--stream", "--run-config", "attack='Magic'")
+    output = ran.stdout + ran.stderr
+    assert [line for line in output.splitlines() if "no attack is called 'Magic'" in line]
+    assert "Traceback" not in output
+    listed = json.loads(flwr("list", "--format", "json").stdout)["runs"]
+    assert [run["status"] for run in listed] == ["finished:failed", "finished:completed"]

@@ -1,0 +1,147 @@
+"""Runs in process: rules, attacks, momentum, and what is lost or stopped."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clients.momentum import WithMomentum
+from clients.problem import make_problem
+from clients.rules import GMOM, RULES, KnownRule, batches_of, title
+from clients.run import Run, adversary_of, problem_of
+from flwr_byz.attacks.arrays import flatten
+from flwr_byz.attacks.names import CLASSES
+from simulations.process import train
+
+REBUCKETED = f"{GMOM}(batch_size=2, rebucketed=True)"
+OWN = (GMOM, f"{GMOM}(batch_size=1, trim_norm=None)", REBUCKETED)
+HOLDS = ("RandomSubset", "SmallestNorms", *OWN)
+IMAGES = Run(
+    problem="Perceptron",
+    split="iid",
+    rule=GMOM,
+    attack="SignFlip(scale=10)",
+    num_clients=8,
+    num_byzantine=1,
+    num_rounds=3,
+)
+REGRESSION = replace(IMAGES, problem="PooledRegression", num_rounds=6)
+ATTACKS = sorted(CLASSES)
+
+
+@pytest.mark.parametrize("rule", [*RULES, *OWN])
+def test_each_rule_learns_without_attack(rule):
+    images = train(replace(IMAGES, rule=rule, attack="none", num_rounds=8))
+    regression = train(replace(REGRESSION, rule=rule, attack="none"))
+    assert images.values[-1] > images.values[0] + 0.2
+    assert regression.values[-1] < 0.3 * regression.values[0]
+    assert len(regression.values) == 7
+    assert not images.stopped
+    assert 0 < images.seconds < 1
+
+
+def test_sign_flips_ruin_the_mean_alone():
+    mean = train(replace(REGRESSION, rule="FedAvg")).values
+    assert mean[-1] > mean[0]
+    for rule in OWN:
+        assert train(replace(REGRESSION, rule=rule)).values[-1] < 0.3 * mean[0]
+
+
+@pytest.mark.parametrize("rule", sorted(set(RULES) - set(HOLDS)))
+def test_one_malformed_reply_stops_each_of_flower_s_rules_which_is_recorded(rule):
+    outcome = train(replace(IMAGES, rule=rule, attack="Malformed"))
+    assert outcome.stopped.startswith("round 1: ")
+    assert outcome.values[1:] == [0.0] * 3
+
+
+@pytest.mark.parametrize("rule", HOLDS)
+@pytest.mark.parametrize("attack", ["Malformed", "NonFinite", "Silent"])
+def test_no_other_rule_is_stopped_by_what_is_no_model(rule, attack):
+    outcome = train(replace(REGRESSION, rule=rule, attack=attack))
+    assert not outcome.stopped
+    assert outcome.values[-1] < 0.3 * outcome.values[0]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_does_something_and_the_geometric_median_learns_on(attack):
+    for run in (replace(IMAGES, num_rounds=2), replace(REGRESSION, num_rounds=2)):
+        clean = train(replace(run, attack="none")).values
+        attacked = train(replace(run, attack=attack)).values
+        assert attacked != clean
+        assert (attacked[-1] > attacked[0]) == (run.problem == "Perceptron")
+    for rule, momentum in ((REBUCKETED, 0.9), ("SmallestNorms", 0.0), ("Bulyan", 0.5)):
+        run = replace(REGRESSION, rule=rule, momentum=momentum, attack=attack, num_rounds=2)
+        assert len(train(run).values) == 3
+
+
+@pytest.mark.parametrize("placement", ["spread", "one per batch", "packed", "fresh", "rotating"])
+def test_wherever_the_byzantine_clients_are_the_geometric_median_holds_and_the_mean_does_not(
+    placement,
+):
+    run = replace(REGRESSION, placement=placement)
+    assert train(run).values[-1] < 0.3 * train(run).values[0]
+    assert train(replace(run, rule="FedAvg")).values[-1] > train(run).values[0]
+    sets = {adversary_of(run, problem_of(run)).when(r) for r in range(1, 7)}
+    assert (len(sets) > 1) == (placement in ("fresh", "rotating"))
+    assert {len(each) for each in sets} == {1}
+
+
+def test_the_same_run_gives_the_same_values_and_another_seed_others():
+    run = replace(IMAGES, attack="GaussianNoise", rule=REBUCKETED, momentum=0.5)
+    assert train(run).values == train(run).values
+    assert train(run).values != train(replace(run, seed=1)).values
+    mean = replace(REGRESSION, rule="FedAvg", attack="none")  # whose sum depends on the order
+    assert train(mean).values == train(mean).values
+
+
+def test_a_lost_regression_has_infinite_error_to_the_end():
+    outcome = train(replace(REGRESSION, rule="FedAvg", attack="Scale", num_rounds=60))
+    assert outcome.values[-1] == math.inf
+    assert len(outcome.values) == 61
+    assert not outcome.stopped
+
+
+@pytest.mark.parametrize("rule", [*sorted(set(RULES) - {"RandomSubset"}), GMOM])
+def test_the_rule_that_an_adversary_knows_is_the_one_that_the_server_carries_out(rule):
+    run = replace(REGRESSION, problem="LinearRegression", split="", rule=rule, num_rounds=1)
+    problem = problem_of(run)
+    model = problem.initial_arrays()
+    vectors = np.stack([flatten(problem.reply(c, model, 1)[0]) for c in range(8)])
+    stepped = flatten(model) - 0.5 * KnownRule(rule, 8, 1)(vectors)
+    error = problem.evaluate([stepped])["error"]
+    assert train(replace(run, attack="none")).values[1] == pytest.approx(error, rel=1e-4)
+
+
+def test_bulyan_makes_no_step_of_fewer_than_4q_plus_3_replies_and_is_known_as_such():
+    vectors = np.random.default_rng(0).normal(size=(20, 5))
+    assert not KnownRule("Bulyan", 20, 8)(vectors).any()
+    run = replace(REGRESSION, rule="Bulyan", attack="Adaptive", num_clients=20, num_byzantine=8)
+    outcome = train(run)
+    assert outcome.values == outcome.values[:1] * 7
+
+
+def test_a_batch_size_gives_way_where_so_few_batches_would_not_outvote_the_byzantine_clients():
+    assert [batches_of(REBUCKETED, 20, q) for q in (0, 2, 4, 6, 8)] == [10, 10, 10, 13, 17]
+    assert [batches_of(OWN[1], 20, q) for q in (0, 8)] == [20, 20]
+    assert batches_of(f"{GMOM}(num_batches=7)", 20, 2) == 7
+    assert title(REBUCKETED) == "GMoM, batches of 2, re-bucketed"
+
+
+@pytest.mark.parametrize("text", ["Perceptron", "LinearRegression"])
+def test_momentum_is_that_of_every_client_s_own_updates(text):
+    inner = make_problem(text, 8, 0)
+    problem = WithMomentum(inner, 0.75)
+    rng = np.random.default_rng(0)
+    expected = None
+    for server_round in (1, 2, 3):
+        model = [rng.normal(size=a.shape).astype("f4") for a in inner.initial_arrays()]
+        origin = flatten(model) if inner.reply_kind == "weights" else 0
+        update = flatten(inner.reply(2, model, server_round)[0]) - origin
+        expected = update if expected is None else 0.75 * expected + 0.25 * update
+        for _ in range(2):  # asked again, it is the same
+            sent = flatten(problem.reply(2, model, server_round)[0]) - origin
+            np.testing.assert_allclose(sent, expected, atol=1e-5)
+    flipped = problem.relabelled().reply(2, model, 3)[0]
+    np.testing.assert_array_equal(flipped[0], inner.relabelled().reply(2, model, 3)[0][0])
+    assert problem.relabelled() is problem.relabelled()
