@@ -39,6 +39,10 @@ _JUDGES: Mapping[str, Judge] = {
 _TEXTS = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 CLAIMS = tuple(Claim(name=name, judge=_JUDGES[name], **texts) for name, texts in _TEXTS.items())
 
+GUIDE = """Chen, Su and Xu (2017) prove bounds and show no experiments; here they are. Every \
+number is computed from the runs; brackets are 95 % intervals. A claim holds where each number with \
+a bound lies within it, interval and all."""
+
 _OVERVIEW = "floor-n", "floor-d", "floor-q", "rounds", "mean", "breakdown"
 _RUN = [field.name for field in fields(Run)]
 _CELL = [name for name in _RUN if name != "seed"]
@@ -77,11 +81,12 @@ def sections(frame: pd.DataFrame, folder: Path) -> tuple[list[Section], Table]:
     Returns
     -------
     list of Section
-        One for each claim.
+        The verdicts, and one for each claim.
     Table
         The verdicts.
     """
-    runs = with_sizes(frame[frame.failed == ""]).sort_values(["name", *_RUN], ignore_index=True)
+    runs = frame[(frame.failed == "") & frame.name.str.partition(":")[0].isin(_JUDGES)]
+    runs = with_sizes(runs).sort_values(["name", *_RUN], ignore_index=True)
     findings = [find(claim, part, folder) for claim in CLAIMS if len(part := claim.runs(runs))]
     with mpl.rc_context(STYLE):
         draw_overview(runs, folder / "overview.png")
@@ -96,8 +101,9 @@ def sections(frame: pd.DataFrame, folder: Path) -> tuple[list[Section], Table]:
     ends = cells.agg(runs="size", least="min", median="median", mean="mean", most="max")
     ends.reset_index().to_csv(folder / "cells.csv", index=False, float_format="%.6g")
     summary = [(f.claim.title, f.claim.says, f.claim.source, _verdict(f)) for f in findings]
-    made = Table(("claim", "", "paper", "verdict"), summary)
-    return [_section(finding) for finding in findings], made
+    verdicts = Table(("claim", "", "source", "verdict"), summary)
+    opening = Section("Verdicts", GUIDE, [], [verdicts])
+    return [opening, *(_section(finding) for finding in findings)], verdicts
 
 
 @mpl.rc_context(STYLE)
