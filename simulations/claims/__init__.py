@@ -40,8 +40,8 @@ _TEXTS = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encodin
 CLAIMS = tuple(Claim(name=name, judge=_JUDGES[name], **texts) for name, texts in _TEXTS.items())
 
 GUIDE = """Chen, Su and Xu (2017) prove bounds and show no experiments; here they are. Every \
-number is computed from the runs; brackets are 95 % intervals. A claim holds where each number with \
-a bound lies within it, interval and all."""
+number is computed from the runs; brackets are 95 % intervals. A claim holds where each number \
+with a bound lies within it, interval and all."""
 
 _OVERVIEW = "floor-n", "floor-d", "floor-q", "rounds", "mean", "breakdown"
 _RUN = [field.name for field in fields(Run)]
