@@ -100,8 +100,8 @@ def sections(frame: pd.DataFrame, folder: Path) -> tuple[list[Section], Table]:
     cells = runs.drop_duplicates(_RUN).groupby(_CELL, sort=False).final
     ends = cells.agg(runs="size", least="min", median="median", mean="mean", most="max")
     ends.reset_index().to_csv(folder / "cells.csv", index=False, float_format="%.6g")
-    summary = [(f.claim.title, f.claim.says, f.claim.source, _verdict(f)) for f in findings]
-    verdicts = Table(("claim", "", "source", "verdict"), summary)
+    summary = [(f.claim.title, _verdict(f), f.claim.says, f.claim.source) for f in findings]
+    verdicts = Table(("claim", "verdict", "", "source"), summary)
     opening = Section("Verdicts", GUIDE, [], [verdicts])
     return [opening, *(_section(finding) for finding in findings)], verdicts
 
@@ -134,7 +134,8 @@ def _section(finding: Finding) -> Section:
     ]
     text = f"{claim.says} ({claim.source})\n\n{claim.setting} {finding.num_runs} runs."
     table = Table(("measured", "", "should be"), rows)
-    return Section(f"{claim.title}: {finding.verdict}", text, [finding.picture], [table])
+    heading = claim.title if claim.is_question else f"{claim.title}: {finding.verdict}"
+    return Section(heading, text, [finding.picture], [table])
 
 
 def _verdict(finding: Finding) -> Cell:

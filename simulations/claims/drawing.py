@@ -1,5 +1,6 @@
 """Figures of claims: axes, short names, points with intervals."""
 
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
@@ -37,7 +38,8 @@ def title(attack: str) -> str:
 
 def folded(attack: str) -> str:
     """Return the short name in lines of a few letters."""
-    return fill(title(attack), 12, break_long_words=False)
+    words = re.sub("(?<=[a-z])(?=[A-Z])", " ", title(attack))
+    return fill(words, 12, break_long_words=False)
 
 
 def points(axes: Axes, cells: Mapping[float, Sequence[float]], label: str, style: int = 0) -> None:
