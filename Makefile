@@ -4,6 +4,7 @@
 #                version of it and the newest of all else, in .venv-flower-...
 # make coverage  runs every test, slower, and lists the lines of flwr_byz that none of them reaches
 # make lint      style, format and types
+# make site      builds the documentation in docs/_build/, offline once the environment is there
 # make package   builds sdist and wheel in dist/ and tests them, in .venv-package, without constraints
 # make attacks   runs every attack against every rule; report in results/attacks/
 # make reproduce runs the paper's claims; report in results/reproduce/
@@ -28,7 +29,7 @@ FLOWER_newest := flwr[simulation]
 FLOWER_nightly := flwr-nightly[simulation]
 TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
 
-.PHONY: demo test $(TEST_FLOWER) coverage lint package attacks reproduce matrix matrix-quick \
+.PHONY: demo test $(TEST_FLOWER) coverage lint site package attacks reproduce matrix matrix-quick \
 	worst-case trial bench clean
 
 demo attacks matrix matrix-quick reproduce worst-case: $(VENV)/demo
@@ -56,6 +57,9 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+site: $(VENV)/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going docs docs/_build
 
 # The tests of the unpacked sdist that need no Ray, run against the installed wheel.
 package:
@@ -91,4 +95,4 @@ $(VENV)/%: $(VENV)/demo  # a dependency group
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-flower-* .venv-package dist results
+	rm -rf $(VENV) .venv-flower-* .venv-package dist results docs/_build docs/_pictures
