@@ -21,7 +21,6 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlelocation": "left",
     "figure.constrained_layout.use": True,
     "font.size": 9,
     "grid.alpha": 0.25,
@@ -50,7 +49,8 @@ class Table:
     def for_terminal(self) -> rich.table.Table:
         """Return the same table as Rich prints it."""
         styles = {"": "none", "best": "bold", "broken": "bold red"}
-        table = rich.table.Table(*map(escape, self.columns), title=escape(self.title) or None)
+        columns = [rich.table.Column(escape(name), overflow="fold") for name in self.columns]
+        table = rich.table.Table(*columns, title=escape(self.title) or None)
         for row in self.rows:
             cells = (Cell(cell) if isinstance(cell, str) else cell for cell in row)
             table.add_row(*(f"[{styles[mark]}]{escape(text)}[/]" for text, mark in cells))

@@ -45,7 +45,7 @@ def heat_map(
         style = {"ha": "center", "va": "center", "in_layout": False}
         style["color"] = "black" if light > 0.18 else "white"
         weight, middle = "bold" if cell.best else "normal", 0.36 if cell.spread else 0.5
-        axes.text(x + 0.5, y + middle, cell.text, fontsize=8, weight=weight, **style)
+        axes.text(x + 0.5, y + middle, cell.brief, fontsize=8, weight=weight, **style)
         axes.text(x + 0.5, y + 0.73, cell.spread, fontsize=5.8, **style)
     axes.set_facecolor("#eeeeee")
     masked = np.ma.masked_invalid(shown)

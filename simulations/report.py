@@ -19,19 +19,18 @@ from .views import View
 PAGE = "report.html"
 
 GUIDE = f"""Numbers are means over seeds, with the least and the most where they differ. Accuracy \
-is in percent. The best rule is in bold. Every number is computed from runs.jsonl; each picture \
-and table is also a file beside this page.
+is in percent. The best rule is in bold; gains are taken seed by seed, in bold where every seed \
+gains, in red where every seed loses. Errors beyond {pictures.IN_SIGHT} times the first are drawn \
+as that. Every number is computed from runs.jsonl; each picture and table is also a file beside \
+this page.
 
 A worst case is the attack and the placement of the Byzantine clients under which a rule ends \
 worst on average. Well-formed attacks are all but {", ".join(ILL_FORMED)}, whose replies hold no \
 model that a server can use. A rule is broken where it ends at {BROKEN["error"]:g} times the \
 error of FedAvg without attack or more, or at {BROKEN["accuracy"]:g} times its accuracy or less.
 
-Gains are taken seed by seed: in bold where every seed gains, in red where every seed loses.
+✗ broken; † an error at the server ended runs; * incomplete: runs are missing or failed."""
 
-Marks: ✗ broken; † an error at the server ended runs; * incomplete, runs are missing or failed."""
-
-_UNITS = {"accuracy": "Accuracy in %", "error": "Error"}
 _WIDEST = 9  # columns of a table beside a heat map
 _RANKED = 12  # attacks
 _NUMBERS = ["mean", "least", "most", "seeds", "stopped", "whole"]
@@ -49,13 +48,10 @@ class _Look:
     q: int
     folder: Path
 
-    def cells(self, split: str) -> pd.DataFrame:
-        return at(self.study.cells, split, self.q)
-
     def section(self, what: str, shown: Sequence[Picture], made: Sequence[Table]) -> Section:
-        runs, unit = self.study.runs, _UNITS[self.study.measure]
-        text = f"{unit}; m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
-        text += f"seeds: {self.study.num_seeds}."
+        runs = self.study.runs
+        text = f"m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
+        text += f"seeds: {runs.seed.nunique()}, measured by {self.study.measure}."
         return Section(f"{runs.problem[0]}: {what}", text, shown, made)
 
     def picture(self, figure: Figure, *names: str) -> Picture:
@@ -126,7 +122,7 @@ def _worst(look: _Look) -> Iterable[Part]:
 def _attacks(look: _Look) -> Iterable[Part]:
     study, shown, made, printed = look.study, [], [], 0
     for split in look.splits:
-        cells = look.cells(split)
+        cells = at(study.cells, split, look.q)
         look.table(cells[["attack", "placement", "option", *_NUMBERS, "broken"]], "attacks", split)
         cells = laid_out(study, cells, cells.attack, cells.column, "row")
         rows = [attack for attack in (NO_ATTACK, *study.attacks) if attack in set(cells.row)]
@@ -152,7 +148,7 @@ def _broken(cells: pd.DataFrame, title: str) -> Table:
 def _rounds(look: _Look) -> Iterable[Part]:
     study, leaders, shown = look.study, look.study.leaders(look.q, look.splits), []
     for split in look.splits:
-        cells = look.cells(split)
+        cells = at(study.cells, split, look.q)
         panels = {name: cells[cells.attack == name] for name in (NO_ATTACK, *study.attacks)}
         shown.append(look.picture(pictures.rounds(study, panels, leaders), "rounds", split))
     yield look.section("round by round", shown, []), 0
@@ -172,12 +168,12 @@ def _worst_rounds(look: _Look) -> Iterable[Part]:
 def _ranking(look: _Look) -> Iterable[Part]:
     study, made = look.study, []
     for split in look.splits:
-        cells = look.cells(split).sort_values("bad", ascending=False, kind="stable")
+        cells = at(study.cells, split, look.q).sort_values("bad", ascending=False, kind="stable")
         look.table(cells[["attack", "placement", "option", *_NUMBERS, "rate"]], "ranking", split)
         shown = pd.concat([cells.head(_RANKED), cells[cells.attack == NO_ATTACK]])
         shown = laid_out(study, shown, "", "", "row")
         rows = [
-            (case.attack, case.placement, case.option, _text(case), f"{case.mean / case.rate:.3g}")
+            (case.attack, case.placement, case.option, case.text, f"{case.mean / case.rate:.3g}")
             for case in shown.itertuples()
         ]
         names = "attack", "placement", "rule", study.measure, "/ √(dk/N)"
@@ -209,11 +205,12 @@ def _gain(study: Study, change: Any) -> Cell:
 
 def _cost(look: _Look) -> Iterable[Part]:
     costs = tables.costs(look.study, look.q, look.splits)
-    look.table(costs, "cost")
-    spread = [f"{c.mean:.3g} ({c.least:.3g}–{c.most:.3g})" for c in costs.itertuples()]
-    rows = list(zip(costs.option, spread, costs.runs.astype(str), strict=True))
-    table = Table(("rule", "milliseconds", "runs"), rows)
-    yield look.section("processor time of a round at the server", [], [table]), 1
+    if len(costs):
+        look.table(costs, "cost")
+        spread = [f"{c.mean:.3g} ({c.least:.3g}–{c.most:.3g})" for c in costs.itertuples()]
+        rows = list(zip(costs.option, spread, costs.runs.astype(str), strict=True))
+        table = Table(("rule", "milliseconds", "runs"), rows)
+        yield look.section("processor time of a round at the server", [], [table]), 1
 
 
 def _stopped(look: _Look) -> Iterable[Part]:
@@ -233,13 +230,9 @@ def _grid(cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], titl
     for case in cells.itertuples():
         under = "" if case.attack in (case.row, NO_ATTACK) else f" {case.attack}"
         mark = "broken" if case.broken else "best" if case.best else ""
-        found[case.row, case.column] = Cell(_text(case) + under, mark)
+        found[case.row, case.column] = Cell(case.text + under, mark)
     made = [(row, *(found.get((row, column), "–") for column in columns)) for row in rows]
     return Table(("", *columns), made, title)
-
-
-def _text(case: Any) -> str:
-    return f"{case.text} ({case.spread})" if case.spread else str(case.text)
 
 
 _PARTS: Mapping[str, Callable[[_Look], Iterable[Part]]] = {

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from clients.rules import GMOM, RULES, title
+from clients.run import NO_ATTACK
 
-NO_ATTACK = "none"
+from .outcome import LOST
+
 ILL_FORMED = "NonFinite", "Malformed", "Silent"
 """Attacks whose replies hold no model that a server could use."""
 
@@ -38,11 +40,6 @@ class Study:
     def measure(self) -> str:
         """Either "accuracy", of which more is better, or "error", of which less is."""
         return str(self.runs.measure[0])
-
-    @property
-    def num_seeds(self) -> int:
-        """The number of seeds of a complete cell."""
-        return int(self.runs.seed.nunique())
 
     @property
     def options(self) -> list[str]:
@@ -86,7 +83,7 @@ class Study:
         other = (", " + cells.placement).where(cells.placement != "spread", "")
         cells["column"] = cells.option + other
         cells["bad"] = cells["mean"] if self.measure == "error" else -cells["mean"]
-        cells["whole"] = cells.seeds == self.num_seeds
+        cells["whole"] = cells.seeds == self.runs.seed.nunique()
         limit = BROKEN[self.measure] * self._reference(cells)
         cells["broken"] = cells["bad"] >= (limit if self.measure == "error" else -limit)
         return cells
@@ -128,8 +125,8 @@ def studies(frame: pd.DataFrame) -> list[Study]:
     """Part runs by problem, number of clients and of rounds; their order does not matter."""
     runs = pd.DataFrame(sorted(frame.to_dict("records"), key=_order), columns=frame.columns)
     runs["option"] = [_option(*each) for each in zip(runs.rule, runs.momentum, strict=True)]
-    lost = runs.measure.map({"error": math.inf, "accuracy": 0.0})
-    runs["final"] = runs.final.astype(float).fillna(lost).where(runs.failed == "")
+    lost = runs.final.astype(float).fillna(runs.measure.map(LOST))
+    runs["final"] = lost.where(runs.failed == "")
     runs["seed_done"] = runs.seed.where(runs.failed == "")
     if "rate" not in runs:
         runs["rate"] = math.nan
@@ -142,7 +139,7 @@ def at(cells: pd.DataFrame, split: str, num_byzantine: int) -> pd.DataFrame:
 
 
 def laid_out(study: Study, cells: pd.DataFrame, row: Any, column: Any, among: str) -> pd.DataFrame:
-    """Add what a table shows of cells: row, column, text, spread, and whether it is the best.
+    """Add what a table shows of cells: row, column, text (brief and spread), and the best.
 
     The best are those that read as the best of their "row" or "column" does, and are whole.
     """
@@ -154,9 +151,10 @@ def laid_out(study: Study, cells: pd.DataFrame, row: Any, column: Any, among: st
         for name in ("mean", "least", "most", "bad", "bar")
     )
     marks = np.where(cells.broken, "✗", "") + np.where(cells.stopped > 0, "†", "")
-    text = mean + marks + np.where(cells.whole, "", "*")
+    brief = mean + marks + np.where(cells.whole, "", "*")
     spread = (least + "–" + most).where(least != most, "")
-    return cells.assign(best=able & (bad == bar), text=text, spread=spread)
+    text = brief + (" (" + spread + ")").where(spread != "", "")
+    return cells.assign(best=able & (bad == bar), brief=brief, spread=spread, text=text)
 
 
 def effects(study: Study, split: str, num_byzantine: int) -> pd.DataFrame:
@@ -178,11 +176,13 @@ def effects(study: Study, split: str, num_byzantine: int) -> pd.DataFrame:
 
 def _pairs(study: Study) -> list[tuple[str, str]]:
     """Pair each option with the same without momentum, and with the same rule without options."""
-    pairs = []
-    for rule, momentum in dict.fromkeys(zip(study.runs.rule, study.runs.momentum, strict=True)):
-        for base in ((rule, 0.0), (name_of(rule), momentum)):
-            pairs.append((_option(rule, momentum), _option(*base)))
-    return [(option, base) for option, base in pairs if option != base and base in study.options]
+    known = dict.fromkeys(zip(study.runs.rule, study.runs.momentum, strict=True))
+    return [
+        (_option(rule, momentum), _option(*base))
+        for rule, momentum in known
+        for base in ((rule, 0.0), (name_of(rule), momentum))
+        if base in known and base != (rule, momentum)
+    ]
 
 
 def _gain(study: Study, case: Any, base: Any) -> pd.Series:
@@ -197,6 +197,7 @@ def costs(study: Study, num_byzantine: int, splits: Sequence[str]) -> pd.DataFra
     """Return the server's milliseconds for a round without attack, by option."""
     runs = study.runs[(study.runs.failed == "") & (study.runs.attack == NO_ATTACK)]
     runs = runs[runs.split.isin(splits) & (runs.num_byzantine == num_byzantine)]
+    runs = runs[runs.seconds.notna()]
     milliseconds = (1e3 * runs.seconds).groupby(runs.option, sort=False)
     return milliseconds.agg(mean="mean", least="min", most="max", runs="size").reset_index()
 
