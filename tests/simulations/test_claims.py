@@ -85,10 +85,6 @@ def is_away(run):
     return run.attack == AWAY and run.placement == "one per batch"
 
 
-def selects(run):
-    return not run.rule.startswith("Geometric")
-
-
 VERDICTS = {
     "floor-n": (lambda r: r.n**-0.5, lambda r: r.n**-0.4),
     "floor-d": (lambda r: 0.01 * r.d**0.5, lambda r: 0.01 * r.d**0.6),
@@ -97,20 +93,24 @@ VERDICTS = {
     "uneven": (lambda r: r.n**-0.5, lambda r: r.n**-0.4),
     "logistic": (lambda r: r.n**-0.5, lambda r: r.n**-0.6),
     "rounds": (lambda r: r.n**-0.5, lambda r: 50 * 2.0 ** -(math.log10(r.n) ** 2.5)),
-    "breakdown": (lambda r: 99.0 if 2 * r.q >= r.k else 0.02, lambda r: 0.02),
+    "breakdown": (lambda r: 99.0 * (2 * r.q >= r.k) + 0.02, lambda r: 0.02, lambda r: 99.0),
     "mean": (lambda r: 99.0 if r.k == 1 else 0.02, lambda r: 0.02),
     "moving": (lambda r: 0.01 + 0.01 * is_away(r), lambda r: 0.02 - 0.01 * is_away(r)),
     "corrupted-data": (lambda r: 0.01 + 0.01 * is_away(r), lambda r: 0.02 - 0.01 * is_away(r)),
-    "selection": (lambda r: 0.02 - 0.01 * selects(r), lambda r: 0.01 + 0.01 * selects(r)),
+    "selection": (
+        lambda r: 0.02 if r.k == 16 else 0.01,
+        lambda r: 0.02 if r.k == 16 else 0.01 + 0.02 * (r.attack == "AwayAmongShort"),
+    ),
     "attacks": (lambda r: 0.01 + 0.01 * is_away(r), lambda r: 0.02 - 0.01 * is_away(r)),
 }
 
 
 @pytest.mark.parametrize("name", VERDICTS)
 def test_a_verdict_follows_from_the_runs(name):
-    right, wrong = VERDICTS[name]
+    right, *wrong = VERDICTS[name]
     assert verdict(name, runs_of(name, right))
-    assert not verdict(name, runs_of(name, wrong))
+    for floor in wrong:
+        assert not verdict(name, runs_of(name, floor))
 
 
 def test_a_run_that_contracts_too_slowly_fails_the_claim_alone():
