@@ -34,10 +34,7 @@ TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
 .PHONY: demo test test-long $(TEST_FLOWER) coverage lint site package attacks reproduce matrix \
 	matrix-quick worst-case trial bench clean
 
-demo attacks matrix matrix-quick worst-case: $(VENV)/demo
-	$(BIN)/python -m simulations $@
-
-reproduce: $(VENV)/reproduce
+demo attacks matrix matrix-quick reproduce worst-case: $(VENV)/demo
 	$(BIN)/python -m simulations $@
 
 test: $(VENV)/dev

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from flwr_byz.pages import Cell, Picture, Section, Table, save, write_page
 
-from . import pictures, tables
+from . import claims, pictures, tables
 from .tables import BROKEN, ILL_FORMED, NO_ATTACK, Study, at, laid_out, number
 from .views import View
 
@@ -77,7 +77,11 @@ def report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     sections, printed = [], []
-    for study in tables.studies(frame):
+    if any(view.kind == "claims" for view in views):
+        judged, verdicts = claims.sections(frame, folder)
+        sections, printed = list(judged), [verdicts.for_terminal()]
+        views = [view for view in views if view.kind != "claims"]
+    for study in tables.studies(frame) if views else ():
         for view in views:
             q = study.num_byzantine if view.num_byzantine is None else view.num_byzantine
             look = _Look(study, view.splits or study.splits, q, folder)
@@ -88,7 +92,8 @@ def report(
                     printed.append(replace(table, title=heading).for_terminal())
     failed, stopped = ((frame[name] != "").sum() for name in ("failed", "stopped"))
     summary = f"{len(frame)} runs: {stopped} ended by an error at the server, {failed} failed."
-    write_page(folder / PAGE, title, f"{summary}\n\n{GUIDE}", sections)
+    guide = f"\n\n{GUIDE}" if views else ""
+    write_page(folder / PAGE, title, summary + guide, sections)
     return printed
 
 

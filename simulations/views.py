@@ -18,7 +18,8 @@ class View(BaseModel):
         - "ranking": attacks and placements, the most harmful first;
         - "effects": what momentum and other options change beside the same rule without;
         - "cost": the server's time for a round;
-        - "stopped": errors that ended runs at the server, and runs that failed.
+        - "stopped": errors that ended runs at the server, and runs that failed;
+        - "claims": what the paper claims, judged by runs of those names, whatever the study.
     splits : sequence of str
         All by default.
     num_byzantine : int or None
@@ -28,7 +29,15 @@ class View(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal[
-        "worst", "attacks", "rounds", "worst-rounds", "ranking", "effects", "cost", "stopped"
+        "worst",
+        "attacks",
+        "rounds",
+        "worst-rounds",
+        "ranking",
+        "effects",
+        "cost",
+        "stopped",
+        "claims",
     ]
     splits: tuple[str, ...] = ()
     num_byzantine: int | None = Field(default=None, ge=0)

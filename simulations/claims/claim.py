@@ -1,0 +1,100 @@
+"""What a claim is: where it stands, and its judge."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from clients.problem import make_problem
+from clients.rules import batches_of
+from flwr_byz.theory import contraction
+
+from .statistics import Array, Estimate, contractions, estimate, ratio
+
+AWAY = "AwayFromTruth"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured number, what it should be, and whether it is (None: for information)."""
+
+    label: str
+    value: str
+    wanted: str = ""
+    holds: bool | None = None
+
+
+Judge = Callable[[pd.DataFrame, Figure], list[Number]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, the runs of its name that try it, and its judge.
+
+    Attributes
+    ----------
+    name : str
+        Runs of it are called so, or so with ":" and more.
+    title, source, says, setting : str
+    judge : callable
+        Draws into the figure and returns the numbers, from the runs as `with_sizes` gives them.
+    is_question : bool, default False
+        Whether the paper leaves it open, so that each number is an answer of its own.
+    """
+
+    name: str
+    title: str
+    source: str
+    says: str
+    setting: str
+    judge: Judge
+    is_question: bool = False
+
+    def runs(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the claim's rows."""
+        return frame[frame.name.str.partition(":")[0] == self.name]
+
+
+def with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add to runs of regressions q, k, n, d, N = mn and the paper's rate √(dk/N)."""
+    m, q = frame.num_clients, frame.num_byzantine
+    problems = [make_problem(*each, seed=0) for each in zip(frame.problem, m, strict=True)]
+    sized = frame.assign(
+        q=q,
+        k=[batches_of(*each) for each in zip(frame.rule, m, q, strict=True)],
+        n=[problem.samples_per_client for problem in problems],  # type: ignore[attr-defined]
+        d=[problem.dim for problem in problems],  # type: ignore[attr-defined]
+    )
+    sized["N"] = sized.num_clients * sized.n
+    return sized.assign(rate=np.sqrt(sized.d * sized.k / sized.N))
+
+
+def by(runs: pd.DataFrame, column: str) -> dict[Hashable, pd.DataFrame]:
+    """Part runs by a column, in the order of its values."""
+    return dict(iter(runs.groupby(column)))
+
+
+def errors(runs: pd.DataFrame) -> Array:
+    """Return the errors of each run, (runs, rounds + 1)."""
+    return np.array(runs["values"].tolist())
+
+
+def beside(runs: pd.DataFrame, others: pd.DataFrame) -> Estimate:
+    """Estimate the mean final error of runs over that of others."""
+    return estimate([runs.final, others.final], ratio)
+
+
+def at_most_one(label: str, floor: Estimate) -> Number:
+    """Compare floors: the first must not be the larger one."""
+    return Number(f"{label}, {floor.num_runs} runs", str(floor), "at most 1", floor.high <= 1)
+
+
+def largest_contraction(runs: pd.DataFrame) -> Number:
+    """Compare every run's contraction with the paper's ½ + √3/4."""
+    bound = contraction(1.0, 1.0)
+    factors = contractions(errors(runs))
+    label = f"largest contraction of a round, {len(runs)} runs"
+    most = float(factors.max())
+    return Number(label, f"{most:.3f}", f"at most {bound:.3f}", most <= bound)

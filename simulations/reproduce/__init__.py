@@ -1,1 +1,0 @@
-"""The experiments that the paper does not have, from raw runs to a report a person reads."""

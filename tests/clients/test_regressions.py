@@ -1,0 +1,102 @@
+"""The paper's regressions, and the attacks that know their true parameters."""
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from clients.away import AwayAmongShort, AwayFromTruth
+from clients.logistic_regression import LogisticRegression, curvature
+from clients.regression import LinearRegression
+from clients.selection import mean_of_smallest_norms
+from clients.summarized_regression import SummarizedRegression, summaries
+from flwr_byz.attacks import Knowledge
+
+
+def test_a_gradient_from_summaries_is_the_real_client_s_to_float32_rounding():
+    problem = LinearRegression(3, 50, 20)
+    theta = np.random.default_rng(1).normal(size=20).astype(np.float32)
+    for client in range(3):
+        features, targets = problem.data(client)
+        noise = features.T @ (targets - features @ problem.optimum()) / 50
+        made = features.T @ features / 50 @ (theta - problem.optimum()) - noise
+        (real,) = problem.reply(client, [theta], 1)[0]
+        np.testing.assert_allclose(made, real, rtol=1e-5, atol=1e-6)
+
+
+def test_a_client_replies_the_gradient_of_its_summaries():
+    problem = SummarizedRegression(3, 50, 4)
+    _, covariances, noises = summaries(problem)
+    for client in range(3):
+        (gradient,) = problem.reply(client, [np.ones(4)], 1)[0]
+        expected = covariances[client] @ (1 - problem.optimum()) - noises[client]
+        np.testing.assert_allclose(gradient, expected)
+
+
+def test_summaries_are_drawn_from_their_distribution():
+    m, n, d = 20_000, 12, 3
+    sizes, covariances, noises = summaries(SummarizedRegression(m, n, d))
+    assert set(sizes) == {n}
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(m, n, d))
+    real = np.einsum("mni,mnj->mij", features, features) / n
+    real_noises = np.einsum("mni,mn->mi", features, rng.normal(size=(m, n))) / n
+    for drawn, sampled in ((covariances, real), (noises, real_noises)):
+        assert drawn.mean(axis=0) == pytest.approx(sampled.mean(axis=0), abs=0.02)
+        assert drawn.std(axis=0) == pytest.approx(sampled.std(axis=0), rel=0.03)
+    scaled = [
+        (np.einsum("mi,mi->m", s, s) * np.trace(c, axis1=1, axis2=2)).mean()
+        for c, s in ((covariances, noises), (real, real_noises))
+    ]  # the noise grows with the covariance
+    assert scaled[0] == pytest.approx(scaled[1], rel=0.03)
+
+
+def test_uneven_clients_have_from_half_to_one_and_a_half_of_the_samples():
+    sizes, _, _ = summaries(SummarizedRegression(1000, 200, 2, unevenness=0.5))
+    assert 100 <= sizes.min() < 110
+    assert 290 < sizes.max() <= 300
+
+
+def test_the_logistic_gradient_is_that_of_the_risk():
+    problem = LogisticRegression(2, 40, 5)
+    theta = np.random.default_rng(2).normal(size=5)
+    (gradient,) = problem.reply(1, [theta], 1)[0]
+    numeric = approx_fprime(theta, lambda at: problem.evaluate_client(1, [at])[0])
+    np.testing.assert_allclose(gradient, numeric, atol=1e-6)
+
+
+def test_the_logistic_curvature_is_that_of_samples():
+    strong, smooth = curvature()
+    u = np.random.default_rng(0).normal(size=1_000_000)
+    slope_at = 1 / (4 * np.cosh(u / 2) ** 2)
+    assert strong == pytest.approx((slope_at * u * u).mean(), rel=0.01)
+    assert slope_at.max() == pytest.approx(smooth, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [LinearRegression, SummarizedRegression, LogisticRegression])
+def test_flipped_labels_mirror_the_risk(kind):
+    problem, theta = kind(2, 30, 4), np.arange(4.0)
+    (flipped,) = problem.relabelled().reply(0, [theta], 1)[0]
+    (mirrored,) = problem.reply(0, [-theta], 1)[0]
+    np.testing.assert_allclose(flipped, -mirrored)
+
+
+def test_away_from_truth_is_sent_far_off_along_the_way_back():
+    knowledge = Knowledge(np.zeros(2), 4, 1, np.random.default_rng(0), model=np.array([3.0, 0.0]))
+    sent = AwayFromTruth((1.0, 0.0))(knowledge)
+    assert sent[0] < -1e5
+    assert sent[1] == 0.0
+
+
+def test_the_short_reply_away_is_as_long_as_a_selection_of_the_shortest_takes():
+    honest = np.diag([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    random = np.random.default_rng(0)
+    knowledge = Knowledge(np.zeros(6), 8, 2, random, model=np.ones(6), honest=honest)
+    sent = AwayAmongShort((0.0,) * 6)(knowledge)
+
+    def selects(reply):
+        both = (2 * reply + honest[:4].sum(axis=0)) / 6
+        selected = mean_of_smallest_norms(np.vstack([honest, reply, reply]), 6)
+        return selected == pytest.approx(both)
+
+    assert selects(sent)
+    assert not selects(1.0001 * sent)

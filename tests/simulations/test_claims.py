@@ -1,0 +1,169 @@
+"""Claims: statistics, verdicts from runs, and a study from its declaration to the page."""
+
+import csv
+import math
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from typer import Typer
+from typer.testing import CliRunner
+
+from simulations import declaration, sweep
+from simulations.__main__ import main
+from simulations.claims import CLAIMS, find
+from simulations.claims import statistics as stats
+from simulations.claims.claim import AWAY, with_sizes
+from simulations.claims.drawing import title
+from simulations.frame import as_frame
+from simulations.outcome import Outcome
+
+STUDY = declaration.STUDIES / "reproduce.toml"
+BY_NAME = {claim.name: claim for claim in CLAIMS}
+DECLARED = declaration.load(STUDY)
+
+
+def test_a_slope_is_found_with_an_interval_that_holds_it_nineteen_times_in_twenty():
+    x, held = np.array([1.0, 2.0, 4.0, 8.0]), 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        samples = [5 * v**-0.5 * rng.lognormal(0, 0.3, size=60) for v in x]
+        found = stats.estimate(samples, stats.slope(x))
+        held += found.low <= -0.5 <= found.high
+    assert 26 <= held < 30
+    assert found.num_runs == 240
+
+
+def test_an_interval_is_within_a_band_only_as_a_whole():
+    found = stats.estimate([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]], stats.ratio)
+    assert found.value == 1.0
+    assert found.within(found.low, found.high)
+    assert not found.within(found.low + 1e-9, found.high)
+    alone = stats.estimate([[4.0], [2.0, 2.0]], stats.ratio)
+    assert alone.value == 2.0
+    assert not alone.within(-math.inf, math.inf)  # one run of a cell gives no interval
+
+
+def test_determination_distinguishes_a_line_from_a_curve():
+    of = stats.determination([1.0, 2.0, 3.0, 4.0])
+    assert of(np.array([3.0, 5.0, 7.0, 9.0])) == pytest.approx(1)
+    assert of(np.array([3.0, 9.0, 3.0, 9.0])) < 0.5
+
+
+def test_no_failure_in_a_thousand_is_not_no_probability():
+    found = stats.share([False] * 1000)
+    assert found.low == 0
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / 1000), rel=1e-6)
+
+
+def test_rounds_and_contractions_are_those_of_the_descent():
+    errors = np.array([[8.0, 4.0, 2.0, 1.0, 1.0], [8.0, 8.0, 8.0, 8.0, 8.0]])
+    assert stats.rounds_until(errors, 2.0).tolist() == [2, math.inf]
+    assert stats.contractions(errors).tolist() == [0.5, 1.0]
+
+
+def runs_of(name, floor):
+    """Return a claim's declared runs, which halve their error until a floor, with some noise."""
+    named = {key: runs for key, runs in DECLARED.runs(12).items() if key.split(":")[0] == name}
+    done = {run: Outcome([5.0]) for runs in named.values() for run in runs}
+    frame, rng = with_sizes(as_frame(named, done)), np.random.default_rng(0)
+    falling = [
+        [5.0, *np.maximum(5.0 * 0.5 ** np.arange(1, run.num_rounds + 1), floor(run))]
+        for run in frame.itertuples()
+    ]
+    frame["values"] = [list(rng.lognormal(0, 0.02) * np.array(each)) for each in falling]
+    return frame.assign(final=frame["values"].str[-1])
+
+
+def verdict(name, frame):
+    numbers = BY_NAME[name].judge(frame, Figure())
+    return all(number.holds for number in numbers if number.holds is not None)
+
+
+def is_away(run):
+    return run.attack == AWAY and run.placement == "one per batch"
+
+
+VERDICTS = {
+    "floor-n": (lambda r: r.n**-0.5, lambda r: r.n**-0.4),
+    "floor-d": (lambda r: 0.01 * r.d**0.5, lambda r: 0.01 * r.d**0.6),
+    "floor-q": (lambda r: 0.01 * r.q**0.4, lambda r: 0.01 * r.q**0.6),
+    "choice-of-k": (lambda r: 0.001 * r.k**0.4, lambda r: 0.001 * r.k**0.6),
+    "uneven": (lambda r: r.n**-0.5, lambda r: r.n**-0.4),
+    "logistic": (lambda r: r.n**-0.5, lambda r: r.n**-0.6),
+    "rounds": (lambda r: r.n**-0.5, lambda r: 50 * 2.0 ** -(math.log10(r.n) ** 2.5)),
+    "breakdown": (lambda r: 99.0 * (2 * r.q >= r.k) + 0.02, lambda r: 0.02, lambda r: 99.0),
+    "mean": (lambda r: 99.0 if r.k == 1 else 0.02, lambda r: 0.02),
+    "moving": (lambda r: 0.01 + 0.01 * is_away(r), lambda r: 0.02 - 0.01 * is_away(r)),
+    "corrupted-data": (lambda r: 0.01 + 0.01 * is_away(r), lambda r: 0.02 - 0.01 * is_away(r)),
+    "selection": (
+        lambda r: 0.02 if r.k == 16 else 0.01,
+        lambda r: 0.02 if r.k == 16 else 0.01 + 0.02 * (r.attack == "AwayAmongShort"),
+    ),
+    "attacks": (lambda r: 0.01 + 0.01 * is_away(r), lambda r: 0.02 - 0.01 * is_away(r)),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_a_verdict_follows_from_the_runs(name):
+    right, *wrong = VERDICTS[name]
+    assert verdict(name, runs_of(name, right))
+    for floor in wrong:
+        assert not verdict(name, runs_of(name, floor))
+
+
+def test_a_run_that_contracts_too_slowly_fails_the_claim_alone():
+    runs = runs_of("convergence", lambda r: 0.01)
+    assert verdict("convergence", runs)
+    runs.at[7, "values"] = list(5.0 * 0.95 ** np.arange(21))
+    assert not verdict("convergence", runs)
+
+
+def test_runs_that_leave_the_bound_more_often_than_stated_fail_the_theorem():
+    runs = runs_of("theorem", lambda r: 1e-4)
+    assert verdict("theorem", runs)  # up to 12.5 % may leave it
+    for run in range(4):
+        runs.at[run, "values"] = [5.0] * 41
+    assert not verdict("theorem", runs)
+
+
+def test_one_digit_between_flower_and_this_process_is_seen():
+    runs = runs_of("engine", lambda r: 0.01)
+    lone = runs.index[runs.name == "engine"]
+    for run in lone:
+        runs.at[run, "values"] = [0.5] * 13
+    assert verdict("engine", runs)
+    runs.at[lone[3], "values"] = [0.5] * 12 + [0.5 * (1 + 1e-15)]
+    assert not verdict("engine", runs)
+
+
+def test_every_claim_has_a_thousand_runs_under_its_name_and_every_attack_a_short_title(tmp_path):
+    named = DECLARED.runs()
+    assert {name.split(":")[0] for name in named} == set(BY_NAME)
+    assert min(len(named[name]) for name in VERDICTS) > 999
+    attacks = {run.attack for runs in named.values() for run in runs}
+    assert max(len(title(attack)) for attack in attacks) < 30
+    question = BY_NAME["selection"]
+    answered = find(question, runs_of("selection", lambda r: 0.01), tmp_path)
+    assert answered.verdict.count(": ") == 2
+
+
+def test_a_study_of_one_claim_goes_from_runs_to_a_page(tmp_path, monkeypatch):
+    text = re.sub(r"(?s)\[\[grid\]\].*(?=\[\[view\]\])", "", STUDY.read_text())
+    grids = '[[grid]]\nname = "breakdown"\nnum_byzantine = [2, 8]\n\n'
+    path = tmp_path / "one.toml"
+    path.write_text(text.replace("[[view]]", grids + "[[view]]"))
+    app = Typer()
+    app.command()(main)
+    arguments = [str(path), "--seeds", "1", "--workers", "1", "--results", str(tmp_path)]
+    assert "holds" in CliRunner().invoke(app, arguments).output
+    monkeypatch.delattr(sweep, "ProcessPoolExecutor")  # all is done
+    figure = (tmp_path / "breakdown.svg").read_bytes()
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert (tmp_path / "breakdown.svg").read_bytes() == figure
+    assert (tmp_path / "overview.png").stat().st_size > 10_000
+    rows = {n: list(csv.DictReader((tmp_path / n).open())) for n in ("numbers.csv", "cells.csv")}
+    assert [row["verdict"] for row in rows["numbers.csv"]] == ["holds", "holds"]
+    assert [row["num_byzantine"] for row in rows["cells.csv"]] == ["2", "8"]
+    assert "Breakdown: holds" in (tmp_path / "report.html").read_text()
