@@ -75,7 +75,10 @@ class Run:
         if not 0 <= q < m:
             raise ValueError(f"num_byzantine must be from 0 to {m - 1}, got {q}")
         parse_rule(self.rule)
-        adversary_of(self, problem_of(self))
+        problem = problem_of(self)
+        if self.attack != NO_ATTACK:
+            attack_of(self.attack, problem)
+        adversary_of(self, problem)
 
 
 def problem_of(run: Run) -> Problem:
