@@ -18,7 +18,7 @@ from flwr_byz.pages import BLUE, COLOURS, STYLE, VERMILION
 from .tables import Study
 
 IN_SIGHT = 10
-"""Times the error that training begins with: what is beyond is drawn as that."""
+"""Times the error that training begins with: lines leave the picture there, colours end."""
 
 _LINES = [VERMILION, BLUE, *(c for c in COLOURS if c not in (VERMILION, BLUE, "#F0E442"))]
 _CELL = 0.74, 0.4  # inches
@@ -80,7 +80,8 @@ def rounds(study: Study, panels: Mapping[str, pd.DataFrame], options: Sequence[s
         axes.set(title=name, xlabel="round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for case in cells.itertuples():
-            curves = pd.DataFrame(list(study.runs_of(case)["values"])).clip(upper=_most(study))
+            curves = pd.DataFrame(list(study.runs_of(case)["values"]))
+            curves = curves.clip(upper=1e3 * _most(study))  # infinity cannot be drawn
             colour = colours[case.column]
             axes.plot(curves.columns, curves.mean(), color=colour)
             ends = curves.columns, curves.min(), curves.max()
@@ -92,6 +93,7 @@ def rounds(study: Study, panels: Mapping[str, pd.DataFrame], options: Sequence[s
         grid[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
     else:
         grid[0, 0].set(yscale="log")
+        grid[0, 0].set_ylim(top=_most(study))
     for axes in grid[:, 0]:
         axes.set_ylabel(study.measure)
     lines = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]

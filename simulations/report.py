@@ -20,9 +20,9 @@ PAGE = "report.html"
 
 GUIDE = f"""Numbers are means over seeds, with the least and the most where they differ. Accuracy \
 is in percent. The best rule is in bold; gains are taken seed by seed, in bold where every seed \
-gains, in red where every seed loses. Errors beyond {pictures.IN_SIGHT} times the first are drawn \
-as that. Every number is computed from runs.jsonl; each picture and table is also a file beside \
-this page.
+gains, in red where every seed loses. Lines leave a picture, and colours end, at \
+{pictures.IN_SIGHT} times the first error. Every number is computed from runs.jsonl; each picture \
+and table is also a file beside this page.
 
 A worst case is the attack and the placement of the Byzantine clients under which a rule ends \
 worst on average. Well-formed attacks are all but {", ".join(ILL_FORMED)}, whose replies hold no \
