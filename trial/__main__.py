@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from clients.run import NO_ATTACK, adversary_of, problem_of
 from clients.run_config import RunConfig
+from flwr_byz.pages import Picture, Section, Table, write_page
 
 from .deployment import Deployment, round_of
 from .picture import draw, rounds_of
@@ -62,9 +62,13 @@ def main(
         console.print(str(error), soft_wrap=True, markup=False)
         raise typer.Exit(1) from None
     shutil.rmtree(results / "checkpoints")  # the next trial begins anew
-    console.print(summary(deployment, attacking))
-    picture = draw(deployment, attacking)
-    console.print(f"picture: {picture}\naudit trail, data, logs: {results}", soft_wrap=True)
+    table = summary(deployment, attacking)
+    console.print(table.for_terminal())
+    title = f"{nodes} nodes, {byzantine} of them Byzantine: {problem} under {options['attack']}"
+    pictures = [Picture(draw(deployment, attacking), "Error, replies and suspicion by node")]
+    sections = [Section("What each node did", "", pictures, [table])]
+    write_page(results / "report.html", "A deployment", title, sections)
+    console.print(f"report, audit trail, data, logs: {results}", soft_wrap=True)
 
 
 def prepare(results: Path, options: dict[str, Any]) -> frozenset[int]:
@@ -104,13 +108,13 @@ def follow(deployment: Deployment, options: dict[str, Any], console: Console) ->
 def summary(deployment: Deployment, attacking: frozenset[int]) -> Table:
     """Make a table of what the audit trail holds on each node after the last round."""
     last = rounds_of(deployment)[-1]
-    names = "node", "id", "in truth", "last reply", "suspicion"
-    table = Table(*names, title=f"after round {last['round']}")
+    rows = []
     for number, node in enumerate(deployment.node_ids):
         entry = last["clients"].get(str(node), {"reply": "not asked", "suspicion": None})
         truth = "attacks" if number in attacking else "honest"
-        table.add_row(str(number), str(node), truth, entry["reply"], f"{entry['suspicion']}")
-    return table
+        rows.append([str(number), str(node), truth, entry["reply"], f"{entry['suspicion']}"])
+    names = "node", "id", "in truth", "last reply", "suspicion"
+    return Table(names, rows, f"after round {last['round']}")
 
 
 if __name__ == "__main__":

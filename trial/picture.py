@@ -30,9 +30,9 @@ def rounds_of(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def draw(deployment: Deployment, attacking: Collection[int]) -> Path:
-    """Draw a trial, in which some nodes attacked; return the path of the picture."""
+    """Draw a trial, in which some nodes attacked; return the path of the SVG."""
     with mpl.rc_context(STYLE):
-        return save(_figure(deployment, attacking), deployment.folder / "trial")[0]
+        return save(_figure(deployment, attacking), deployment.folder / "trial")[1]
 
 
 def _figure(deployment: Deployment, attacking: Collection[int]) -> Figure:
