@@ -58,7 +58,7 @@ class Claim:
 
 
 def with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add to runs of regressions q, k, n, d, N = mn and the paper's rate √(dk/N)."""
+    """Add to runs of regressions q, k, n, d and N = mn."""
     m, q = frame.num_clients, frame.num_byzantine
     problems = [make_problem(*each, seed=0) for each in zip(frame.problem, m, strict=True)]
     sized = frame.assign(
@@ -67,8 +67,7 @@ def with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
         n=[problem.samples_per_client for problem in problems],  # type: ignore[attr-defined]
         d=[problem.dim for problem in problems],  # type: ignore[attr-defined]
     )
-    sized["N"] = sized.num_clients * sized.n
-    return sized.assign(rate=np.sqrt(sized.d * sized.k / sized.N))
+    return sized.assign(N=m * sized.n)
 
 
 def by(runs: pd.DataFrame, column: str) -> dict[Hashable, pd.DataFrame]:
