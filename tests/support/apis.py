@@ -1,6 +1,7 @@
 """Both of Flower's APIs behind one interface: their strategies, and one round of any strategy."""
 
 import gc
+import itertools
 from copy import deepcopy
 
 import flwr.client.mod
@@ -9,14 +10,15 @@ import flwr.server.strategy
 import flwr.serverapp.strategy
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server.client_manager import SimpleClientManager
+from flwr.server.client_proxy import ClientProxy
 
 import flwr_byz.server.strategy
 import flwr_byz.serverapp.strategy
 from tests.support import malformed
-from tests.support.server import Grid, Proxy
+from tests.support.malformed import named as record
 
 MODEL = [np.zeros(40, "f4"), np.zeros((2, 2))]
 SENT = malformed.model_arrays(0.9)
@@ -26,6 +28,7 @@ OPTIONS = {
     "FedAvgM": {"server_momentum": 0.9, "server_learning_rate": 0.5},
     "FedProx": {"proximal_mu": 0.1},
 }
+NUMBERS = itertools.count()
 NAMES = ["FedAvg", "FedMedian", "FedTrimmedAvg", "FedAdam", "FedAdagrad", *OPTIONS]
 CLASSIC_OTHERS = {
     "FedAvg out of place": ("FedAvg", {"inplace": False}),
@@ -40,6 +43,23 @@ MESSAGE_OTHERS = {
     "Bulyan": ("Bulyan", {"num_malicious_nodes": 2}),
     "QFedAvg": ("QFedAvg", {"client_learning_rate": 0.1, "train_loss_key": "loss"}),
 }
+
+
+class Proxy(ClientProxy):
+    get_properties = get_parameters = fit = evaluate = reconnect = None
+
+
+class Grid:
+    def __init__(self, node_ids):
+        self.get_node_ids = lambda: list(node_ids)
+
+
+def pushed(messages):
+    """Return messages as they are once a grid has pushed them: with an id."""
+    messages = list(messages)
+    for message in messages:
+        message.metadata.__dict__["_message_id"] = f"message {next(NUMBERS)}"
+    return messages
 
 
 class Api:
@@ -143,9 +163,7 @@ class Message(Api):
         malformed.in_a_run()
         gc.freeze()  # Flower collects garbage after each array that it reads: of what is new only
         configure = getattr(strategy, f"configure_{kind}")
-        messages = list(configure(server_round, record(sent), ConfigRecord(), Grid(list(nodes))))
-        for number, message in enumerate(messages):
-            message.metadata.__dict__["_message_id"] = f"message {number} of round {server_round}"
+        messages = pushed(configure(server_round, record(sent), ConfigRecord(), Grid(nodes)))
         return {message.metadata.dst_node_id: message for message in messages}
 
     def replies(self, asked, contents):
@@ -190,11 +208,6 @@ def updates(num_clients=13):
 
 def flat(arrays):
     return np.concatenate([np.ravel(a) for a in arrays])
-
-
-def record(arrays, names=malformed.NAMES):
-    names = [*names, *map(str, range(len(arrays)))]
-    return ArrayRecord({n: Array(a) for n, a in zip(names, arrays, strict=False)})
 
 
 def own(metrics):

@@ -31,16 +31,11 @@ class AppGrid(AnsweringGrid):
         self.app = app
         self.contexts = {node: context(node, num_nodes) for node in range(num_nodes)}
 
-    def push_messages(self, messages):
-        (message,) = messages
-        message_id = f"message {next(self.numbers)}"
-        message.metadata.__dict__["_message_id"] = message_id
+    def answer(self, message):
         try:
-            reply = self.app(deepcopy(message), self.contexts[message.metadata.dst_node_id])
+            return self.app(deepcopy(message), self.contexts[message.metadata.dst_node_id])
         except Exception as error:
-            reply = Message(Error(2, repr(error)), reply_to=message)
-        self.answers[message_id] = [reply]
-        return [message_id]
+            return Message(Error(2, repr(error)), reply_to=message)
 
 
 def context(node, num_nodes=NUM_NODES):

@@ -20,8 +20,8 @@ from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unrea
 from flwr_byz.transport import grid as transport_grid
 from tests.support import http_superlink, malformed
 from tests.support.answering_grid import AnsweringGrid, train
+from tests.support.apis import Proxy
 from tests.support.http_superlink import Bomb, SuperLink, named, names
-from tests.support.server import Proxy
 
 
 def to_nodes(number):
@@ -186,7 +186,7 @@ def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path, monke
 
     monkeypatch.setattr(AnsweringGrid, "pull_messages", pull_messages)
     ran = train(tmp_path, 1)
-    assert ran.history["train"][1]["byz-rejected"] == 3  # and the error of node 2
+    assert ran.history["train_metrics_clientapp"][1]["byz-rejected"] == 3  # and the error of node 2
     (line,) = audit.read(tmp_path / "audit.jsonl")
     assert line["clients"]["3"]["reply"] == "rejected"
     assert line["clients"]["3"]["reason"] == "ValueError: no JSON"
