@@ -14,10 +14,8 @@ from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, param
 from flwr.server import Server, SimpleClientManager
 from flwr.serverapp import Grid
 
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from tests.support import malformed
-from tests.support.apis import Proxy, pushed
+from tests.support.apis import BY_NAME, Proxy, pushed
 
 M = 11
 
@@ -52,14 +50,14 @@ class AnsweringGrid(Grid):
         if isinstance(made, list):
             metrics = {"num-examples": 10, "loss": float(node)}
             made = malformed.content(record(made), metrics)
-        return made and malformed.reply_to(message, made)
+        return None if made is None else malformed.reply_to(message, made)
 
     def pull_messages(self, message_ids):
         return [reply for i in message_ids for reply in self.answers.pop(i, [])]
 
     def send_and_receive(self, messages, *, timeout=None):
-        pushed = [self.push_messages([message]) for message in messages]
-        return [reply for message_ids in pushed for reply in self.pull_messages(message_ids)]
+        pushed_one_by_one = [self.push_messages([message]) for message in messages]
+        return [reply for ids in pushed_one_by_one for reply in self.pull_messages(ids)]
 
     set_run = run = create_message = None
 
@@ -121,12 +119,12 @@ def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_a
         return mean(arrays)
 
     if api == "message":
-        result = make().start(
-            AnsweringGrid(num_nodes, noted),
-            initial,
-            num_rounds,
-            evaluate_fn=lambda r, a: MetricRecord({"mean": evaluate(r, a.to_numpy_ndarrays())}),
-        )
+
+        def evaluate_fn(server_round, arrays):
+            return MetricRecord({"mean": evaluate(server_round, arrays.to_numpy_ndarrays())})
+
+        grid = AnsweringGrid(num_nodes, noted)
+        result = make().start(grid, initial, num_rounds, evaluate_fn=evaluate_fn)
         arrays, history = result.arrays.to_numpy_ndarrays(), summary(result)
         return SimpleNamespace(arrays=arrays, history=history, asked=asked)
     strategy = make(
@@ -145,7 +143,7 @@ def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_a
 
 def train(folder, num_rounds, reply=drift, api="message", num_nodes=M, stop_after=None, **options):
     """Train with checkpoints and an audit trail in a folder; `options` are the strategy's."""
-    kind = ClassicStrategy if api == "classic" else GeometricMedianOfMeans
+    kind = BY_NAME[api].own.GeometricMedianOfMeans
     files = {"checkpoints": folder / "checkpoints", "audit": folder / "audit.jsonl"}
     make = partial(kind, **{"num_byzantine": 2, "fraction_evaluate": 0.0} | files | options)
     return run(api, make, num_rounds, reply, num_nodes, stop_after=stop_after)

@@ -11,7 +11,14 @@ import flwr.serverapp.strategy
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.common import (
+    Code,
+    EvaluateRes,
+    FitRes,
+    Status,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
 from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 
@@ -23,11 +30,8 @@ from tests.support.malformed import named as record
 MODEL = [np.zeros(40, "f4"), np.zeros((2, 2))]
 SENT = malformed.model_arrays(0.9)
 HONEST = range(10, 120, 10)  # 11 clients; attackers have ids before, between and after theirs
-OPTIONS = {
-    "FedYogi": {"eta": 0.1},
-    "FedAvgM": {"server_momentum": 0.9, "server_learning_rate": 0.5},
-    "FedProx": {"proximal_mu": 0.1},
-}
+FEDAVGM = {"server_momentum": 0.9, "server_learning_rate": 0.5}
+OPTIONS = {"FedYogi": {"eta": 0.1}, "FedAvgM": FEDAVGM, "FedProx": {"proximal_mu": 0.1}}
 NUMBERS = itertools.count()
 NAMES = ["FedAvg", "FedMedian", "FedTrimmedAvg", "FedAdam", "FedAdagrad", *OPTIONS]
 CLASSIC_OTHERS = {
@@ -76,10 +80,8 @@ class Api:
 
     def honest(self, **metrics):
         """Return the replies of the honest clients."""
-        return {
-            client: self.reply(malformed.honest_arrays(client), {"loss": 0.1 * client} | metrics)
-            for client in HONEST
-        }
+        claims = {client: {"loss": 0.1 * client} | metrics for client in HONEST}
+        return {c: self.reply(malformed.honest_arrays(c), claim) for c, claim in claims.items()}
 
     def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None):
         """Return arrays or None, and metrics; `contents` maps clients to what each replies."""
@@ -127,11 +129,9 @@ class Classic(Api):
         return [pair for pair in pairs if pair[1] is not None]
 
     def end(self, strategy, replies, server_round=1):
-        raised = [result for _, result in replies if isinstance(result, Exception)]
-        others = [pair for pair in replies if not isinstance(pair[1], Exception)]
-        failed = [pair for pair in others if pair[1].status.code != Code.OK]
-        usable = [pair for pair in others if pair[1].status.code == Code.OK]
-        parameters, metrics = strategy.aggregate_fit(server_round, usable, raised + failed)
+        usable = [p for p in replies if isinstance(p[1], FitRes) and p[1].status.code == Code.OK]
+        failed = [p[1] if isinstance(p[1], Exception) else p for p in replies if p not in usable]
+        parameters, metrics = strategy.aggregate_fit(server_round, usable, failed)
         return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
 
     def evaluation(self, strategy, claims):
@@ -168,11 +168,8 @@ class Message(Api):
 
     def replies(self, asked, contents):
         """Return what nodes reply; an Error is one, None is silence."""
-        return [
-            malformed.reply_to(asked[node], deepcopy(made))
-            for node, made in contents.items()
-            if made is not None
-        ]
+        made = {node: content for node, content in contents.items() if content is not None}
+        return [malformed.reply_to(asked[n], deepcopy(content)) for n, content in made.items()]
 
     def end(self, strategy, replies, server_round=1):
         arrays, metrics = strategy.aggregate_train(server_round, replies)
@@ -184,7 +181,8 @@ class Message(Api):
 
 
 CLASSIC, MESSAGE = Classic(), Message()
-BOTH = pytest.mark.parametrize("api", [CLASSIC, MESSAGE], ids=["classic", "message"])
+BY_NAME = {"classic": CLASSIC, "message": MESSAGE}
+BOTH = pytest.mark.parametrize("api", BY_NAME.values(), ids=BY_NAME)
 
 
 def manager_of(cids):
