@@ -1,7 +1,6 @@
 """Search at random for colluders whose cancelling vectors lead further than the sharp bound.
 
-``python -m tests.long.search_colluders --cases 100000 --seed 0`` prints a round that does as what
-makes it anew; the exit code is 1 then.
+``python -m tests.long.search_colluders`` prints such a round, and the exit code is 1 then.
 """
 
 import logging
@@ -27,11 +26,11 @@ def main(
     """Search for violations of the sharp bound."""
     logging.getLogger("flwr").setLevel(logging.CRITICAL + 1)
     warnings.simplefilter("ignore")
-    rng, ran, found, closest = np.random.default_rng(seed), 0, 0, 0.0
+    rng, found, closest = np.random.default_rng(seed), 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         audit = Path(folder) / "audit.jsonl"
-        for _ in track(range(cases), "rounds", console=Console(stderr=True)):
-            ran, drawn = ran + 1, draw(rng)
+        for ran in track(range(1, cases + 1), "rounds", console=Console(stderr=True)):
+            drawn = draw(rng)
             try:
                 _, allowed, distance = drawn.play(audit)
             except Exception:

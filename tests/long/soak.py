@@ -49,9 +49,8 @@ class Holdings:
         """Compare the last 100 rounds with the second 100."""
         before, after = map(statistics.mean, (self.memory[100:200], self.memory[-100:]))
         descriptors = max(self.descriptors[100:200]), max(self.descriptors[-100:])
-        figures = {"rounds": len(self.memory), "megabytes": round(before / 1e6, 1)}
-        growth = {"growth": round(after / before - 1, 4), "descriptors": descriptors}
-        print(json.dumps(figures | growth))
+        figures = {"rounds": len(self.memory), "growth": round(after / before - 1, 4)}
+        print(json.dumps(figures | {"megabytes": before / 1e6, "descriptors": descriptors}))
         raise typer.Exit(int(after > 1.05 * before or descriptors[1] > descriptors[0]))
 
 
@@ -76,12 +75,9 @@ def faulty(node, server_round, arrays):
 
 
 @app.command("process")
-def soak_process(
-    rounds: Rounds = 500,
-    size: Annotated[int, typer.Option(min=1, help="Numbers in the model.")] = 10_000,
-) -> None:
+def soak_process(rounds: Rounds = 500) -> None:
     """Run the strategy alone."""
-    model = ArrayRecord({"a0": Array(np.zeros(size, np.float32))})
+    model = ArrayRecord({"a0": Array(np.zeros(10_000, np.float32))})
     train(AnsweringGrid(20, faulty), model, rounds).report()
 
 

@@ -72,14 +72,17 @@ class SuperLink:
     def serve(self, request):
         self.encodings.append(request.headers["accept-encoding"])
         method = request.url.path.rsplit("/", 1)[1].replace("-", "_")
-        return getattr(self, method)(request.content)
+        made = getattr(self, method)(request.content)
+        if isinstance(made, httpx.Response):
+            return made
+        return httpx.Response(200, content=made.SerializeToString())
 
     def push_messages(self, content):
         request = runtime_pb2.PushAppMessagesRequest.FromString(content)
         sent = [message.metadata for message in request.messages_list]
         self.waiting |= {each.message_id: self.replies[each.dst_node_id] for each in sent}
         ids = [each.message_id for each in sent]
-        return response(runtime_pb2.PushAppMessagesResponse(message_ids=ids))
+        return runtime_pb2.PushAppMessagesResponse(message_ids=ids)
 
     def pull_messages(self, content):
         request = runtime_pb2.PullAppMessagesRequest.FromString(content)
@@ -89,7 +92,7 @@ class SuperLink:
         for answer in (self.waiting[message_id] for message_id in ids):
             made.messages_list.extend([answer.envelope] * answer.times)
             made.message_object_trees.extend([answer.tree] * answer.times)
-        return response(made)
+        return made
 
     def pull_object(self, content):
         object_id = message_pb2.PullObjectRequest.FromString(content).object_id
@@ -99,11 +102,7 @@ class SuperLink:
         made = message_pb2.PullObjectResponse(object_found=True)
         if answer.is_uploaded:
             made.object_available, made.object_content = True, found
-        return response(made)
+        return made
 
     def confirm_message_received(self, content):
-        return response(message_pb2.ConfirmMessageReceivedResponse())
-
-
-def response(made):
-    return httpx.Response(200, content=made.SerializeToString())
+        return message_pb2.ConfirmMessageReceivedResponse()
