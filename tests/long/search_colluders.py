@@ -26,11 +26,11 @@ def main(
     """Search for violations of the sharp bound."""
     logging.getLogger("flwr").setLevel(logging.CRITICAL + 1)
     warnings.simplefilter("ignore")
-    rng, found, closest = np.random.default_rng(seed), 0, 0.0
+    rng, ran, found, closest = np.random.default_rng(seed), 0, 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         audit = Path(folder) / "audit.jsonl"
-        for ran in track(range(1, cases + 1), "rounds", console=Console(stderr=True)):
-            drawn = draw(rng)
+        for _ in track(range(cases), "rounds", console=Console(stderr=True)):
+            ran, drawn = ran + 1, draw(rng)
             try:
                 _, allowed, distance = drawn.play(audit)
             except Exception:
