@@ -1,7 +1,6 @@
 """Search at random for colluders whose cancelling vectors lead further than the sharp bound.
 
-``python -m tests.long.search_colluders --cases 100000 --seed 0`` prints a round that does as what
-makes it anew; the exit code is 1 then.
+``python -m tests.long.search_colluders`` prints such a round, and the exit code is 1 then.
 """
 
 import logging

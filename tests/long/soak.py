@@ -47,13 +47,10 @@ class Holdings:
 
     def report(self):
         """Compare the last 100 rounds with the second 100."""
-        before, after = (
-            statistics.mean(part) for part in (self.memory[100:200], self.memory[-100:])
-        )
+        before, after = map(statistics.mean, (self.memory[100:200], self.memory[-100:]))
         descriptors = max(self.descriptors[100:200]), max(self.descriptors[-100:])
-        figures = {"rounds": len(self.memory), "megabytes": round(before / 1e6, 1)}
-        growth = {"growth": round(after / before - 1, 4), "descriptors": descriptors}
-        print(json.dumps(figures | growth))
+        figures = {"rounds": len(self.memory), "growth": round(after / before - 1, 4)}
+        print(json.dumps(figures | {"megabytes": before / 1e6, "descriptors": descriptors}))
         raise typer.Exit(int(after > 1.05 * before or descriptors[1] > descriptors[0]))
 
 
@@ -61,14 +58,9 @@ def train(grid, model, rounds):
     """Train with checkpoints and an audit trail."""
     holdings = Holdings()
     with tempfile.TemporaryDirectory() as folder:
-        strategy = GeometricMedianOfMeans(
-            num_byzantine=4,
-            checkpoints=Path(folder) / "checkpoints",
-            audit=Path(folder) / "audit.jsonl",
-            fraction_evaluate=0.0,
-            min_train_nodes=20,
-            min_available_nodes=20,
-        )
+        files = {"checkpoints": Path(folder) / "checkpoints", "audit": Path(folder) / "audit.jsonl"}
+        least = {"min_train_nodes": 20, "min_available_nodes": 20, "fraction_evaluate": 0.0}
+        strategy = GeometricMedianOfMeans(num_byzantine=4, **files, **least)
         strategy.start(grid, model, rounds, timeout=120, evaluate_fn=holdings.note)
     return holdings
 
@@ -83,12 +75,9 @@ def faulty(node, server_round, arrays):
 
 
 @app.command("process")
-def soak_process(
-    rounds: Rounds = 500,
-    size: Annotated[int, typer.Option(min=1, help="Numbers in the model.")] = 10_000,
-) -> None:
+def soak_process(rounds: Rounds = 500) -> None:
     """Run the strategy alone."""
-    model = ArrayRecord({"a0": Array(np.zeros(size, np.float32))})
+    model = ArrayRecord({"a0": Array(np.zeros(10_000, np.float32))})
     train(AnsweringGrid(20, faulty), model, rounds).report()
 
 
@@ -109,13 +98,12 @@ def soak_simulation(rounds: Rounds = 500) -> None:
 
 @app.command("deployment")
 def soak_deployment(
-    results: Annotated[Path, typer.Option(help="Folder for logs.")],
-    rounds: Rounds = 500,
+    results: Annotated[Path, typer.Option(help="Folder for logs.")], rounds: Rounds = 500
 ) -> None:
     """Run five nodes, of which one sends malformed replies."""
     config = {"attack": "Malformed", "num-byzantine": 1, "num-rounds": rounds, "num-clients": 5}
-    for kept in ("audit.jsonl", "checkpoints"):
-        config[kept.partition(".")[0]] = str(results.resolve() / kept)
+    kept = {"audit": "audit.jsonl", "checkpoints": "checkpoints"}
+    config |= {option: str(results.resolve() / name) for option, name in kept.items()}
     holdings = None
     with Deployment(results, 5, ROOT) as deployment:
         ended = filter(None, map(round_of, deployment.run(config)))

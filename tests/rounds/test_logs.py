@@ -38,7 +38,7 @@ def test_a_cid_and_an_error_of_a_metrics_function_are_escaped_in_the_log(caplog)
     def fail(claims):
         raise type("Odd", (Exception,), {"__repr__": lambda error: evil})
 
-    replies = {c: malformed.honest_arrays(c) for c in range(4)} | {evil: [np.zeros(3)]}
+    replies = {str(c): malformed.honest_arrays(c) for c in range(4)} | {evil: [np.zeros(3)]}
     options = {"num_byzantine": 1, "fit_metrics_aggregation_fn": fail}
     a_round("classic", malformed.model_arrays(), replies, **options)
     lines = [r.getMessage() for r in caplog.records if "all is well" in r.getMessage()]

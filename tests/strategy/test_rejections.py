@@ -40,9 +40,8 @@ def test_the_error_of_a_client_is_one_printable_line_in_the_log_and_the_trail(
         round_with(api, [Error(code=2, reason=reason)], audit=path)
     else:
         failed = FitRes(Status(Code.FIT_NOT_IMPLEMENTED, reason), Parameters([], ""), 0, {})
-        replies = {c: honest_arrays(c) for c in range(1, NUM_CLIENTS)}
-        options = {"failures": [(Proxy("0"), failed)], "num_byzantine": 1, "audit": path}
-        a_round(api, model_arrays(), replies, **options)
+        replies = {0: failed} | {c: honest_arrays(c) for c in range(1, NUM_CLIENTS)}
+        a_round(api, model_arrays(), replies, num_byzantine=1, audit=path)
     (line,) = lines(caplog, "Rejected the reply of client 0")
     (trail,) = audit.read(path)
     assert trail["clients"]["0"]["reply"] == "error"

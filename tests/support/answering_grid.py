@@ -4,21 +4,18 @@ Each of the nodes 0 … m − 1 answers what a `reply` makes of (node, round, mo
 reply, an Error is one, None is silence.
 """
 
-import itertools
 import json
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Error, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Error, MetricRecord
 from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
 from flwr.serverapp import Grid
 
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from tests.support import malformed
-from tests.support.server import Proxy
+from tests.support.apis import BY_NAME, Proxy, pushed
 
 M = 11
 
@@ -32,38 +29,37 @@ class AnsweringGrid(Grid):
         self.node_ids = list(range(num_nodes))
         self.reply = reply
         self.answers = {}
-        self.numbers = itertools.count()
         malformed.in_a_run()
 
     def get_node_ids(self):
         return self.node_ids
 
     def push_messages(self, messages):
-        (message,) = messages
-        message_id = f"message {next(self.numbers)}"
-        message.metadata.__dict__["_message_id"] = message_id
-        node = message.metadata.dst_node_id
-        model = message.content["arrays"].to_numpy_ndarrays()
-        made = self.reply(node, int(message.content["config"]["server-round"]), model)
-        if isinstance(made, list):
-            arrays = ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(made)})
-            metrics = MetricRecord({"num-examples": 10, "loss": float(node)})
-            made = RecordDict({"arrays": arrays, "metrics": metrics})
+        (message,) = pushed(messages)
+        made = self.answer(message)
         if made is None:
             return [None]  # as for a node that has left
-        self.answers[message_id] = [malformed.reply_to(message, made)]
-        return [message_id]
+        self.answers[message.metadata.message_id] = [made]
+        return [message.metadata.message_id]
+
+    def answer(self, message):
+        """Return a node's reply, or None."""
+        model = message.content["arrays"].to_numpy_ndarrays()
+        node, config = message.metadata.dst_node_id, message.content["config"]
+        made = self.reply(node, int(config["server-round"]), model)
+        if isinstance(made, list):
+            metrics = {"num-examples": 10, "loss": float(node)}
+            made = malformed.content(record(made), metrics)
+        return None if made is None else malformed.reply_to(message, made)
 
     def pull_messages(self, message_ids):
         return [reply for i in message_ids for reply in self.answers.pop(i, [])]
 
     def send_and_receive(self, messages, *, timeout=None):
-        pushed = [self.push_messages([message]) for message in messages]
-        return [reply for message_ids in pushed for reply in self.pull_messages(message_ids)]
+        pushed_one_by_one = [self.push_messages([message]) for message in messages]
+        return [reply for ids in pushed_one_by_one for reply in self.pull_messages(ids)]
 
-    def set_run(self, run): ...
-    def run(self): ...
-    def create_message(self, *arguments): ...
+    set_run = run = create_message = None
 
 
 class Client(Proxy):
@@ -82,9 +78,12 @@ class Client(Proxy):
         return EvaluateRes(Status(Code.OK, ""), mean, 10, {"round": group_id})
 
 
+def record(arrays):
+    return ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(arrays)})
+
+
 def model():
-    values = [np.zeros((3, 4), "f4"), np.zeros(5, "f8")]
-    return ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(values)})
+    return record([np.zeros((3, 4), "f4"), np.zeros(5, "f8")])
 
 
 def drift(node, server_round, arrays):
@@ -98,15 +97,6 @@ def drift(node, server_round, arrays):
     return [(a + step * (1 - a) + 0.01 * rng.normal(size=a.shape)).astype(a.dtype) for a in arrays]
 
 
-@dataclass
-class Ran:
-    """What a training ended with, exactly, and which nodes it asked, by round."""
-
-    arrays: list
-    history: dict
-    asked: dict
-
-
 def mean(arrays):
     return float(np.mean([a.mean() for a in arrays]))
 
@@ -114,6 +104,7 @@ def mean(arrays):
 def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_after=None):
     """Train with the strategy that `make` returns, which the server evaluates by the mean.
 
+    The result has what the training ended with, exactly, and which nodes it asked, by round.
     With `stop_after`, the round after that one is aggregated and then raises `Stop`.
     """
     asked, initial = {}, initial or model()
@@ -128,13 +119,14 @@ def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_a
         return mean(arrays)
 
     if api == "message":
-        result = make().start(
-            AnsweringGrid(num_nodes, noted),
-            initial,
-            num_rounds,
-            evaluate_fn=lambda r, a: MetricRecord({"mean": evaluate(r, a.to_numpy_ndarrays())}),
-        )
-        return Ran(result.arrays.to_numpy_ndarrays(), summary(result), asked)
+
+        def evaluate_fn(server_round, arrays):
+            return MetricRecord({"mean": evaluate(server_round, arrays.to_numpy_ndarrays())})
+
+        grid = AnsweringGrid(num_nodes, noted)
+        result = make().start(grid, initial, num_rounds, evaluate_fn=evaluate_fn)
+        arrays, history = result.arrays.to_numpy_ndarrays(), summary(result)
+        return SimpleNamespace(arrays=arrays, history=history, asked=asked)
     strategy = make(
         initial_parameters=ndarrays_to_parameters(initial.to_numpy_ndarrays()),
         evaluate_fn=lambda r, a, _: (evaluate(r, a), {"mean": np.float32(mean(a))}),
@@ -145,12 +137,13 @@ def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_a
     server = Server(client_manager=manager, strategy=strategy)
     server.set_max_workers(1)  # CPython 3.11 fails at times to parse .npy headers in many threads
     history, _ = server.fit(num_rounds, None)
-    return Ran(parameters_to_ndarrays(server.parameters), vars(history), asked)
+    arrays = parameters_to_ndarrays(server.parameters)
+    return SimpleNamespace(arrays=arrays, history=vars(history), asked=asked)
 
 
 def train(folder, num_rounds, reply=drift, api="message", num_nodes=M, stop_after=None, **options):
     """Train with checkpoints and an audit trail in a folder; `options` are the strategy's."""
-    kind = ClassicStrategy if api == "classic" else GeometricMedianOfMeans
+    kind = BY_NAME[api].own.GeometricMedianOfMeans
     files = {"checkpoints": folder / "checkpoints", "audit": folder / "audit.jsonl"}
     make = partial(kind, **{"num_byzantine": 2, "fraction_evaluate": 0.0} | files | options)
     return run(api, make, num_rounds, reply, num_nodes, stop_after=stop_after)
@@ -158,12 +151,9 @@ def train(folder, num_rounds, reply=drift, api="message", num_nodes=M, stop_afte
 
 def summary(result):
     """Everything that a training of the Message API ends with, exactly."""
-    return {
-        "model": [array.tobytes().hex() for array in result.arrays.to_numpy_ndarrays()],
-        "train": {r: dict(m) for r, m in result.train_metrics_clientapp.items()},
-        "clients": {r: dict(m) for r, m in result.evaluate_metrics_clientapp.items()},
-        "evaluate": {r: dict(m) for r, m in result.evaluate_metrics_serverapp.items()},
-    }
+    kinds = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
+    rounds = {kind: {r: dict(m) for r, m in getattr(result, kind).items()} for kind in kinds}
+    return {"model": [a.tobytes().hex() for a in result.arrays.to_numpy_ndarrays()], **rounds}
 
 
 def train_to_the_end(folder, num_rounds, connection):

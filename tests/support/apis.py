@@ -1,6 +1,7 @@
 """Both of Flower's APIs behind one interface: their strategies, and one round of any strategy."""
 
 import gc
+import itertools
 from copy import deepcopy
 
 import flwr.client.mod
@@ -9,23 +10,29 @@ import flwr.server.strategy
 import flwr.serverapp.strategy
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.common import (
+    Code,
+    EvaluateRes,
+    FitRes,
+    Status,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
 from flwr.server.client_manager import SimpleClientManager
+from flwr.server.client_proxy import ClientProxy
 
 import flwr_byz.server.strategy
 import flwr_byz.serverapp.strategy
 from tests.support import malformed
-from tests.support.server import Grid, Proxy
+from tests.support.malformed import named as record
 
 MODEL = [np.zeros(40, "f4"), np.zeros((2, 2))]
 SENT = malformed.model_arrays(0.9)
 HONEST = range(10, 120, 10)  # 11 clients; attackers have ids before, between and after theirs
-OPTIONS = {
-    "FedYogi": {"eta": 0.1},
-    "FedAvgM": {"server_momentum": 0.9, "server_learning_rate": 0.5},
-    "FedProx": {"proximal_mu": 0.1},
-}
+FEDAVGM = {"server_momentum": 0.9, "server_learning_rate": 0.5}
+OPTIONS = {"FedYogi": {"eta": 0.1}, "FedAvgM": FEDAVGM, "FedProx": {"proximal_mu": 0.1}}
+NUMBERS = itertools.count()
 NAMES = ["FedAvg", "FedMedian", "FedTrimmedAvg", "FedAdam", "FedAdagrad", *OPTIONS]
 CLASSIC_OTHERS = {
     "FedAvg out of place": ("FedAvg", {"inplace": False}),
@@ -42,6 +49,23 @@ MESSAGE_OTHERS = {
 }
 
 
+class Proxy(ClientProxy):
+    get_properties = get_parameters = fit = evaluate = reconnect = None
+
+
+class Grid:
+    def __init__(self, node_ids):
+        self.get_node_ids = lambda: list(node_ids)
+
+
+def pushed(messages):
+    """Return messages as they are once a grid has pushed them: with an id."""
+    messages = list(messages)
+    for message in messages:
+        message.metadata.__dict__["_message_id"] = f"message {next(NUMBERS)}"
+    return messages
+
+
 class Api:
     def stock(self, name, **options):
         """Return a strategy of Flower's: one of `NAMES` or `others`."""
@@ -56,10 +80,8 @@ class Api:
 
     def honest(self, **metrics):
         """Return the replies of the honest clients."""
-        return {
-            client: self.reply(malformed.honest_arrays(client), {"loss": 0.1 * client} | metrics)
-            for client in HONEST
-        }
+        claims = {client: {"loss": 0.1 * client} | metrics for client in HONEST}
+        return {c: self.reply(malformed.honest_arrays(c), claim) for c, claim in claims.items()}
 
     def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None):
         """Return arrays or None, and metrics; `contents` maps clients to what each replies."""
@@ -107,11 +129,9 @@ class Classic(Api):
         return [pair for pair in pairs if pair[1] is not None]
 
     def end(self, strategy, replies, server_round=1):
-        raised = [result for _, result in replies if isinstance(result, Exception)]
-        others = [pair for pair in replies if not isinstance(pair[1], Exception)]
-        failed = [pair for pair in others if pair[1].status.code != Code.OK]
-        usable = [pair for pair in others if pair[1].status.code == Code.OK]
-        parameters, metrics = strategy.aggregate_fit(server_round, usable, raised + failed)
+        usable = [p for p in replies if isinstance(p[1], FitRes) and p[1].status.code == Code.OK]
+        failed = [p[1] if isinstance(p[1], Exception) else p for p in replies if p not in usable]
+        parameters, metrics = strategy.aggregate_fit(server_round, usable, failed)
         return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
 
     def evaluation(self, strategy, claims):
@@ -143,18 +163,13 @@ class Message(Api):
         malformed.in_a_run()
         gc.freeze()  # Flower collects garbage after each array that it reads: of what is new only
         configure = getattr(strategy, f"configure_{kind}")
-        messages = list(configure(server_round, record(sent), ConfigRecord(), Grid(list(nodes))))
-        for number, message in enumerate(messages):
-            message.metadata.__dict__["_message_id"] = f"message {number} of round {server_round}"
+        messages = pushed(configure(server_round, record(sent), ConfigRecord(), Grid(nodes)))
         return {message.metadata.dst_node_id: message for message in messages}
 
     def replies(self, asked, contents):
         """Return what nodes reply; an Error is one, None is silence."""
-        return [
-            malformed.reply_to(asked[node], deepcopy(made))
-            for node, made in contents.items()
-            if made is not None
-        ]
+        made = {node: content for node, content in contents.items() if content is not None}
+        return [malformed.reply_to(asked[n], deepcopy(content)) for n, content in made.items()]
 
     def end(self, strategy, replies, server_round=1):
         arrays, metrics = strategy.aggregate_train(server_round, replies)
@@ -166,7 +181,8 @@ class Message(Api):
 
 
 CLASSIC, MESSAGE = Classic(), Message()
-BOTH = pytest.mark.parametrize("api", [CLASSIC, MESSAGE], ids=["classic", "message"])
+BY_NAME = {"classic": CLASSIC, "message": MESSAGE}
+BOTH = pytest.mark.parametrize("api", BY_NAME.values(), ids=BY_NAME)
 
 
 def manager_of(cids):
@@ -190,11 +206,6 @@ def updates(num_clients=13):
 
 def flat(arrays):
     return np.concatenate([np.ravel(a) for a in arrays])
-
-
-def record(arrays, names=malformed.NAMES):
-    names = [*names, *map(str, range(len(arrays)))]
-    return ArrayRecord({n: Array(a) for n, a in zip(names, arrays, strict=False)})
 
 
 def own(metrics):

@@ -31,16 +31,11 @@ class AppGrid(AnsweringGrid):
         self.app = app
         self.contexts = {node: context(node, num_nodes) for node in range(num_nodes)}
 
-    def push_messages(self, messages):
-        (message,) = messages
-        message_id = f"message {next(self.numbers)}"
-        message.metadata.__dict__["_message_id"] = message_id
+    def answer(self, message):
         try:
-            reply = self.app(deepcopy(message), self.contexts[message.metadata.dst_node_id])
+            return self.app(deepcopy(message), self.contexts[message.metadata.dst_node_id])
         except Exception as error:
-            reply = Message(Error(2, repr(error)), reply_to=message)
-        self.answers[message_id] = [reply]
-        return [message_id]
+            return Message(Error(2, repr(error)), reply_to=message)
 
 
 def context(node, num_nodes=NUM_NODES):
@@ -80,18 +75,15 @@ def client_app(api, mods=(), arrays_key="arrays", weight_key="num-examples", app
         record = message.content[arrays_key]
         arrays = map(Array, moved(record.to_numpy_ndarrays(), context.node_id))
         moved_record = ArrayRecord(dict(zip(record, arrays, strict=True)))
-        return reply_to(message, {arrays_key: moved_record}, 10, weight_key)
+        content = {arrays_key: moved_record, "metrics": MetricRecord({weight_key: 10})}
+        return Message(RecordDict(content), reply_to=message)
 
     @app.evaluate()
     def evaluate(message, context):
-        return reply_to(message, {}, 10, weight_key, loss=float(context.node_id))
+        metrics = MetricRecord({weight_key: 10, "loss": float(context.node_id)})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
     return app
-
-
-def reply_to(message, records, num_examples, weight_key="num-examples", **metrics):
-    metrics = MetricRecord({weight_key: num_examples, **metrics})
-    return Message(RecordDict({**records, "metrics": metrics}), reply_to=message)
 
 
 def trained(api, strategy, mods=(), num_rounds=NUM_ROUNDS, app=None, model=MODEL):

@@ -1,7 +1,6 @@
 """Rounds in which colluders of one batch send vectors that cancel, and how far these lead."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -14,41 +13,15 @@ APIS = ("function", *SERVER_APIS)
 DTYPES = ("f2", "f4", "f8")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """One round, drawn from its fields alone.
+class Round(SimpleNamespace):
+    """One round, as its fields say, which are those that `draw` draws.
 
     `num_bad` of the batches hold `num_colluders` each. These send numbers from 2^10 (`exponent` 0)
     to the largest finite one (1), in a `pattern`, and what their vectors make together once they
     have cancelled is the `target`; `hidden` is the size of what is hidden there, from 1 to that of
     their numbers. With `sparse`, the large numbers are in three coordinates only. Honest vectors
-    lie `offset` from zero and `spread` from each other; the model that was sent lies at zero, or
-    near them. `replies` may each have a dtype of their own ("mixed").
+    lie `offset` from zero and `spread` from each other.
     """
-
-    api: str
-    model: str
-    replies: str
-    reply: str
-    rate: float
-    trim_norm: str | None
-    audited: bool
-    gives_q: bool
-    dim: int
-    num_batches: int
-    batch_size: int
-    num_bad: int
-    num_colluders: int
-    exponent: float
-    pattern: str
-    target: str
-    hidden: float
-    sparse: bool
-    honest: str
-    offset: float
-    spread: float
-    sent_nearby: bool
-    seed: int
 
     def _honest(self, rng):
         """Return the members' vectors by batch, and what they are spread about."""
@@ -76,28 +49,20 @@ class Round:
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = big * rng.uniform(-1, 1, size=(n, 1))  # at "random"
             if self.pattern == "alike":
-                vectors = np.stack([big] * n)
+                vectors[:] = big
             elif self.pattern == "sum":
                 vectors[-1] = n * target - vectors[:-1].sum(axis=0)
             elif self.pattern in ("pairs", "around one"):
-                vectors = np.zeros((n, d))
-                vectors[0], vectors[1] = big, -big
+                vectors[:2], vectors[2:] = [big, -big], 0.0
                 vectors[2 if self.pattern == "around one" and n > 2 else 1] += n * target
-                for extra in range(3, n, 2):
-                    vectors[extra] = big / 2
-                    vectors[extra - 1] -= big / 2 if extra > 3 else 0.0
+                vectors[3::2] = big / 2
         return np.clip(np.nan_to_num(rng.permutation(vectors), nan=0.0), -largest, largest)
 
-    @cached_property
     def vectors(self):
-        """The replies' updates or gradients by client, as numbers of their dtypes, and the model.
-
-        Numbers of a wider dtype than the model's stay within its range.
-        """
+        """The replies by client, each of its dtype and within the model's range, and the model."""
         rng = np.random.default_rng(self.seed)
         num_clients = self.num_batches * self.batch_size
-        choice = DTYPES if self.replies == "mixed" else [self.replies]
-        dtypes = [np.dtype(d) for d in rng.choice(choice, size=num_clients)]
+        dtypes = rng.choice(DTYPES if self.replies == "mixed" else [self.replies], num_clients)
         members, offset = self._honest(rng)
         sent = np.zeros(self.dim)
         if self.sent_nearby and self.api != "function":
@@ -119,11 +84,8 @@ class Round:
         return [np.clip(v, -m, m).astype(d) for v, m, d in of_dtype], sent.astype(self.model)
 
     def play(self, audit=None):
-        """Return the aggregate (None: the model was kept), how far off it may be, and its distance.
-
-        Distances are from the honest batch means' mean.
-        """
-        replies, sent = self.vectors
+        """Return the aggregate, how far it may be from the honest batches' mean, and how far."""
+        replies, sent = self.vectors()
         aggregate, num_trimmed, bound = self._aggregate(replies, sent, audit)
         honest = np.stack([v.astype("f8") for v in replies[self.num_bad * self.batch_size :]])
         means = honest.reshape(-1, self.batch_size, self.dim).mean(axis=1)
@@ -148,17 +110,10 @@ class Round:
             kept = k - int(result.trimmed.sum())
             q = self.num_bad if self.gives_q else (kept - 1) // 2
             return result.point, k - kept, sharp_c_alpha(q / kept) if 2 * q < kept else np.inf
-        arrays, metrics = a_round(
-            self.api,
-            [sent],
-            {client: [v] for client, v in enumerate(replies)},
-            num_batches=k,
-            reply=self.reply,
-            server_learning_rate=self.rate,
-            trim_norm=self.trim_norm,
-            audit=audit if self.audited else None,
-            **q,
-        )
+        options = q | {"num_batches": k, "reply": self.reply, "trim_norm": self.trim_norm}
+        options |= {"server_learning_rate": self.rate, "audit": audit if self.audited else None}
+        made = {client: [vector] for client, vector in enumerate(replies)}
+        arrays, metrics = a_round(self.api, [sent], made, **options)
         assert metrics["byz-rejected"] == 0, metrics
         trimmed, bound = int(metrics.get("byz-trimmed", 0)), float(metrics.get("byz-bound", 1.0))
         if arrays is None:

@@ -4,7 +4,6 @@
 kind, which no ClientApp could send.
 """
 
-import hashlib
 import json
 import signal
 import sys
@@ -20,52 +19,42 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_connection import http_request_response
 
 
-def garbage(content):
-    """A head as it should be, and a body that is no JSON."""
-    head, body = content.split(b"\0", 1)
-    return head + b"\0" + b"?" * len(body)
+class Forged(Array):
+    """An array whose claims about itself are changed once they are written."""
+
+    def __init__(self, change, *array):
+        super().__init__(*array)
+        self.change = change
+
+    def deflate(self):
+        head, body = super().deflate().split(b"\0", 1)
+        _, children, _ = head.split(b" ")
+        body = self.change(body)
+        return b"Array %s %d\0" % (children, len(body)) + body
 
 
-def bomb(content):
+def garbage(body):
+    return b"?" * len(body)
+
+
+def bomb(body, times=1 << 17):
     """Its one chunk, named so often that less than a megabyte fills fifty gigabytes."""
-    head, body = content.split(b"\0", 1)
-    claims = json.loads(body) | {"arraychunk_ids": [0] * (1 << 17)}
-    body = json.dumps(claims).encode()
-    return b" ".join([*head.split(b" ")[:2], b"%d" % len(body)]) + b"\0" + body
-
-
-def forge(reply, change):
-    """Deflate a reply with its array changed; return its objects' new ids, and their contents."""
-    renamed, contents = {}, {}
-    for object_id, part in get_all_nested_objects(reply).items():
-        content = change(part.deflate()) if isinstance(part, Array) else part.deflate()
-        for old, new in renamed.items():
-            content = content.replace(old.encode(), new.encode())
-        renamed[object_id] = hashlib.sha256(content).hexdigest()
-        contents[renamed[object_id]] = content
-    return renamed, contents
-
-
-def tree_of(tree, renamed):
-    children = [tree_of(child, renamed) for child in tree.children]
-    return ObjectTree(object_id=renamed[tree.object_id], children=children)
+    return json.dumps(json.loads(body) | {"arraychunk_ids": [0] * times}).encode()
 
 
 def answer(message, kind, send, push_object):
     """Push a reply, or a part of one."""
-    size = 100_000 if kind == "bomb" else 20
-    array = Array(np.arange(size, dtype=np.float32))  # no two chunks alike
+    values = np.arange(100_000 if kind == "bomb" else 20, dtype="f4")  # no two chunks alike
+    arrays = ArrayRecord()
+    arrays.update({"0": Forged({"garbage": garbage, "bomb": bomb}.get(kind, bytes), values)})
     metrics = MetricRecord({"num-examples": 10, "loss": 0.5})
-    content = RecordDict({"arrays": ArrayRecord({"0": array}), "metrics": metrics})
-    reply = Message(content, reply_to=message)
+    reply = Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
     claims, honest = reply.metadata.__dict__, dict(reply.metadata.__dict__)
     if kind == "impostor":  # inside, where Flower reads it again; the envelope is as it should be
         claims.update(_src_node_id=1, _reply_to_message_id="0" * 64)
     tree = get_object_tree(reply)
-    renamed, contents = forge(reply, {"garbage": garbage, "bomb": bomb}.get(kind, bytes))
-    claims.update(honest)
-    tree = tree_of(tree, renamed)
-    claims["_message_id"] = tree.object_id
+    contents = {i: part.deflate() for i, part in get_all_nested_objects(reply).items()}
+    claims.update(honest | {"_message_id": tree.object_id})
     if kind == "childless":
         tree = ObjectTree(object_id=tree.object_id)
     wanted, session = send(reply, tree, 0.1)

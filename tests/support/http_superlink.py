@@ -1,11 +1,10 @@
 """A SuperLink in this process: Flower's own HTTP grid on it pulls whatever nodes have uploaded."""
 
-import json
 import time
 from dataclasses import dataclass
 
 import httpx
-from flwr.app import Array, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto import message_pb2, runtime_pb2
@@ -13,7 +12,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.run import Run
 from flwr.superlink.grid import HttpGrid
 
-from tests.support import malformed
+from tests.support import hostile_node, malformed
 
 
 @dataclass
@@ -47,18 +46,10 @@ def names(replies):
     return [r.content["which"]["name"] for r in replies if r.has_content() and "which" in r.content]
 
 
-class Bomb(Array):
-    """An array whose one chunk of a kilobyte is named that many times."""
-
-    def __init__(self, times):
-        super().__init__("float32", (4,), "numpy.ndarray", bytes(1024))
-        self.times = times
-
-    def deflate(self):
-        head, body = super().deflate().split(b"\0", 1)
-        body = json.dumps(json.loads(body) | {"arraychunk_ids": [0] * self.times}).encode()
-        _, children, _ = head.split(b" ")
-        return b"Array %s %d\0" % (children, len(body)) + body
+def bomb(times):
+    """Return an array whose one chunk of a kilobyte is named that many times."""
+    claims = ("float32", (4,), "numpy.ndarray", bytes(1024))
+    return hostile_node.Forged(lambda body: hostile_node.bomb(body, times), *claims)
 
 
 class SuperLink:
@@ -68,7 +59,7 @@ class SuperLink:
         self.replies = replies
         self.waiting = {}
         self.objects = {i: (made, made.objects[i]) for made in replies for i in made.objects}
-        self.pulled = []
+        self.pulled, self.encodings = [], []
 
     def grid(self):
         """Return Flower's grid, connected to this SuperLink."""
@@ -79,43 +70,39 @@ class SuperLink:
         return grid
 
     def serve(self, request):
+        self.encodings.append(request.headers["accept-encoding"])
         method = request.url.path.rsplit("/", 1)[1].replace("-", "_")
-        return getattr(self, method)(request.content)
+        made = getattr(self, method)(request.content)
+        if isinstance(made, httpx.Response):
+            return made
+        return httpx.Response(200, content=made.SerializeToString())
 
     def push_messages(self, content):
         request = runtime_pb2.PushAppMessagesRequest.FromString(content)
-        ids = [message.metadata.message_id for message in request.messages_list]
-        for message_id, message in zip(ids, request.messages_list, strict=True):
-            self.waiting[message_id] = self.replies[message.metadata.dst_node_id]
-        return response(runtime_pb2.PushAppMessagesResponse(message_ids=ids))
+        sent = [message.metadata for message in request.messages_list]
+        self.waiting |= {each.message_id: self.replies[each.dst_node_id] for each in sent}
+        ids = [each.message_id for each in sent]
+        return runtime_pb2.PushAppMessagesResponse(message_ids=ids)
 
     def pull_messages(self, content):
         request = runtime_pb2.PullAppMessagesRequest.FromString(content)
         is_newer = hasattr(request, "reply_to_message_ids")  # since 1.43
         ids = request.reply_to_message_ids.vals if is_newer else request.message_ids
         made = runtime_pb2.PullAppMessagesResponse()
-        for message_id in ids:
-            answer = self.waiting[message_id]
-            for _ in range(answer.times):
-                made.messages_list.append(answer.envelope)
-                made.message_object_trees.append(answer.tree)
-        return response(made)
+        for answer in (self.waiting[message_id] for message_id in ids):
+            made.messages_list.extend([answer.envelope] * answer.times)
+            made.message_object_trees.extend([answer.tree] * answer.times)
+        return made
 
     def pull_object(self, content):
         object_id = message_pb2.PullObjectRequest.FromString(content).object_id
-        answer, found = self.objects.get(object_id, (None, None))
-        if answer is None:
-            return response(message_pb2.PullObjectResponse())
+        answer, found = self.objects[object_id]
         self.pulled.append(object_id)
         time.sleep(answer.seconds)
         made = message_pb2.PullObjectResponse(object_found=True)
         if answer.is_uploaded:
             made.object_available, made.object_content = True, found
-        return response(made)
+        return made
 
     def confirm_message_received(self, content):
-        return response(message_pb2.ConfirmMessageReceivedResponse())
-
-
-def response(made):
-    return httpx.Response(200, content=made.SerializeToString())
+        return message_pb2.ConfirmMessageReceivedResponse()

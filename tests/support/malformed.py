@@ -1,8 +1,7 @@
 """Every way of being malformed that a reply is known to come in, for both of Flower's APIs.
 
-Each entry maps a name to a reply. `MALFORMED` ones count as no message; `FALSE` are well-formed
-arrays and numbers of examples that the rule has to outvote; `BAD_METRICS` come with an honest
-model and must not reach the aggregated metrics.
+`MALFORMED` replies count as no message; `FALSE` ones are well-formed, and the rule has to outvote
+them; `BAD_METRICS` come with an honest model and must not reach the aggregated metrics.
 """
 
 import pickle
@@ -37,21 +36,21 @@ def forged(descr, shape):
 
 
 def with_header(text):
-    header = text.encode().ljust(117) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
-# What the bytes of one array can be. -----------------------------------------------------------
+def with_one(value):
+    return npy(np.where(np.arange(6).reshape(2, 3) == 1, np.float32(value), W))
+
 
 W = honest_arrays(0)[0]
-AT_ONE_ENTRY = np.arange(6).reshape(2, 3) == 1
 WHOLE = npy(W)
 
 BAD_TENSORS = {
     "all NaN": npy(np.full_like(W, np.nan)),
-    "one NaN coordinate": npy(np.where(AT_ONE_ENTRY, np.float32("nan"), W)),
+    "one NaN coordinate": with_one("nan"),
     "+Inf": npy(np.full_like(W, np.inf)),
-    "-Inf": npy(np.where(AT_ONE_ENTRY, np.float32("-inf"), W)),
+    "-Inf": with_one("-inf"),
     "wrong shape": npy(np.zeros((5, 5), "f4")),
     "broadcastable shape (1,)": npy(np.zeros(1, "f4")),
     "broadcastable 3-D shape": npy(np.zeros((4, 2, 3), "f4")),
@@ -59,10 +58,8 @@ BAD_TENSORS = {
     **{f"dtype {dtype}": npy(W.astype(dtype)) for dtype in ("c16", "?", "U8", "S8", "M8[s]")},
     "structured": npy(np.zeros((2, 3), [("a", "f4"), ("b", "i4")])),
     "float64 beyond float32": npy(np.full((2, 3), 1e300)),
-    "garbage bytes": b"\x00\xffgarbage" * 9,
-    "no bytes": b"",
-    "truncated": WHOLE[:-1],
-    "trailing bytes": WHOLE + b"\x00",
+    **{"garbage bytes": b"\x00\xffgarbage" * 9, "no bytes": b""},
+    **{"truncated": WHOLE[:-1], "trailing bytes": WHOLE + b"\x00"},
     "pickled object": forged("|O", (2, 3)) + pickle.dumps([1, 2, 3]),
     "pickle alone": pickle.dumps(W),
     "zip archive": b"PK\x03\x04" + b"\x00" * 64,
@@ -74,17 +71,13 @@ BAD_TENSORS = {
     "header longer than the file": b"\x93NUMPY\x02\x00\xff\xff\xff\xff",
     "header of version 9": b"\x93NUMPY\x09\x00" + WHOLE[8:],
 }
-BAD_NUM_EXAMPLES = {
-    f"num_examples {number!r:.9}": number
-    for number in (0, -999, float("nan"), float("inf"), 10**400, [10])
-}
-BAD_METRICS = {
-    "metric missing": {},
-    **{f"metric {v!r:.9}": {"loss": v} for v in (float("nan"), "low", {"a": 1}, [1.0, 2.0])},
-    "metric 10**400": {"loss": 10**400},
-}
+NUMBERS = (0, -999, float("nan"), float("inf"), 10**400, [10])
+BAD_NUM_EXAMPLES = {f"num_examples {number!r:.9}": number for number in NUMBERS}
+VALUES = (float("nan"), "low", {"a": 1}, [1.0, 2.0], 10**400)
+BAD_METRICS = {"metric missing": {}, **{f"metric {v!r:.9}": {"loss": v} for v in VALUES}}
 
-# The classic API -------------------------------------------------------------------------------
+
+# The classic API. -------------------------------------------------------------------------------
 
 
 def fit_res(arrays, num_examples=10, metrics=None):
@@ -97,16 +90,14 @@ def _fit_res_of(tensors):
 
 
 _TENSORS = [npy(array) for array in honest_arrays(0)]
-
 CLASSIC_MALFORMED = {
     **{kind: _fit_res_of([bad, *_TENSORS[1:]]) for kind, bad in BAD_TENSORS.items()},
     **{kind: fit_res(honest_arrays(0), number) for kind, number in BAD_NUM_EXAMPLES.items()},
     "num_examples missing": fit_res(honest_arrays(0), None),
     "missing array": _fit_res_of(_TENSORS[:-1]),
     "extra array": _fit_res_of([*_TENSORS, WHOLE]),
-    "empty list": _fit_res_of([]),
+    **{"empty list": _fit_res_of([]), "no tensors": _fit_res_of(None)},
     "tensors that are no bytes": _fit_res_of([1, 2, 3]),
-    "no tensors": _fit_res_of(None),
     "no parameters": FitRes(Status(Code.OK, ""), None, 10, {}),
     "permuted arrays": _fit_res_of(_TENSORS[::-1]),
 }
@@ -114,7 +105,7 @@ CLASSIC_BAD_METRICS = {
     kind: fit_res(honest_arrays(0), metrics=metrics) for kind, metrics in BAD_METRICS.items()
 }
 
-# The Message API -------------------------------------------------------------------------------
+# The Message API. -------------------------------------------------------------------------------
 
 
 def in_a_run():
@@ -122,15 +113,15 @@ def in_a_run():
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
 
 
-def named(arrays):
-    return ArrayRecord({n: Array(a) for n, a in zip(NAMES, arrays, strict=False)})
+def named(arrays, names=NAMES):
+    names = [*names, *map(str, range(len(arrays)))]
+    return ArrayRecord({n: Array(a) for n, a in zip(names, arrays, strict=False)})
 
 
 def content(arrays=None, metrics=None):
-    record = named(honest_arrays(0)) if arrays is None else arrays
     made = MetricRecord()  # filled as a forger would, past Flower's own type checks
     made.__dict__["_data"].update({"num-examples": 10, "loss": 0.5} if metrics is None else metrics)
-    return RecordDict({"arrays": record, "metrics": made})
+    return RecordDict({"arrays": _record() if arrays is None else arrays, "metrics": made})
 
 
 def reply_to(message, made):
@@ -147,8 +138,6 @@ def _array(data, stype="numpy.ndarray"):
     return Array("float32", (2, 3), stype, data)
 
 
-_METRICS = content()["metrics"]
-
 MESSAGE_MALFORMED = {
     **{kind: content(_record(w=_array(bad))) for kind, bad in BAD_TENSORS.items()},
     **{k: content(metrics={"num-examples": n, "loss": 0.5}) for k, n in BAD_NUM_EXAMPLES.items()},
@@ -160,8 +149,8 @@ MESSAGE_MALFORMED = {
     "names swapped with a longer array": content(_record(w=_record()["b"], b=_record()["w"])),
     "unknown serialisation": content(_record(w=_array(WHOLE, "pickle"))),
     "two ArrayRecords": RecordDict({**content(), "more": _record()}),
-    "no ArrayRecord": RecordDict({"metrics": _METRICS}),
-    "another record key": RecordDict({"model": _record(), "metrics": _METRICS}),
+    "no ArrayRecord": RecordDict({"metrics": content()["metrics"]}),
+    "another record key": RecordDict({"model": _record(), "metrics": content()["metrics"]}),
     "no MetricRecord": RecordDict({"arrays": _record()}),
     "two MetricRecords": RecordDict({**content(), "more": MetricRecord({"num-examples": 1})}),
     "nothing": RecordDict(),
@@ -171,13 +160,11 @@ MESSAGE_BAD_METRICS = {
     kind: content(metrics={"num-examples": 10} | metrics) for kind, metrics in BAD_METRICS.items()
 }
 
-# Well-formed, alike in both APIs: arrays and a number of examples. ------------------------------
-
+# Well-formed, alike in both APIs: arrays and a number of examples.
 FALSE = {
     "1e38 values": ([np.full_like(a, 1e38) for a in honest_arrays(0)], 10),
-    "1e6 times the values": ([1e6 * a for a in honest_arrays(0)], 10),
-    "sign flip times 10": ([-10 * a for a in honest_arrays(0)], 10),
     "num_examples 1e12": ([1e6 * a for a in honest_arrays(0)], 10**12),
+    "sign flip times 10": ([-10 * a for a in honest_arrays(0)], 10),
     "int64 arrays": ([np.full(a.shape, 7) for a in honest_arrays(0)], 10),
     "float64 arrays": ([3.0 * a.astype("f8") for a in honest_arrays(0)], 10),
     "float16 arrays": ([a.astype("f2") for a in honest_arrays(0)], 10),

@@ -1,7 +1,7 @@
 """A node of either API, in this process, whose app sends model updates that a test chooses."""
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.common import FitIns, ndarrays_to_parameters, parameters_to_ndarrays
@@ -39,12 +39,10 @@ class Node:
 
     def train(self, message, context):
         record = message.content["arrays"]
-        made = self.trained(record.to_numpy_ndarrays())
+        made = malformed.named(self.trained(record.to_numpy_ndarrays()))
         record.clear()  # as an app does that is short of memory
-        names = malformed.NAMES[: len(made)]
-        arrays = ArrayRecord({n: Array(a) for n, a in zip(names, made, strict=True)})
-        metrics = MetricRecord({"num-examples": 7, "loss": 0.5})
-        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+        content = malformed.content(made, {"num-examples": 7, "loss": 0.5})
+        return Message(content, reply_to=message)
 
     def ask(self, update=1.0, server_round=0, sent=SENT, like=None, kind="train"):
         """Return the arrays that come back in a round, where the app makes those dtypes."""
@@ -57,9 +55,8 @@ class Node:
             assert dict(content["metrics"]) == {"num-examples": 7, "loss": 0.5}
             return content["arrays"].to_numpy_ndarrays()
         content = fitins_to_recorddict(FitIns(ndarrays_to_parameters(sent), {}), True)
-        message = Message(
-            content, dst_node_id=1, message_type=kind, group_id=str(server_round or "")
-        )
+        group = str(server_round or "")
+        message = Message(content, dst_node_id=1, message_type=kind, group_id=group)
         result = recorddict_to_fitres(self.app(message, self.context).content, True)
         assert (result.num_examples, result.metrics) == (7, {"loss": 0.5})
         return parameters_to_ndarrays(result.parameters)

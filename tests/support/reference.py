@@ -28,5 +28,5 @@ def best_known_objective(points, weights=None):
 
     starts = [np.zeros(points.shape[1]), np.average(offsets, axis=0, weights=mass)]
     found = [minimize(value_and_gradient, s, jac=True, method="BFGS").x for s in starts]
-    candidates = [(position * spread + centre) * scale for position in found] + list(points[:100])
+    candidates = [*((position * spread + centre) * scale for position in found), *points[:100]]
     return min(objective(points, position, weights) for position in candidates)

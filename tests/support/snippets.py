@@ -8,13 +8,9 @@ import ray
 
 def params(pages):
     """Return a `pytest.param` for each snippet of some pages, given as paths."""
-    return [
-        pytest.param(snippet, id=f"{page.name}-{number}")
-        for page in pages
-        for number, snippet in enumerate(
-            re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-        )
-    ]
+    for page in pages:
+        found = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+        yield from (pytest.param(each, id=f"{page.name}-{n}") for n, each in enumerate(found))
 
 
 def run(snippet):

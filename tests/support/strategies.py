@@ -1,24 +1,19 @@
 """The three ways to a strategy of this package, in both APIs, trained by `answering_grid.run`."""
 
-import numpy as np
-from flwr.server import strategy as classic
-from flwr.serverapp import strategy as message
+import itertools
 
-from flwr_byz.server import strategy as classic_byz
-from flwr_byz.serverapp import strategy as message_byz
+import numpy as np
+
 from tests.support.answering_grid import M, run
+from tests.support.apis import BY_NAME
 
 Q = 2
-KINDS = [
-    (api, kind)
-    for api in ("message", "classic")
-    for kind in ("Hardened", "GeometricMedianOfMeans", "robust")
-]
+KINDS = [*itertools.product(BY_NAME, ["Hardened", "GeometricMedianOfMeans", "robust"])]
 
 
 def strategy(api, kind, fraction_evaluate=0.0, **options):
     """Return what makes a strategy; a classic one takes its initial model and its evaluation."""
-    stock, byz = (message, message_byz) if api == "message" else (classic, classic_byz)
+    stock, byz = BY_NAME[api].flower, BY_NAME[api].own
     options |= {"num_byzantine": Q}
 
     def make(**given):

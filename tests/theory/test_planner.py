@@ -14,8 +14,7 @@ from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
 from flwr_byz.theory import calibration
 from simulations.monte_carlo import descend, root_mean_square
-from tests.support import malformed
-from tests.support.server import as_content, classic_round, message_round
+from tests.support.server import a_round
 
 EXAMPLE = {"num_clients": 40, "num_byzantine": 5, "samples_per_client": 50, "dim": 20}
 
@@ -209,12 +208,7 @@ def test_a_planned_training_reaches_theta_star_from_further_off_than_planned(api
         wrong = -(theta - truth) / np.linalg.norm(theta - truth)
         for client in range(0, 10, 2):
             gradients[client] = 2 * 0.999 * found.trim_norm * wrong - gradients[client + 1]
-        options = found.strategy_options()
-        if api == "classic":
-            replies = {client: malformed.fit_res([g]) for client, g in enumerate(gradients)}
-            model, _ = classic_round([theta], replies, **options)
-        else:
-            contents = {node: as_content([g], 50) for node, g in enumerate(gradients, start=1)}
-            model, _ = message_round(malformed.named([theta]), contents, **options)
+        replies = {client: [gradient] for client, gradient in enumerate(gradients)}
+        model, _ = a_round(api, [theta], replies, **found.strategy_options())
         theta = theta if model is None else model[0]
     assert np.linalg.norm(theta - truth) < 0.4

@@ -1,4 +1,9 @@
-"""A few of the payloads of which ``python -m tests.long.fuzz`` reads a million."""
+"""Short runs of what ``python -m tests.long.fuzz`` and ``tests.long.soak`` do at length."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +23,7 @@ def test_every_payload_is_rejected_or_finite_within_two_models_of_memory():
 @pytest.mark.parametrize(
     ("part", "faulty", "error"),
     [
-        ("Model.check_finite", lambda model: None, ""),
+        ("Model.check_finite", lambda model: None, None),
         ("_read_array", lambda tensor, spec: np.load(tensor), r"(?i)magic|embedded|path|name|file"),
     ],
 )
@@ -26,3 +31,12 @@ def test_the_fuzzer_notices_a_faulty_reader(monkeypatch, part, faulty, error):
     monkeypatch.setattr(f"flwr_byz.payload.{part}", faulty)
     with pytest.raises(Exception, match=error):
         fuzz.fuzz(2_000)
+
+
+@pytest.mark.slow
+def test_three_hundred_rounds_with_faulty_replies_leak_neither_memory_nor_descriptors():
+    command = [sys.executable, "-m", "tests.long.soak", "process", "--rounds", "300"]
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr  # it compares the end with the beginning
+    assert json.loads(ran.stdout)["rounds"] == 301

@@ -11,17 +11,17 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.common import Code, EvaluateIns, FitIns, FitRes, Parameters, Status
+from flwr.common import Code, FitIns, FitRes, Parameters, Status
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from flwr.server.compat.grid_client_proxy import GridClientProxy
 
 from flwr_byz import audit
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
 from flwr_byz.transport import grid as transport_grid
-from tests.support import http_superlink, malformed
+from tests.support import malformed
 from tests.support.answering_grid import AnsweringGrid, train
-from tests.support.http_superlink import Bomb, SuperLink, named, names
-from tests.support.server import Proxy
+from tests.support.apis import Proxy
+from tests.support.http_superlink import SuperLink, bomb, named, names, reply
 
 
 def to_nodes(number):
@@ -36,24 +36,21 @@ class HostileGrid:
     def __init__(self, *does):
         self.does, self.pulled = does, []
 
-    def get_node_ids(self): ...
+    get_node_ids = None
 
     def push_messages(self, messages):
-        (message,) = messages
-        message.metadata.__dict__["_message_id"] = str(message.metadata.dst_node_id)
-        if self.does[message.metadata.dst_node_id] is None:
+        node = messages[0].metadata.dst_node_id
+        messages[0].metadata.__dict__["_message_id"] = str(node)
+        if self.does[node] is None:
             raise RuntimeError("The push session may have expired")
-        return [message.metadata.message_id]
+        return [str(node)]
 
     def pull_messages(self, message_ids):
         (message_id,) = message_ids
         self.pulled.append(message_id)
-        made = []
-        for _ in range(self.does[int(message_id)]()):
-            made.append(Message(named(message_id), dst_node_id=99, message_type="train"))
-            made[-1].metadata.__dict__["_src_node_id"] = 77
-            made[-1].metadata.__dict__["_reply_to_message_id"] = "of another node"
-        return made
+        made = Message(named(message_id), dst_node_id=99, message_type="train")
+        made.metadata.__dict__.update(_src_node_id=77, _reply_to_message_id="of another node")
+        return [made] * self.does[int(message_id)]()
 
     def replies(self, timeout=None):
         return ArrivingGrid(self).send_and_receive(to_nodes(len(self.does)), timeout=timeout)
@@ -79,9 +76,8 @@ def test_what_a_node_does_costs_its_own_reply_alone():
     assert node_ids == [9, *range(9), 10, 12]  # whatever a reply claims of itself
     assert [r.metadata.reply_to_message_id for r in replies] == [str(n) for n in node_ids]
     assert [r.metadata.src_node_id for r in replies if r.has_error()] == [9, 4, 5, 6, 7]
-    reasons = [reply.content.reason for reply in replies[1:5]]
-    expected = [type(error).__name__ for error in UNREADABLE]
-    assert [reason.partition(":")[0] for reason in reasons] == expected
+    reasons = [reply.content.reason.partition(":")[0] for reply in replies[1:5]]
+    assert reasons == [type(error).__name__ for error in UNREADABLE]
     assert isinstance(replies[9].content, Unreadable)  # two replies to one message
 
 
@@ -113,7 +109,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_replies_are_handed_out_as_they_arrive_and_until_shortly_before_the_deadline(
+def test_replies_are_handed_out_as_they_arrive_until_shortly_before_the_deadline(
     clock, monkeypatch
 ):
     worked_out = []
@@ -146,20 +142,20 @@ def test_replies_that_are_only_announced_hold_up_no_others(monkeypatch, connecte
 
     monkeypatch.setattr(transport_grid, "SimpleQueue", Patient)
     monkeypatch.setattr(transport_grid, "Empty", ())
-    never = [http_superlink.reply(named("never"), is_uploaded=False) for _ in range(30)]
-    honest = [http_superlink.reply(named(name)) for name in "ab"]
-    replies = ArrivingGrid(connected(*never, *honest)).send_and_receive(to_nodes(32))
+    never = [reply(named("never"), is_uploaded=False)] * 30
+    grid = ArrivingGrid(connected(*never, *map(reply, map(named, "ab"))))
+    replies = grid.send_and_receive(to_nodes(32))
     assert names([next(replies), next(replies)]) == ["a", "b"]
 
 
 def test_slow_replies_leave_the_time_to_read_all_others(connected):
     """Each of their many objects is there, but takes a while: 12 would take a second each."""
     parts = {f"m{i}": ConfigRecord({"i": i}) for i in range(200)}
-    slow = http_superlink.reply(RecordDict(parts), seconds=0.2)
-    honest = [http_superlink.reply(named(str(number))) for number in range(38)]
-    grid = ArrivingGrid(connected(*[slow] * 12, *honest))
+    slow = [reply(RecordDict(parts), seconds=0.2)] * 12
+    honest = [str(number) for number in range(38)]
+    grid = ArrivingGrid(connected(*slow, *map(reply, map(named, honest))))
     replies = grid.send_and_receive(to_nodes(50), timeout=10)
-    assert sorted(map(int, names(islice(replies, 38)))) == list(range(38))
+    assert sorted(names(islice(replies, 38))) == sorted(honest)
 
 
 def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
@@ -179,17 +175,17 @@ def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path, monke
     pull = AnsweringGrid.pull_messages
 
     def pull_messages(grid, message_ids):
-        (reply,) = pull(grid, message_ids)
-        if reply.metadata.src_node_id in (0, 3):
+        (pulled,) = pull(grid, message_ids)
+        if pulled.metadata.src_node_id in (0, 3):
             raise ValueError("no JSON")
-        return [reply]
+        return [pulled]
 
     monkeypatch.setattr(AnsweringGrid, "pull_messages", pull_messages)
     ran = train(tmp_path, 1)
-    assert ran.history["train"][1]["byz-rejected"] == 3  # and the error of node 2
+    assert ran.history["train_metrics_clientapp"][1]["byz-rejected"] == 3  # and the error of node 2
     (line,) = audit.read(tmp_path / "audit.jsonl")
-    assert line["clients"]["3"]["reply"] == "rejected"
-    assert line["clients"]["3"]["reason"] == "ValueError: no JSON"
+    entry = line["clients"]["3"]
+    assert (entry["reply"], entry["reason"]) == ("rejected", "ValueError: no JSON")
     assert not line["kept"]
 
 
@@ -206,8 +202,7 @@ def test_a_classic_failure_bears_the_name_of_its_client():
         evaluate = fit
 
     client = GuardedClient(Client("7"), 1 << 20)
-    evaluation = EvaluateIns(Parameters([], ""), {})
-    for failed in (client.fit(FIT, None, 1), client.evaluate(evaluation, 3.0, 1)):
+    for failed in (client.fit(FIT, None, 1), client.evaluate(FIT, 3.0, 1)):
         assert failed.status.code != Code.OK
         assert failed.status.message == "ValueError: operands"
     assert client.cid == "7"
@@ -215,8 +210,7 @@ def test_a_classic_failure_bears_the_name_of_its_client():
 
 def fit_at_a_node(reply, num_bytes=1 << 20, timeout=30.0):
     """Return the status of a reply to a client, which stays as it is."""
-    grid = SuperLink(reply).grid()
-    client = GridClientProxy(0, grid, 1)
+    client = GridClientProxy(0, grid := SuperLink(reply).grid(), 1)
     status = GuardedClient(client, num_bytes).fit(FIT, timeout, 1).status
     assert client.grid is grid
     return status
@@ -225,11 +219,9 @@ def fit_at_a_node(reply, num_bytes=1 << 20, timeout=30.0):
 def test_a_classic_reply_has_the_same_limits_of_size_and_time():
     content = fitres_to_recorddict(FitRes(Status(Code.OK, ""), Parameters([], ""), 1, {}), True)
     (name,) = content.array_records
-    content[name]["0"] = Bomb(2000)
-    bomb = http_superlink.reply(content)
-    status = fit_at_a_node(bomb)
-    assert status.code != Code.OK
-    assert "ReplyTooLarge: its arrays unfold" in status.message
-    assert fit_at_a_node(bomb, 1 << 22).code == Code.OK
-    never = http_superlink.reply(named("never"), is_uploaded=False)
+    content[name]["0"] = bomb(2000)
+    large = reply(content)
+    assert "ReplyTooLarge: its arrays unfold" in fit_at_a_node(large).message
+    assert fit_at_a_node(large, 1 << 22).code == Code.OK
+    never = reply(named("never"), is_uploaded=False)
     assert fit_at_a_node(never, timeout=0.5).message.startswith("TimeoutError")

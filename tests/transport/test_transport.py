@@ -23,13 +23,11 @@ from flwr_byz.transport.bounded import BoundedPull
 from flwr_byz.transport.limits import Limits
 from flwr_byz.transport.passed_on import passes_on_to
 from tests.support import malformed
-from tests.support.http_superlink import Bomb, SuperLink, named, names, reply
+from tests.support.http_superlink import SuperLink, bomb, named, names, reply
 
 
-def pull(content, num_bytes=1 << 20, seconds=10.0, change=lambda superlink: None):
+def pull(superlink, num_bytes=1 << 20, seconds=10.0):
     """Pull a reply within limits; return its content."""
-    superlink = SuperLink(reply(content))
-    change(superlink)
     grid = superlink.grid()
     (made,) = BoundedPull(grid)(push(grid), Limits(num_bytes, seconds))
     return made.content
@@ -52,28 +50,32 @@ def numbers(kind, size):
 
 LARGE = [Array(np.full(1 << 17, i, "f8")) for i in range(3)]  # 1 MiB each
 TOO_LARGE = {
-    "one array that unfolds": (arrays(Bomb(100_000)), 1 << 20, "unfold"),
-    "arrays that unfold together": (arrays(Bomb(600), Bomb(601)), 1 << 20, "unfold"),
+    "one array that unfolds": (arrays(bomb(100_000)), 1 << 20, "unfold"),
+    "arrays that unfold together": (arrays(bomb(600), bomb(601)), 1 << 20, "unfold"),
     "metrics": (numbers(MetricRecord, 14_000), 1 << 30, "metrics"),
     "settings": (numbers(ConfigRecord, 14_000), 1 << 30, "metrics"),
-    "arrays": (arrays(*LARGE), 3 << 19, ""),
+    "arrays": (arrays(*LARGE), 3 << 19, None),
+    "envelope": (named("a"), 1 << 20, None),
 }
 
 
 @pytest.mark.parametrize("kind", TOO_LARGE)
 def test_a_reply_that_takes_more_than_it_may_is_refused_before_it_does(kind):
     content, num_bytes, reason = TOO_LARGE[kind]
+    superlink = SuperLink(reply(content))
+    if kind == "envelope":
+        superlink.replies[0].envelope.error.reason = "a" * (2 << 20)
     tracemalloc.start()
     try:
         with pytest.raises(ReplyTooLarge, match=reason):
-            pull(content, num_bytes)
+            pull(superlink, num_bytes)
         assert tracemalloc.get_traced_memory()[1] < max(16 << 20, 4 * num_bytes)
     finally:
         tracemalloc.stop()
 
 
 def test_there_is_no_limit_for_others():
-    grid = SuperLink(reply(arrays(Bomb(2000)))).grid()
+    grid = SuperLink(reply(arrays(bomb(2000)))).grid()
     message_id = push(grid)
     for _ in range(2):
         with pytest.raises(ReplyTooLarge):
@@ -109,75 +111,50 @@ PACKED = gzip.compress(bytes(64 << 20))
     ids=["its length is too large", "of no length", "slow", "packed"],
 )
 def test_a_response_is_read_no_further_than_it_may(body, headers, error, most_read):
-    def change(superlink):
-        superlink.pull_object = lambda _: httpx.Response(200, stream=body, headers=headers)
-
+    superlink = SuperLink(reply(named("a")))
+    superlink.pull_object = lambda _: httpx.Response(200, stream=body, headers=headers)
     with pytest.raises(error):
-        pull(named("a"), seconds=0.2 if error is TimeoutError else 60.0, change=change)
+        pull(superlink, seconds=0.2 if error is TimeoutError else 60.0)
     assert body.num_read <= most_read
-
-
-def test_an_envelope_is_read_up_to_the_limit():
-    def change(superlink):
-        superlink.replies[0].envelope.error.reason = "a" * (2 << 20)
-
-    with pytest.raises(ReplyTooLarge):
-        pull(named("a"), change=change)
 
 
 @pytest.mark.parametrize("event_hooks", [True, False])
 def test_a_download_of_many_objects_stops_at_the_limit(event_hooks, monkeypatch):
     if not event_hooks:  # where only objects can be counted
         monkeypatch.delattr(httpx._client.BaseClient, "event_hooks")
-    superlinks = []
-    many = {str(i): Array(np.full(1 << 14, i, "f8")) for i in range(100)}
+    superlink = SuperLink(reply(arrays(*(Array(np.full(1 << 14, i, "f8")) for i in range(100)))))
     with pytest.raises(ReplyTooLarge, match=None if event_hooks else "its objects"):
-        pull(RecordDict({"a": ArrayRecord(many)}), 640 << 10, change=superlinks.append)
-    assert len(superlinks[0].pulled) < 20
+        pull(superlink, 640 << 10)
+    assert len(superlink.pulled) < 20
 
 
 def test_of_two_replies_to_one_message_not_an_object_is_pulled():
     superlink = SuperLink(reply(named("a"), times=2))
-    grid = superlink.grid()
     with pytest.raises(ValueError, match="2 replies"):
-        BoundedPull(grid)(push(grid), Limits(1 << 20, 10.0))
+        pull(superlink)
     assert superlink.pulled == []
 
 
 def test_a_tree_whose_branches_are_all_the_same_is_walked_once():
-    superlinks = []
-
-    def grow(superlink):
-        superlinks.append(superlink)
-        tree = superlink.replies[0].tree
-        for _ in range(10):
-            copy = type(tree).FromString(tree.SerializeToString())
-            tree.children.extend([copy] if len(tree.SerializeToString()) < 1 << 18 else [])
-
-    assert pull(named("a"), change=grow)["which"]["name"] == "a"
-    (superlink,) = superlinks
+    superlink = SuperLink(reply(named("a")))
+    tree = superlink.replies[0].tree
+    while len(written := tree.SerializeToString()) < 1 << 16:
+        tree.children.add().ParseFromString(written)
+    assert pull(superlink)["which"]["name"] == "a"
     assert len(superlink.pulled) == len(set(superlink.pulled)) == 3
 
 
 def test_an_honest_reply_is_read_as_flower_reads_it_and_asked_for_unpacked():
     """Two arrays that share a chunk, and one of several chunks that are the same."""
-    asked = []
-
-    def change(superlink):
-        serve = superlink.serve
-        superlink.serve = lambda request: (asked.append(dict(request.headers)), serve(request))[1]
-
     assert all(len(malformed.npy(np.zeros(s, "f8"))) < room_for([s]) for s in (0, 3, 10**6))
     ones, zeros = Array(np.ones(4 << 20, "f4")), Array(np.zeros(4 << 20, "f4"))
     content = arrays(Array(np.zeros(3)), Array(np.zeros(3)), ones, zeros)
     content["metrics"] = MetricRecord({"loss": 0.5})
-    read = pull(content, room_for([3, 3, 4 << 20, 4 << 20]), change=change)
+    superlink = SuperLink(reply(content))
+    read = pull(superlink, room_for([3, 3, 4 << 20, 4 << 20]))
     assert read["arrays"].object_id == content["arrays"].object_id
     assert read["metrics"] == {"loss": 0.5}
-    assert {a["accept-encoding"] for a in asked[1:]} == {"identity"}
-
-
-# What is not limited. ---------------------------------------------------------------------------
+    assert set(superlink.encodings[1:]) == {"identity"}
 
 
 def test_all_else_that_a_grid_has_is_passed_on_without_a_warning(caplog):
@@ -208,9 +185,6 @@ def test_what_a_newer_grid_must_have_is_passed_on():
     assert Wrapper(cancelling).cancel_messages([1], reason="late") == ([1], {"reason": "late"})
 
 
-# What the limits take of Flower. ----------------------------------------------------------------
-
-
 PULL_OBJECT = RuntimeHttpClient.PullObject
 HOOKS = {  # what is missing, or another: a class, its attribute, what it is then, and the warning
     "_runtime_client": (HttpGrid, "_runtime_client", None, "in one object or in many"),
@@ -227,7 +201,7 @@ HOOKS = {  # what is missing, or another: a class, its attribute, what it is the
 @pytest.mark.parametrize("hook", HOOKS)
 def test_what_is_missing_in_flower_is_named_and_the_rest_works(hook, monkeypatch, caplog):
     kind, name, other, warning = HOOKS[hook]
-    grid = SuperLink(reply(named("honest")), reply(arrays(Bomb(2000)))).grid()
+    grid = SuperLink(reply(named("honest")), reply(arrays(bomb(2000)))).grid()
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "flwr"):
         patch.setattr(kind, name, other) if other else patch.delattr(kind, name)
         arriving = ArrivingGrid(grid)
@@ -258,38 +232,37 @@ def test_a_grid_that_keeps_its_client_elsewhere_is_left_alone(caplog):
 UNCHANGED = """
 import importlib, sys
 
-for name in sys.argv[1:]:
-    importlib.import_module(name)
+modules = [importlib.import_module(name) for name in sys.argv[1:]]
 
 def everything():
     found = {}
-    for name in sys.argv[1:]:
-        for key, value in vars(sys.modules[name]).items():
-            found[name, key] = value
+    for module in modules:
+        for key, value in vars(module).items():
+            if getattr(value, "__name__", "") in sys.modules:
+                continue  # a module that was imported
+            found[module, key] = value
             if isinstance(value, type):
-                found |= {(name, key, k): v for k, v in vars(value).items() if k != "__doc__"}
+                found |= {(module, key, k): v for k, v in vars(value).items() if k != "__doc__"}
     return found
 
-def changed(before, after):
-    is_import = lambda value: getattr(value, "__name__", "") in sys.modules
-    return [k for k, value in after.items() if value is not before.get(k) and not is_import(value)]
+def check(before):
+    changed = [k for k, value in everything().items() if value is not before.get(k)]
+    assert not changed, changed
 
 before = everything()
 import flwr_byz.serverapp.strategy, flwr_byz.server.strategy
 from flwr_byz.transport import ArrivingGrid
-assert not changed(before, everything()), changed(before, everything())
+check(before)
 
 from flwr.app import Message, RecordDict
 from tests.support.http_superlink import SuperLink, named, names, reply
-superlink = SuperLink(reply(named("a")))
-grid = superlink.grid()
-before, attributes, stub = everything(), dict(vars(grid)), dict(vars(grid._client))
-hooks = {k: list(v) for k, v in grid._client._client.event_hooks.items()}
-arriving = ArrivingGrid(grid)
-assert names(arriving.send_and_receive([Message(RecordDict(), 0, "train")])) == ["a"]
-assert not changed(before, everything()), changed(before, everything())
-assert dict(vars(grid)) == attributes and dict(vars(grid._client)) == stub
-assert grid._client._client.event_hooks == hooks
+grid = SuperLink(reply(named("a"))).grid()
+hooks = lambda: {k: list(v) for k, v in grid._client._client.event_hooks.items()}
+state = lambda: (dict(vars(grid)), dict(vars(grid._client)), hooks())
+before, state_before = everything(), state()
+assert names(ArrivingGrid(grid).send_and_receive([Message(RecordDict(), 0, "train")])) == ["a"]
+check(before)
+assert state() == state_before
 assert len(before) > 5000
 """
 
