@@ -90,7 +90,7 @@ def archive_of_a_large_entry(path):
     path.write_bytes(content[:place] + (2**31).to_bytes(4, "little") + content[place + 4 :])
 
 
-PICKLED = {"head": head(), "array-0": np.array([print], object)}
+PICKLED = {"head": head(), "array-0": np.array([None], object)}
 ZEROS = {"head": head(), "array-0": np.zeros(20_000_000)}
 DAMAGED = {
     "": lambda path: path.write_bytes(b""),
