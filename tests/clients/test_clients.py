@@ -133,7 +133,7 @@ def test_a_wrong_run_config_is_one_line_naming_key_value_and_what_is_allowed(key
 
 
 def test_an_eighth_of_the_nodes_is_byzantine_by_default_spread_over_the_batches():
-    runs = [RunConfig.parse(DEFAULTS).run(m) for m in (2, 20, 40)]
+    runs = [RunConfig.parse(DEFAULTS).run(m) for m in (7, 20, 40)]
     assert [run.num_byzantine for run in runs] == [0, 2, 5]
     few, _, many = [adversary_of(run, problem_of(run)) for run in runs]
     assert few is None
