@@ -8,11 +8,17 @@ import pytest
 
 from flwr_byz import audit
 from flwr_byz.audit import AuditTrail, BatchRecord, RoundRecord, Verdict
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from tests.support.answering_grid import run, train
 from tests.support.malformed import honest_arrays, model_arrays
 from tests.support.server import APIS, a_round
+from tests.support.strategies import strategy
+
+REPLIES = {client: honest_arrays(client) for client in range(5)}
+
+
+@pytest.fixture
+def trail(tmp_path):
+    return AuditTrail(tmp_path / "audit.jsonl", max_bytes=2000)
 
 
 def record(**clients):
@@ -47,27 +53,21 @@ def test_a_distance_is_that_of_the_reply_or_the_streamed_batch_from_the_aggregat
     path = tmp_path / "audit.jsonl"
     arrays, _ = a_round(api, model_arrays(0.9), honest | bad, num_batches=4, audit=path)
     (line,) = audit.read(path)
-    clients = line["clients"]
-    assert {clients[c]["reply"] for c in ("9", "10")} == {"rejected"}
-    assert "NaN" in clients["9"]["reason"]
-    assert all(clients[c]["suspicion"] == 1.0 for c in ("9", "10"))
+    clients = {int(client): entry for client, entry in line["clients"].items()}
+    assert "NaN" in clients[9]["reason"]
+    assert [(clients[c]["reply"], clients[c]["suspicion"]) for c in bad] == [("rejected", 1.0)] * 2
     flat = {c: np.concatenate([a.ravel() for a in v]) for c, v in (honest | {-1: arrays}).items()}
     for client in honest:
-        members = [client]
-        if api == "streamed":
-            batch = clients[str(client)]["batch"]
-            members = [c for c in honest if clients[str(c)]["batch"] == batch]
+        batch = [c for c in honest if clients[c]["batch"] == clients[client]["batch"]]
+        members = batch if api == "streamed" else [client]
         mean = np.mean([flat[c] for c in members], axis=0, dtype=float)
         distance = np.linalg.norm(mean - flat[-1])
-        assert clients[str(client)]["distance"] == pytest.approx(distance, rel=1e-5)
+        assert clients[client]["distance"] == pytest.approx(distance, rel=1e-5)
 
 
-def test_the_score_is_the_mean_over_the_rounds_that_a_client_answered_in(tmp_path):
-    trail = AuditTrail(tmp_path / "audit.jsonl")
-    first = record(a=1.0, b=1.0, c=1.5)
-    first.clients["d"] = Verdict("rejected")
-    second = record(a=1.0, b=1.0, c=None)
-    second.clients["d"] = Verdict("error")
+def test_the_score_is_the_mean_over_the_rounds_that_a_client_answered_in(trail):
+    first, second = record(a=1.0, b=1.0, c=1.5), record(a=1.0, b=1.0, c=None)
+    first.clients["d"], second.clients["d"] = Verdict("rejected"), Verdict("error")
     for number, made in enumerate([first, second, record(a=1.0, b=1.0, c=9.0, d=0.1, e=1.0)]):
         trail.write(number, made)
     clients = audit.read(trail.path)[-1]["clients"]
@@ -76,8 +76,7 @@ def test_the_score_is_the_mean_over_the_rounds_that_a_client_answered_in(tmp_pat
 
 
 @pytest.mark.parametrize("distance", [math.inf, math.nan, 1e308, 1.7e308])
-def test_no_distance_makes_a_line_that_is_no_json_even_where_numpy_raises(tmp_path, distance):
-    trail = AuditTrail(tmp_path / "audit.jsonl")
+def test_no_distance_makes_a_line_that_is_no_json_even_where_numpy_raises(trail, distance):
     with np.errstate(all="raise"):
         trail.write(1, record(a=distance, b=0.0, c=0.0))
         trail.write(2, record(a=1e308, b=distance, c=math.inf, d=1e308))
@@ -87,16 +86,15 @@ def test_no_distance_makes_a_line_that_is_no_json_even_where_numpy_raises(tmp_pa
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
-@pytest.mark.parametrize(
-    "damaged", ['{"round": 3, "cut', "not JSON", "[" * 100_000, "7", "[]", "\0" * 10]
-)
-def test_a_damaged_line_is_skipped(tmp_path, damaged):
+def test_damaged_lines_are_skipped(tmp_path):
     trail = AuditTrail(tmp_path / "audit.jsonl")
-    trail.write(1, record(a=1.0, b=1.0))
-    with trail.path.open("a") as file:
-        file.write(damaged)
-    trail.write(2, record(a=1.0, b=1.0))
-    assert [line["round"] for line in audit.read(trail.path)] == [1, 2]
+    damaged = ['{"round": 3, "cut', "not JSON", "[" * 100_000, "7", "[]", "\0" * 10]
+    for server_round, text in enumerate(damaged):
+        trail.write(server_round, record(a=1.0, b=1.0))
+        with trail.path.open("a") as file:
+            file.write(text)
+    trail.write(6, record(a=1.0, b=1.0))
+    assert [line["round"] for line in audit.read(trail.path)] == list(range(7))
 
 
 @pytest.mark.parametrize("api", ["message", "classic"])
@@ -104,9 +102,7 @@ def test_a_strategy_that_starts_again_scores_anew(tmp_path, api):
     path, made = tmp_path / "audit.jsonl", []
 
     def make(**given):
-        options = {"num_byzantine": 2, "audit": path, "fraction_evaluate": 0.0}
-        kind = ClassicStrategy if api == "classic" else GeometricMedianOfMeans
-        made[:] = made or [kind(**options, **given)]
+        made[:] = made or [strategy(api, "GeometricMedianOfMeans", audit=path)(**given)]
         vars(made[0]).update(given)  # Flower lets go of the initial parameters
         return made[0]
 
@@ -117,8 +113,7 @@ def test_a_strategy_that_starts_again_scores_anew(tmp_path, api):
     assert lines[-1]["clients"] == lines[1]["clients"]
 
 
-def test_a_trail_is_of_bounded_size(tmp_path):
-    trail = AuditTrail(tmp_path / "audit.jsonl", max_bytes=2000)
+def test_a_trail_is_of_bounded_size(tmp_path, trail):
     for server_round in range(1, 50):
         trail.write(server_round, record(a=1.0, b=1.0))
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
@@ -130,18 +125,16 @@ def test_a_trail_is_of_bounded_size(tmp_path):
 def test_a_disk_that_refuses_does_not_end_the_training(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "audit.jsonl"
-    replies = {client: honest_arrays(client) for client in range(5)}
-    arrays, _ = a_round("classic", model_arrays(), replies, num_batches=3, audit=path)
+    arrays, _ = a_round("classic", model_arrays(), REPLIES, num_batches=3, audit=path)
     assert arrays is not None
     assert "round 1 is missing in the audit trail" in caplog.text
 
 
 @pytest.mark.parametrize("accept_failures", [True, False])
 def test_a_round_that_a_failure_vetoes_is_one_that_kept_the_model(tmp_path, accept_failures):
-    replies = {client: honest_arrays(client) for client in range(5)}
     options = {"num_batches": 3, "accept_failures": accept_failures, "audit": tmp_path / "audit"}
-    failures = {"failures": [ValueError("raised")]}
-    arrays, metrics = a_round("classic", model_arrays(), replies, **failures, **options)
+    options["failures"] = [ValueError("raised")]
+    arrays, metrics = a_round("classic", model_arrays(), REPLIES, **options)
     (line,) = audit.read(tmp_path / "audit")
     assert (arrays is None) == line["kept"] == (not accept_failures)
     assert ("loss" in metrics) == accept_failures

@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import random
+import signal
 import tracemalloc
 import zipfile
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -30,11 +32,8 @@ ARRAYS = {
 ROUNDS = {"train": {1: {"loss": 0.1 + 0.2, "list": [1, 2]}}, "evaluate": {}, "server": {}}
 
 
-def is_same(back, rounds=ROUNDS):
-    arrays = [(n, a.dtype, a.shape, a.tobytes()) for n, a in back.arrays.items()]
-    return back.rounds == rounds and arrays == [
-        (n, a.dtype, a.shape, a.tobytes()) for n, a in ARRAYS.items()
-    ]
+def exact(arrays):
+    return [(n, a.dtype, a.shape, a.tobytes()) for n, a in arrays.items()]
 
 
 def test_the_newest_two_are_kept_to_the_bit_and_nothing_unfinished_counts(tmp_path):
@@ -45,8 +44,8 @@ def test_the_newest_two_are_kept_to_the_bit_and_nothing_unfinished_counts(tmp_pa
         Checkpoint(server_round, ARRAYS, ROUNDS).save(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"round-000010.npz", "round-1000000.npz"}
     back = Checkpoint.latest(tmp_path)
-    assert back.server_round == 1_000_000
-    assert is_same(back)
+    assert (back.server_round, back.rounds) == (1_000_000, ROUNDS)
+    assert exact(back.arrays) == exact(ARRAYS)
 
 
 @given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255) | st.none())
@@ -68,7 +67,8 @@ def test_a_changed_byte_is_noticed_or_harmless_and_a_cut_is_noticed(tmp_path, po
     except DamagedCheckpoint:
         return
     assert flip is not None
-    assert is_same(back)  # a byte that means nothing, as a time stamp of the zip file
+    assert back.rounds == ROUNDS
+    assert exact(back.arrays) == exact(ARRAYS)  # the byte means nothing, as a time stamp's
 
 
 def head(**changed):
@@ -77,20 +77,15 @@ def head(**changed):
     return np.array(json.dumps(made | changed))
 
 
-def archive(path, data=b"\0" * 1000):
+def archive(path, data=b"\0" * 1000, claimed=None):
+    """Write an archive of an array, which may claim another size in its list of members."""
     np.savez(path, head=head())
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("array-0.npy", data)
+        file.infolist()[-1].file_size = claimed or len(data)
 
 
-def archive_of_a_large_entry(path):
-    archive(path)
-    content = path.read_bytes()
-    place = content.rindex(b"PK\x01\x02") + 24  # the size of the last member
-    path.write_bytes(content[:place] + (2**31).to_bytes(4, "little") + content[place + 4 :])
-
-
-PICKLED = {"head": head(), "array-0": np.array([print], object)}
+PICKLED = {"head": head(), "array-0": np.array([None], object)}
 ZEROS = {"head": head(), "array-0": np.zeros(20_000_000)}
 DAMAGED = {
     "": lambda path: path.write_bytes(b""),
@@ -98,7 +93,7 @@ DAMAGED = {
     r"malformed \.npy header": lambda path: np.savez(path, allow_pickle=True, **PICKLED),
     "not of the 160": lambda path: np.savez_compressed(path, **ZEROS),
     "size": lambda path: archive(path, malformed.BAD_TENSORS["header claims 4 TB"]),
-    "not of the 21": archive_of_a_large_entry,
+    "not of the 21": lambda path: archive(path, claimed=2**31),
     "'train'": lambda path: Checkpoint(2, ARRAYS, {}).save(path.parent),
     "'items'": lambda path: Checkpoint(2, ARRAYS, ROUNDS | {"train": []}).save(path.parent),
     "it is no file": Path.mkdir,
@@ -138,7 +133,6 @@ STATES = [None, 7, [], [3, [1, 2], None], [3, ["x"] * 625, None], [9, [], None],
 @pytest.mark.parametrize("state", [*STATES, (*random.Random(6).getstate()[:2], "x")])
 def test_a_random_state_that_cannot_be_used_is_logged_and_left_out(tmp_path, caplog, state):
     Checkpoint(1, ARRAYS, random_state=state).save(tmp_path)
-    random.seed(5)
     expected = random.getstate()
     with closing(History.resume(tmp_path)) as history:
         assert history.finished == 1
@@ -154,7 +148,7 @@ def test_a_checkpoint_of_version_0_1_0_is_read(tmp_path):
     np.savez(tmp_path / "round-000001.npz", head=made, **columns)
     with closing(History.resume(tmp_path)) as back:
         assert (back.finished, back.train, back.server) == (1, {1: {"loss": 0.5}}, {0: [1.0, {}]})
-        assert is_same(Checkpoint.latest(tmp_path), Checkpoint.latest(tmp_path).rounds)
+        assert exact(Checkpoint.latest(tmp_path).arrays) == exact(ARRAYS)
 
 
 def test_a_metric_that_no_checkpoint_can_hold_is_null_there_and_named(tmp_path, caplog):
@@ -180,14 +174,9 @@ def test_what_a_failed_write_leaves_behind_is_removed(tmp_path, monkeypatch, own
     assert list(tmp_path.iterdir()) == []
 
 
-# The lock. -------------------------------------------------------------------------------------
-
-
 def test_a_second_server_in_the_folder_is_refused_until_the_first_is_closed(tmp_path):
     first = History.resume(tmp_path / "checkpoints")
     with pytest.raises(ValueError, match="is in use: stop the server"):
-        History.resume(tmp_path / "checkpoints")
-    with pytest.raises(ValueError, match="is in use"):
         train(tmp_path, 1)
     first.close()
     first.close()
@@ -197,47 +186,41 @@ def test_a_second_server_in_the_folder_is_refused_until_the_first_is_closed(tmp_
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_forked_process_does_not_hold_the_folder(tmp_path):
-    history = History.resume(tmp_path)
-    ready, release = os.pipe(), os.pipe()
+    history, (ready, begun) = History.resume(tmp_path), os.pipe()
     if (child := os.fork()) == 0:
-        os.write(ready[1], b"x")
-        os.read(release[0], 1)
-        os._exit(0)
+        os.write(begun, b"x")
+        os._exit(signal.pause())
+    os.read(ready, 1)
+    history.close()
     try:
-        os.read(ready[0], 1)
-        history.close()
         History.resume(tmp_path).close()
     finally:
-        os.write(release[1], b"x")
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
 def test_a_history_that_cannot_be_resumed_lets_go_of_the_folder(tmp_path):
     path = Checkpoint(1, ARRAYS).save(tmp_path)
-    for _ in range(2):
-        with pytest.raises(ValueError, match="is of another model"):
-            History.resume(tmp_path, {"w": np.zeros(2)})
+    with pytest.raises(ValueError, match="is of another model"):
+        History.resume(tmp_path, {"w": np.zeros(2)})
     path.write_bytes(b"")
-    for _ in range(2):
-        with pytest.raises(DamagedCheckpoint):
-            History.resume(tmp_path)
+    with pytest.raises(DamagedCheckpoint):
+        History.resume(tmp_path)
+    path.unlink()
+    History.resume(tmp_path).close()
 
 
-def test_a_folder_on_a_file_system_without_locks_is_used_all_the_same(
-    tmp_path, monkeypatch, caplog
-):
-    def unsupported(descriptor, operation):
-        raise OSError(errno.ENOTSUP, "not supported")
-
+def test_a_folder_on_a_file_system_without_locks_is_used_too(tmp_path, monkeypatch, caplog):
+    unsupported = Mock(side_effect=OSError(errno.ENOTSUP, "not supported"))
     monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", unsupported)
     History.resume(tmp_path).close()
     assert "cannot be locked against a second server" in caplog.text
 
 
 def test_a_classic_strategy_that_is_initialised_again_takes_its_own_folder(tmp_path):
-    initial = ndarrays_to_parameters([np.zeros(3)])
+    initial, manager = ndarrays_to_parameters([np.zeros(3)]), SimpleClientManager()
     options = {"num_batches": 1, "checkpoints": tmp_path, "initial_parameters": initial}
-    strategy, manager = ClassicStrategy(**options), SimpleClientManager()
+    strategy = ClassicStrategy(**options)
     strategy.initialize_parameters(manager)
     strategy.initial_parameters = initial  # Flower lets go of them
     strategy.initialize_parameters(manager)

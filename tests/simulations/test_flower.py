@@ -12,20 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from clients.rules import GMOM
 from clients.run import Run
 from simulations.flower import train_through_flower
 from simulations.process import train
 
 ROOT = Path(__file__).parents[2]
-RUN = Run(
-    problem="LinearRegression",
-    rule="GeometricMedianOfMeans",
-    attack="SignFlip(scale=10)",
-    num_clients=8,
-    num_byzantine=1,
-    num_rounds=3,
-    through="flower",
-)
+SIZES = {"num_clients": 8, "num_byzantine": 1, "num_rounds": 3, "through": "flower"}
+RUN = Run(problem="LinearRegression", rule=GMOM, attack="SignFlip(scale=10)", **SIZES)
 RUNS = [
     RUN,
     replace(RUN, attack="none"),
@@ -33,7 +27,7 @@ RUNS = [
     replace(RUN, attack="Silent"),
     replace(RUN, attack="NonFinite"),
     replace(RUN, attack="Adaptive", placement="fresh", num_byzantine=2),
-    replace(RUN, rule="GeometricMedianOfMeans(batch_size=2, rebucketed=True)", seed=3),
+    replace(RUN, rule=f"{GMOM}(batch_size=2, rebucketed=True)", seed=3),
     replace(RUN, problem="Digits", attack="InnerProductManipulation(epsilon=10)"),
     replace(RUN, problem="Perceptron", split="sorted", attack="GaussianNoise"),
 ]

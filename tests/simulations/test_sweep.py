@@ -21,14 +21,8 @@ from simulations.outcome import Outcome, append, load
 from simulations.sweep import sweep
 
 ROOT = Path(__file__).parents[2]
-RUN = Run(
-    problem="LinearRegression",
-    rule="FedAvg",
-    attack="SignFlip(scale=10)",
-    num_clients=8,
-    num_byzantine=1,
-    num_rounds=2,
-)
+SETTING = {"attack": "SignFlip(scale=10)", "num_clients": 8, "num_byzantine": 1}
+RUN = Run(problem="LinearRegression", rule="FedAvg", num_rounds=2, **SETTING)
 DECLARED = """
 title = "A small study"
 num_clients = 8
@@ -53,6 +47,22 @@ seeds = 1
 [[view]]
 kind = "cost"
 """
+WRONG = [
+    ("num_clients = 8", 'num_clients = "many"', "num_clients = 'many'"),
+    ("[0, 2]", "[8]", "num_byzantine must be from 0 to 7, got 8"),
+    ('"iid"', '"even"', "got 'even'"),
+    ('"Malformed"', '"Malformd"', "did you mean 'Malformed'?"),
+    ('"FedAvg"', '"FedSgd"', "rule must be one of FedAvg, "),
+    ('"FedAvg"', '"FedAvg(q=1)"', "FedAvg has no option q"),
+    ('"PooledRegression(dim=5)"', '"ImageNet"', "problem must be one of LinearRegression"),
+    ('"PooledRegression(dim=5)"', '"PooledRegression(size=5)"', "has no option size"),
+    ("momentum = 0.9", 'momentum = 0.9\nthrough = "flower"', 'momentum needs through = "proc'),
+    ("momentum = 0.9", 'api = "classic"', 'api = "classic" needs through = "flower"'),
+    ("seeds = 2", "seed = 2", "no run has seed"),
+    ("seeds = 2", "seeds = 0", "seeds must be a whole number of at least 1, got 0"),
+    ('"cost"', '"costs"', "costs"),
+    ("seeds = 2", "seeds =", "Invalid value"),
+]
 
 
 @pytest.fixture
@@ -65,7 +75,7 @@ def declared(tmp_path):
 def test_a_declaration_lists_every_combination_once(declared):
     runs = declaration.load(declared).runs()
     assert list(runs) == ["first", ""]
-    assert [len(set(runs[name])) for name in runs] == [2 * 2 * (1 + 3), 2 * 2 * (1 + 3)]
+    assert [len(set(runs[name])) for name in runs] == [2 * 2 * (1 + 3)] * 2
     for named in runs.values():
         q_and_attack = {(run.num_byzantine, run.attack) for run in named}
         assert q_and_attack == {(0, "none"), (2, "none"), (2, "SignFlip"), (2, "Malformed")}
@@ -83,25 +93,7 @@ def test_the_studies_that_come_with_it_can_be_carried_out(name):
         assert attacks == {"none", *CLASSES}
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "named"),
-    [
-        ("num_clients = 8", 'num_clients = "many"', "num_clients = 'many'"),
-        ("[0, 2]", "[8]", "num_byzantine must be from 0 to 7, got 8"),
-        ('"iid"', '"even"', "got 'even'"),
-        ('"Malformed"', '"Malformd"', "did you mean 'Malformed'?"),
-        ('"FedAvg"', '"FedSgd"', "rule must be one of FedAvg, "),
-        ('"FedAvg"', '"FedAvg(q=1)"', "FedAvg has no option q"),
-        ('"PooledRegression(dim=5)"', '"ImageNet"', "problem must be one of LinearRegression"),
-        ('"PooledRegression(dim=5)"', '"PooledRegression(size=5)"', "has no option size"),
-        ("momentum = 0.9", 'momentum = 0.9\nthrough = "flower"', 'momentum needs through = "proc'),
-        ("momentum = 0.9", 'api = "classic"', 'api = "classic" needs through = "flower"'),
-        ("seeds = 2", "seed = 2", "no run has seed"),
-        ("seeds = 2", "seeds = 0", "seeds must be a whole number of at least 1, got 0"),
-        ('"cost"', '"costs"', "costs"),
-        ("seeds = 2", "seeds =", "Invalid value"),
-    ],
-)
+@pytest.mark.parametrize(("right", "wrong", "named"), WRONG)
 def test_a_wrong_declaration_is_one_line_that_says_why(declared, right, wrong, named):
     declared.write_text(DECLARED.replace(right, wrong, 1))
     with pytest.raises(ValueError, match=r"study\.toml: ") as raised:
@@ -114,17 +106,16 @@ def test_what_is_written_is_read_back_and_a_failure_counts_until_the_run_is_done
     path, lost = tmp_path / "runs.jsonl", replace(RUN, problem="Digits")
     assert load(path) == {}
     append(path, RUN, Outcome([], failed="Traceback: no room"))
-    append(path, lost, Outcome([1.0, math.inf, math.inf], 0.25, "round 1: why"))
+    stopped = Outcome([1.0, math.inf, math.inf], 0.25, "round 1: why")
+    append(path, lost, stopped)
     with path.open("a") as file:
         file.write(json.dumps({"problem": "Digits"}) + '\n{"problem": "Dig')
-    assert load(path)[lost] == Outcome([1.0, math.inf, math.inf], 0.25, "round 1: why")
-    assert load(path)[RUN].failed == "Traceback: no room"
+    assert load(path) == {RUN: Outcome([], failed="Traceback: no room"), lost: stopped}
     append(path, RUN, Outcome([0.1, 0.2, 0.3], 0.5))
     append(path, RUN, Outcome([], failed="again"))
     append(path, lost, Outcome([1.0]))  # shorter than the run
     found = load(path)
-    assert found[RUN] == Outcome([0.1, 0.2, 0.3], 0.5)
-    assert found[lost].stopped == "round 1: why"
+    assert found == {RUN: Outcome([0.1, 0.2, 0.3], 0.5), lost: stopped}
     frame = as_frame({"some": [RUN, lost, replace(RUN, seed=1)]}, found)
     assert list(frame["final"]) == [0.3, math.inf]
     assert list(frame["measure"]) == ["error", "accuracy"]
@@ -149,10 +140,8 @@ def test_ctrl_c_keeps_every_finished_run_and_the_same_command_goes_on(declared, 
     through += 'num_rounds = 400\nthrough = "flower"\nseeds = 1\nattack = "none"\n'
     declared.write_text(DECLARED + through)
     command = [sys.executable, "-m", "simulations", str(declared), "--results", str(tmp_path)]
-    path = tmp_path / "runs.jsonl"
-    study = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    path, options = tmp_path / "runs.jsonl", {"stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    study = subprocess.Popen(command, start_new_session=True, **options)
     while not path.exists() or path.read_text().count("\n") < 32:
         assert study.poll() is None
         time.sleep(0.1)
