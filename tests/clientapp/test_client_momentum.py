@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from flwr_byz import attacks
 from flwr_byz.clientapp.mod import ByzantineMod, ClientMomentum, momentum
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
-from tests.support import app_grid, malformed
+from tests.support import apis, app_grid, malformed
 from tests.support.node import SENT, Node
 
 # The formula. ----------------------------------------------------------------------------------
@@ -120,15 +118,14 @@ def test_the_momentum_lasts_while_the_context_is_stored_between_rounds(api, stor
     assert np.allclose(made, by_hand(UPDATES), atol=1e-6)
 
 
-@BOTH
+@apis.BOTH
 def test_in_a_training_the_momentum_lasts_from_round_to_round(api):
     """The first of the rounds trains with -3 times the update, through the mod listed after."""
     shift = np.mean([1 + 0.01 * np.sin(node) for node in range(app_grid.NUM_NODES)])
     everyone = range(app_grid.NUM_NODES)
     flip = ByzantineMod(attacks.SignFlip(3.0), when=lambda r: set(everyone if r == 1 else ()))
-    strategy = {"message": MessageStrategy, "classic": ClassicStrategy}[api]
-    options = {"num_batches": 1, **app_grid.given(api)}  # the mean
-    model = app_grid.trained(api, strategy(**options), [ClientMomentum(0.8), flip], 3)
+    mean = api.gmom(num_batches=1, **api.initial(app_grid.MODEL))
+    model = app_grid.trained(api, mean, [ClientMomentum(0.8), flip], 3)
     expected = shift * by_hand([-3, 1, 1], 0.8).sum()
     assert np.allclose(np.concatenate([a.ravel() for a in model]), expected, rtol=1e-5)
 
