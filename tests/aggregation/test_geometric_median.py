@@ -149,10 +149,7 @@ TWO = np.zeros((2, 2))
 @pytest.mark.parametrize(
     ("points", "options", "said"),
     [
-        *(
-            ([*np.zeros((2, 3)), [0, x, 0], np.zeros(3)], {}, r"points\[2\]")
-            for x in (np.nan, np.inf)
-        ),
+        *(([*TWO, [0, x], *TWO], {}, r"points\[2\]") for x in (np.nan, np.inf)),
         ([np.zeros(3), np.zeros(4)], {}, r"points\[1\]"),
         *((points, {}, "points|vectors") for points in (np.zeros((0, 3)), [], np.zeros(3), 5)),
         *((points, {}, "points|vectors") for points in (TWO.astype(complex), [["a"]], [object()])),

@@ -49,10 +49,8 @@ def test_what_an_attack_sees_and_sends(api):
 @BOTH
 @pytest.mark.parametrize(
     ("when", "rounds"),
-    [
-        *((clients, [1, 2, 3, 4]) for clients in ({3, 5}, [3], range(3, 6), np.array([3]))),
-        (attacks.Rotating(10, 2), [2]),
-    ],
+    [(clients, [1, 2, 3, 4]) for clients in ({3, 5}, [3], range(3, 6), np.array([3]))]
+    + [(attacks.Rotating(10, 2), [2])],
 )
 def test_clients_attack_in_every_round_or_in_those_of_a_schedule(api, when, rounds):
     mod = ByzantineMod(attacks.Scale(), when=when)
@@ -83,23 +81,14 @@ def test_clients_that_do_not_exist_are_named_once_in_a_run_and_escaped(caplog):
 @BOTH
 @pytest.mark.parametrize(
     ("config", "expected"),
-    [
-        (None, False),
-        ({}, True),
-        ({"nodes": "0, 3,5"}, True),
-        ({"nodes": "1003"}, True),
-        ({"nodes": "0 5"}, False),
-        ({"from-round": 2}, True),
-        ({"from-round": 3}, False),
-    ],
+    [(given, True) for given in ({}, {"nodes": "0, 3,5"}, {"nodes": "1003"}, {"from-round": 2})]
+    + [(given, False) for given in (None, {"nodes": "0 5"}, {"from-round": 3})],
 )
 @pytest.mark.parametrize("where", ["run", "node"])
 def test_a_config_says_who_attacks_from_when(api, config, expected, where):
-    if config is not None:
-        config = {
-            f"byzantine-{key}": value for key, value in {"attack": "SignFlip", **config}.items()
-        }
-    node = {"run_config": config} if where == "run" else config or {}
+    entries = {} if config is None else {"attack": "SignFlip", **config}
+    config = {f"byzantine-{key}": value for key, value in entries.items()}
+    node = {"run_config": config} if where == "run" else config
     assert attacks_of(api, ByzantineMod(), 2, **node) == expected
 
 
@@ -155,30 +144,25 @@ def test_malformed_arrays_go_out_as_they_are(api, kind):
 
 
 WRONG = r"""
-SignFlip(), reply='models' : reply must be | SignFlip(), colluders='a' : give num_colluders or when
-SignFlip(), when=3 : when must be a set of partition-ids such as {2, 7}
-SignFlip(), when='3' : got '3' | SignFlip(), when={2.0} : got {2.0}
-SignFlip(), when=Fixed : when must be a set
-MinMax() : MinMax needs | BatchTakeover() : BatchTakeover needs | Adaptive() : Adaptive needs
-SignFlip(), seed=-1 : seed must | SignFlip(), timeout=-1 : timeout must
-SignFlip(), num_clients=0 : num_clients must | LabelFlip() : LabelFlip needs
-SignFlip : an attack object, as in ByzantineMod(attacks.SignFlip()),
-'NonFinite' : attack object, as in ByzantineMod(attacks.NonFinite()), got
-{'scale': 10} : attack object, as in ByzantineMod(attacks.SignFlip(scale=10)), got
-"""
-WRONG_NAMES = """
-Xyzzy : no attack is called 'Xyzzy'; choose from ALittle | Attack : no attack is called 'Attack'
-sign-flop : did you mean 'SignFlip' | MinMax : give colluders
+mod(SignFlip(), reply='models') : reply must be | mod(MinMax()) : MinMax needs
+mod(SignFlip(), colluders='a') : give num_colluders or when | mod(SignFlip(), seed=-1) : seed must
+mod(SignFlip(), when=3) : when must be a set of partition-ids such as {2, 7}
+mod(SignFlip(), when='3') : got '3' | mod(SignFlip(), when={2.0}) : got {2.0}
+mod(SignFlip(), when=Fixed) : when must be a set | mod(BatchTakeover()) : BatchTakeover needs
+mod(Adaptive()) : Adaptive needs | mod(SignFlip(), timeout=-1) : timeout must
+mod(SignFlip(), num_clients=0) : num_clients must | mod(LabelFlip()) : LabelFlip needs
+mod(SignFlip) : an attack object, as in ByzantineMod(attacks.SignFlip()),
+mod('NonFinite') : attack object, as in ByzantineMod(attacks.NonFinite()), got
+mod({'scale': 10}) : attack object, as in ByzantineMod(attacks.SignFlip(scale=10)), got
+named('Xyzzy') : no attack is called 'Xyzzy'; choose from ALittle | named('MinMax') : give colluders
+named('Attack') : no attack is called 'Attack' | named('sign-flop') : did you mean 'SignFlip'
 """
 
 
-@pytest.mark.parametrize(("arguments", "said"), table(WRONG))
-def test_a_wrong_attack_or_option_is_refused_at_once(arguments, said):
-    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
-        eval(f"ByzantineMod({arguments})", vars(attacks) | {"ByzantineMod": ByzantineMod})
-
-
-@pytest.mark.parametrize(("attack", "said"), table(WRONG_NAMES))
-def test_a_wrong_config_says_what_is_wrong(attack, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("made", "said"), table(WRONG))
+def test_a_wrong_attack_option_or_config_is_refused_at_once(made, said):
+    def named(attack):
         Node("message", ByzantineMod(), **{"byzantine-attack": attack}).ask()
+
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        eval(made, vars(attacks) | {"mod": ByzantineMod, "named": named})

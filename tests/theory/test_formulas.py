@@ -99,8 +99,7 @@ def test_the_sharp_factor_is_reached(n, q):
 @pytest.mark.parametrize(("M", "M_prime"), [(2.5, 1.0), (1.0, 2.5)])
 def test_delta_2_is_what_the_net_of_its_proof_needs(shell, M, M_prime):
     """Equation (31), in which the shell ℓ cancels."""
-    n, d, delta, r = 300, 7, 0.03, 1.7
-    scatter = {"sigma_1": 1.3, "sigma_2": 2.1, "alpha_2": 4.0}
+    (n, d, delta, r), scatter = (300, 7, 0.03, 1.7), {"sigma_1": 1.3, "sigma_2": 2.1, "alpha_2": 4}
     tau = 4.0 * 1.3 / (2 * 2.1**2) * sqrt(d / n)
     width = 2.1 * tau * shell / 2.5 * sqrt(d / n)
     shells = r * sqrt(d) / tau
