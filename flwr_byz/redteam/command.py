@@ -82,8 +82,7 @@ def red_team(trial: Trial, folder: Path, console: Console) -> None:
                     why = clean.reason or "its model is not finite"
                     raise ValueError(f"the app fails without any attack: {why}; its log is {log}")
                 measure = choose_measure(clean, trial.metric, trial.higher_is_better)
-    pairs = zip(results[::2], results[1::2], strict=True)
-    rows = {own.run.attack: (own, robust) for own, robust in pairs}
+    rows = {row[0].run.attack: row for row in zip(results[::2], results[1::2], strict=True)}
     report(rows, Standard.of(clean, measure), console)
 
 

@@ -33,7 +33,6 @@ except (ImportError, TypeError) as error:
     expected = f"flwr {version('flwr')} simulates in another way than a trial expects"
     raise ImportError(f"{expected} ({error}): install flwr 1.41 or 1.42") from error
 
-
 COMMAND = (sys.executable, "-m", __name__)
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -85,8 +84,7 @@ def main() -> None:
 
 
 def _simulate(run: Run) -> dict[str, Any]:
-    training = WatchedTraining(run)
-    server_app = ServerApp()
+    training, server_app = WatchedTraining(run), ServerApp()
     ends: list[tuple[str, str]] = []  # the first one counts, "finished" without any
 
     def fail(error: BaseException) -> None:
@@ -125,8 +123,8 @@ def _simulate(run: Run) -> dict[str, Any]:
     except Exception as error:
         fail(error)
     if not training.has_begun:
-        loops = "neither Strategy.start nor Flower's Server"
-        ends.append(("crashed", f"the app never trained: it used {loops}"))
+        why = "the app never trained: it used neither Strategy.start nor Flower's Server"
+        ends.append(("crashed", why))
     if failed := sorted(run.folder.glob("attack-failed-*.txt")):
         ends.insert(0, ("not attacked", failed[0].read_text(encoding="utf-8")))
     if run.byzantine and not training.asked_byzantine:

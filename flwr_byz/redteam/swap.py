@@ -33,10 +33,9 @@ def exchange(own: Any, num_byzantine: int) -> tuple[Any, list[str]]:
     clients, its loop, its attributes, as in ``class Robust(GeometricMedianOfMeans, YourStrategy)``.
     """
     settings: dict[str, Any] = {"num_byzantine": num_byzantine, "trim_norm": "auto"}
-    is_message = isinstance(own, message.Strategy)
+    is_message, theirs = isinstance(own, message.Strategy), type(own)
     kind: Any = MessageGeometricMedianOfMeans if is_message else ClassicGeometricMedianOfMeans
     base: type = message.FedAvg if is_message else classic.FedAvg
-    theirs = type(own)
     if not isinstance(own, base):
         return kind(**settings), [f"{theirs.__name__} is no FedAvg: {ROBUST} keeps nothing of it"]
     for name in signature(base).parameters:

@@ -207,5 +207,4 @@ def _refuse_workflow(workflow: object, *args: object, **kwargs: object) -> NoRet
 
 
 def _with_subclasses(kind: type) -> set[type]:
-    below: list[type] = kind.__subclasses__()
-    return {kind}.union(*map(_with_subclasses, below))
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))

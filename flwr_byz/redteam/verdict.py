@@ -162,7 +162,5 @@ def verdict(rows: Rows, standard: Standard) -> str:
         sentences.append(f"{name} is broken by {len(broken)} of {len(tried)} attacks{which}.")
     if untried := [attack for attack in attacked if attack not in tried]:
         sentences.append(f"Not carried out on this app: {', '.join(untried)}.")
-    clean = " and ".join(
-        f"{number} with {name}" for number, name in zip(numbers, names, strict=True)
-    )
+    clean = " and ".join(f"{n} with {name}" for n, name in zip(numbers, names, strict=True))
     return " ".join([*sentences, f"Without attack, {standard.measure.name}: {clean}."])

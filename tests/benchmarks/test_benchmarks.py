@@ -52,8 +52,7 @@ def test_the_rows_of_the_repository_make_its_table(tmp_path):
 
 def test_peak_memory_is_what_a_call_holds_at_most_beyond_its_argument():
     def call(argument):
-        spare = np.ones(500_000)
-        del spare
+        np.ones(500_000)
         return argument * 2.0
 
     taken = measure.peak_memory(Contestant("", "", call, lambda: np.ones(10**6)))
@@ -74,9 +73,8 @@ def test_the_cost_of_an_attack_leaves_out_the_first_round_and_the_start(monkeypa
 
     def simulated(runs):
         for number, run in enumerate(runs):
-            clock[0] += (
-                50 if number == 0 else 5 + run.num_rounds * (2 if run.attack == "Mimic" else 1)
-            )
+            a_round = 2 if run.attack == "Mimic" else 1
+            clock[0] += 5 + run.num_rounds * a_round if number else 50
             yield run, None
 
     monkeypatch.setattr(attack_cost, "train_through_flower", simulated)

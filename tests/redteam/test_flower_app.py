@@ -4,11 +4,8 @@ import pytest
 
 from flwr_byz.redteam.flower_app import FlowerApp
 
-COMPONENTS = """
-[tool.flwr.app.components]
-serverapp = "pkg.server_app:app"
-clientapp = "pkg.client_app:app"
-"""
+TABLE = "[tool.flwr.app.components]\n"
+COMPONENTS = f"{TABLE}serverapp = 'pkg.server_app:app'\nclientapp = 'pkg.client_app:app'\n"
 
 
 @pytest.fixture
@@ -20,27 +17,23 @@ def read(tmp_path):
     return read
 
 
-def test_components_config_and_nodes_are_read(read):
+def test_components_nodes_and_the_config_with_overrides_are_read(read):
     federation = '[tool.flwr.federations]\ndefault = "b"\n'
     for name, nodes in (("a", 3), ("b", 7)):
         federation += f"[tool.flwr.federations.{name}]\noptions.num-supernodes = {nodes}\n"
         federation += "options.backend.client-resources.num-cpus = 2\n"
-    config = "[tool.flwr.app.config]\nlr = 0.5\nmodel.width = 3\n"
+    config = "[tool.flwr.app.config]\nlr = 0.5\nname = 'a'\nmodel.width = 3\n"
     app = read(COMPONENTS + config + federation)
     assert (app.serverapp, app.clientapp) == ("pkg.server_app:app", "pkg.client_app:app")
     assert app.num_nodes == 7
     assert app.client_resources == {"num_cpus": 2}
-    assert app.run_config("") == {"lr": 0.5, "model.width": 3}
+    assert app.run_config("") == {"lr": 0.5, "name": "a", "model.width": 3}
+    overridden = {"lr": 0.1, "name": "b c", "model.width": 3}
+    assert app.run_config("lr=0.1 name='b c'") == overridden
+    for nonsense, named in (("rate=3", "no rate; it has lr, name"), ("lr=zero", "--run-config")):
+        with pytest.raises(ValueError, match=named):
+            app.run_config(nonsense)
     assert read().num_nodes == 10
-
-
-def test_overrides_are_those_of_flwr_run(read):
-    app = read(COMPONENTS + '[tool.flwr.app.config]\nlr = 0.5\nname = "a"\n')
-    assert app.run_config("lr=0.1 name='b c'") == {"lr": 0.1, "name": "b c"}
-    with pytest.raises(ValueError, match="no rate; it has lr, name"):
-        app.run_config("rate=3")
-    with pytest.raises(ValueError, match="--run-config"):
-        app.run_config("lr=zero")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +41,8 @@ def test_overrides_are_those_of_flwr_run(read):
     [
         ("", "serverapp"),
         ("[tool.flwr]\napp = 3\n", "serverapp"),
-        ('[tool.flwr.app.components]\nserverapp = "a:b"\n', "clientapp"),
-        ('[tool.flwr.app.components]\nserverapp = "ab"\nclientapp = "a:b"\n', "serverapp"),
+        (f"{TABLE}serverapp = 'a:b'", "clientapp"),
+        (f"{TABLE}serverapp = 'ab'\nclientapp = 'a:b'", "serverapp"),
         ("[tool", "cannot be read"),
     ],
 )

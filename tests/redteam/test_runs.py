@@ -47,19 +47,18 @@ def test_a_run_that_hung_is_repeated_where_it_gets_more_time(run):
 def test_runs_that_differ_in_more_than_the_folder_of_results_have_folders_that_differ(run):
     assert RUN.folder.name == run.folder.name
     assert RUN.folder.name.startswith("signflip-own-")
-    assert replace(RUN, num_rounds=3).folder.name != RUN.folder.name
-    other_code = replace(RUN, app=replace(RUN.app, digest="2"))
-    assert other_code.folder.name != RUN.folder.name
+    for changed in ({"num_rounds": 3}, {"app": replace(RUN.app, digest="2")}):
+        assert replace(RUN, **changed).folder.name != RUN.folder.name
 
 
 @pytest.mark.parametrize(
     ("final", "moved", "finite"),
     [
-        (np.array([3.0, 9.0]), 1.0, True),
-        (np.array([1e300, 1e300]), math.inf, True),
-        (np.zeros(3), math.inf, True),
+        ([3.0, 9.0], 1.0, True),
+        ([1e300, 1e300], math.inf, True),
+        ([0.0, 0.0, 0.0], math.inf, True),
         (None, math.inf, True),
-        (np.array([0.0, np.nan]), None, False),
+        ([0.0, np.nan], None, False),
     ],
 )
 def test_a_final_model_is_compared_with_that_of_the_reference(run, final, moved, finite):
@@ -67,6 +66,7 @@ def test_a_final_model_is_compared_with_that_of_the_reference(run, final, moved,
     assert compare(run, START, END) == {}
     reference = replace(run, attack="no attack")
     assert compare(reference, START, END) == {"moved": 0.0}
-    run.record("end", end="finished", reason="", seconds=1.0, **compare(run, START, final))
+    compared = compare(run, START, final and np.array(final))
+    run.record("end", end="finished", reason="", seconds=1.0, **compared)
     assert (load(run).moved, load(run).finite) == (moved, finite)
     assert compare(run, None, None) == {}

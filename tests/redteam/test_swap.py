@@ -1,8 +1,11 @@
 """The robust strategy in exchange for an app's own."""
 
+from inspect import signature
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common import ndarrays_to_parameters
 from flwr.server import strategy as classic
 from flwr.serverapp import strategy as message
@@ -14,51 +17,26 @@ from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as Message
 from tests.support.answering_grid import AnsweringGrid
 
-MESSAGE_OPTIONS = {
-    "fraction_train": 0.5,
-    "fraction_evaluate": 0.25,
-    "min_train_nodes": 9,
-    "min_evaluate_nodes": 2,
-    "min_available_nodes": 11,
-    "weighted_by_key": "weight",
-    "arrayrecord_key": "model",
-    "configrecord_key": "settings",
-    "train_metrics_aggr_fn": lambda contents, key: MetricRecord(),
-}
-CLASSIC_OPTIONS = {
-    "fraction_fit": 0.5,
-    "fraction_evaluate": 0.25,
-    "min_fit_clients": 9,
-    "min_evaluate_clients": 2,
-    "min_available_clients": 11,
-    "evaluate_fn": lambda server_round, arrays, config: None,
-    "on_fit_config_fn": lambda server_round: {},
-    "on_evaluate_config_fn": lambda server_round: {},
-    "accept_failures": False,
-    "initial_parameters": ndarrays_to_parameters([np.zeros(2)]),
-    "fit_metrics_aggregation_fn": lambda claims: {},
-    "evaluate_metrics_aggregation_fn": lambda claims: {},
-    "inplace": False,
-}
+SENT = ndarrays_to_parameters([np.zeros(2)])
 
 
-@pytest.mark.parametrize(
-    ("own", "options", "minimum", "kind"),
-    [
-        (message.FedAvg, MESSAGE_OPTIONS, "min_evaluate_nodes", Message),
-        (classic.FedAvg, CLASSIC_OPTIONS, "min_evaluate_clients", Classic),
-    ],
-)
-def test_options_are_carried_over_enough_clients_asked_and_the_rule_is_robust(
-    own, options, minimum, kind
-):
+@pytest.mark.parametrize(("own", "kind"), [(message.FedAvg, Message), (classic.FedAvg, Classic)])
+def test_options_are_carried_over_enough_clients_asked_and_the_rule_is_robust(own, kind):
+    options = {}
+    for number, (name, each) in enumerate(signature(own).parameters.items(), start=2):
+        if isinstance(each.default, bool):
+            options[name] = not each.default
+        else:
+            given = {"min": number, "fraction": 1 / number, "initial": SENT}
+            other = Mock() if name.endswith("_fn") else f"the app's {name}"
+            options[name] = given.get(name.partition("_")[0], other)
+    if kind is Message:  # where the default is Flower's, and the robust strategy has its own
+        options["evaluate_metrics_aggr_fn"] = aggregate_metricrecords
     robust, notes = exchange(own(**options), 3)
-    assert type(robust) is kind
-    assert notes == []
+    assert (type(robust), notes) == (kind, [])
     assert (robust.settings.num_byzantine, robust.settings.trim_norm) == (3, "auto")
-    assert {name: getattr(robust, name) for name in options} == options | {minimum: 7}
-    if kind is Message:  # for which robust is robust
-        assert robust.evaluate_metrics_aggr_fn is aggregate_metricrecords
+    least = {name: max(7, least) for name, least in options.items() if name[:4] == "min_"}
+    assert {name: getattr(robust, name) for name in options} == options | least
 
 
 class SendsRate(message.FedProx):
@@ -81,8 +59,8 @@ def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost():
     assert isinstance(robust, Message)
     assert notes == [f"SendsRate's own aggregate_train is not carried over to {ROBUST}"]
     grid = AnsweringGrid(3, None)
-    requests = robust.configure_train(2, ArrayRecord([np.zeros(2)]), ConfigRecord(), grid)
-    config = next(iter(requests)).content["config"]
+    first, *_ = robust.configure_train(2, ArrayRecord([np.zeros(2)]), ConfigRecord(), grid)
+    config = first.content["config"]
     assert (config["lr"], config["proximal-mu"]) == (1.5, 0.5)
     assert robust.aggregate_train(2, []) is not None
     already, notes = exchange(Message(num_byzantine=1, gamma=1e-6), 1)
@@ -93,8 +71,7 @@ class ChoosesHalf(classic.FedAvg):
     def num_fit_clients(self, num_available_clients):
         return 17, 23
 
-    def aggregate_fit(self, server_round, results, failures):
-        raise AssertionError("the app's own rule")
+    aggregate_fit = SendsRate.aggregate_train
 
 
 def test_a_classic_subclass_is_carried_over_but_for_its_rule():

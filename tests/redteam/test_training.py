@@ -18,9 +18,9 @@ from flwr_byz.redteam.swap import Refused
 from flwr_byz.redteam.training import WatchedTraining, _with_subclasses
 from tests.support.answering_grid import AnsweringGrid
 
-NUM_NODES = 7
-LOOPS = {Strategy: "start", Server: "fit"}
-WORKFLOWS = {DefaultWorkflow: "__call__", SecAggPlusWorkflow: "__call__"}
+WATCHED = {Strategy: "start", Server: "fit"}
+WATCHED |= {DefaultWorkflow: "__call__", SecAggPlusWorkflow: "__call__"}
+TREES, WORKFLOW = "arrays of fixed shape, no trees", "as for secure aggregation"
 
 
 class PassesOn(FedAvg):
@@ -35,12 +35,10 @@ class TakesMore(FedAvg):
 
 class Watched(WatchedTraining):
     def events(self, kind):
-        events = json_lines.read(self.run.folder / "events.jsonl")
-        return [event for event in events if event["event"] == kind]
+        return [e for e in json_lines.read(self.run.folder / "events.jsonl") if e["event"] == kind]
 
     def measured(self, source):
-        of_source = [event for event in self.events("metrics") if event["source"] == source]
-        return {event["round"]: event["values"] for event in of_source}
+        return {e["round"]: e["values"] for e in self.events("metrics") if e["source"] == source}
 
 
 @pytest.fixture
@@ -49,15 +47,14 @@ def watch(tmp_path, monkeypatch):
 
     def watch(attack=NO_ATTACK, strategy="own", num_rounds=2):
         monkeypatch.undo()
-        for base, name in (LOOPS | WORKFLOWS).items():
+        for base, name in WATCHED.items():
             for kind in _with_subclasses(base):
                 if name in vars(kind):
                     monkeypatch.setattr(kind, name, vars(kind)[name])
         app = FlowerApp(tmp_path, "a:b", "a:c")
-        run = Run(app, {}, NUM_NODES, 2, num_rounds, 0, tmp_path, attack, strategy)
-        run.folder.mkdir(parents=True)
-        training = Watched(run)
-        training.partitions = {node: 10 - node for node in range(NUM_NODES)}
+        training = Watched(Run(app, {}, 7, 2, num_rounds, 0, tmp_path, attack, strategy))
+        training.run.folder.mkdir(parents=True)
+        training.partitions = {node: 10 - node for node in range(7)}
         training.watch()
         return training
 
@@ -71,8 +68,7 @@ def towards_one(node, server_round, arrays):
 
 def byzantine(node, server_round, arrays):
     """Nodes 5 and 6, which are partitions 5 and 4, send NaN."""
-    honest = towards_one(node, server_round, arrays)
-    return [a * np.nan for a in honest] if node in (5, 6) else honest
+    return towards_one(node, server_round, [a * np.nan if node > 4 else a for a in arrays])
 
 
 def distance(server_round, arrays):
@@ -80,7 +76,7 @@ def distance(server_round, arrays):
 
 
 def start(strategy, reply=towards_one):
-    grid, model = AnsweringGrid(NUM_NODES, reply), ArrayRecord({"a0": Array(np.zeros(3, "f4"))})
+    grid, model = AnsweringGrid(7, reply), ArrayRecord({"a0": Array(np.zeros(3, "f4"))})
     return strategy.start(grid, initial_arrays=model, num_rounds=5, evaluate_fn=distance)
 
 
@@ -110,15 +106,17 @@ def test_the_robust_strategy_replaces_the_apps_own(watch):
 
 
 def test_the_same_clients_are_asked_in_a_round_of_every_run(watch):
-    asked = {"own": [], "robust": []}
-    for name, nodes in asked.items():
+    asked = []
+
+    def reply(node, *args):
+        asked.append(node)
+        return towards_one(node, *args)
+
+    for name in ("own", "robust"):
         watch(strategy=name)
-        start(
-            FedAvg(fraction_train=0.8, min_train_nodes=5, fraction_evaluate=0.0),
-            lambda node, *args, nodes=nodes: nodes.append(node) or towards_one(node, *args),
-        )
-    assert asked["own"] == asked["robust"]
-    assert len(asked["own"]) == 10
+        start(FedAvg(fraction_train=0.8, min_train_nodes=5, fraction_evaluate=0.0), reply)
+    assert asked[:10] == asked[10:]
+    assert len(asked) == 20
 
 
 def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
@@ -132,7 +130,7 @@ def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
     training = watch(strategy="robust")
     result = start(Own())
     assert training.measured("evaluate") == {1: {"accuracy": 0.5}, 2: {"accuracy": 0.5}}
-    assert seen == [NUM_NODES, NUM_NODES]
+    assert seen == [7, 7]
     assert result.evaluate_metrics_clientapp[1]["loss"] == 3.0
 
 
@@ -161,25 +159,19 @@ def fit(strategy):
     Server(client_manager=SimpleClientManager(), strategy=strategy).fit(2, None)
 
 
-def work(workflow):
-    workflow(None, None)
-
-
 @pytest.mark.parametrize(
-    ("train", "kind", "reason"),
+    ("train", "refused", "reason"),
     [
-        (start, message.FedXgbBagging, "arrays of fixed shape, no trees"),
-        (start, message.FedXgbCyclic, "arrays of fixed shape, no trees"),
-        (fit, classic.FedXgbBagging, "arrays of fixed shape, no trees"),
-        (fit, classic.FedXgbCyclic, "arrays of fixed shape, no trees"),
-        (work, DefaultWorkflow, "as for secure aggregation"),
-        (work, lambda: SecAggPlusWorkflow(3, 2), "as for secure aggregation"),
+        (start, [message.FedXgbBagging(), message.FedXgbCyclic()], TREES),
+        (fit, [classic.FedXgbBagging(), classic.FedXgbCyclic()], TREES),
+        (lambda it: it(None, None), [DefaultWorkflow(), SecAggPlusWorkflow(3, 2)], WORKFLOW),
     ],
 )
-def test_trees_and_workflows_are_refused_by_name(watch, train, kind, reason):
-    training, it = watch(), kind()
-    with pytest.raises(Refused, match=f"{type(it).__name__}.* {reason}"):
-        train(it)
+def test_trees_and_workflows_are_refused_by_name(watch, train, refused, reason):
+    training = watch()
+    for it in refused:
+        with pytest.raises(Refused, match=f"{type(it).__name__}.* {reason}"):
+            train(it)
     assert training.events("begun") == []
 
 
@@ -190,15 +182,14 @@ def test_a_loop_of_the_apps_own_is_watched_once(watch, strategy, kind, num_round
     training = watch(strategy=strategy, num_rounds=num_rounds)
     start(kind(fraction_evaluate=0.0))
     asked = num_rounds or 5  # as many as the app asks for
-    assert set(training.measured("server")) == {0, *range(1, asked + 1)}
+    assert set(training.measured("server")) == {*range(asked + 1)}
     assert [event["num_rounds"] for event in training.events("begun")] == [asked]
     assert len(training.events("round")) == asked
 
 
 def test_what_was_measured_before_a_crash_is_recorded(watch):
     def reply(node, server_round, arrays):
-        longer = [np.append(a, 0).astype(a.dtype) for a in arrays]
-        return longer if server_round == 2 and node == 2 else towards_one(node, 1, arrays)
+        return [np.ones(4, "f4")] if (node, server_round) == (2, 2) else [arrays[0] + node]
 
     training = watch()
     with pytest.raises(ValueError, match="broadcast"):

@@ -20,9 +20,7 @@ def result(*values, **given):
 
 
 def reports(**sources):
-    metrics = {
-        source: {name: {1: 0.5} for name in names.split()} for source, names in sources.items()
-    }
+    metrics = {key: {n: {1: 0.5} for n in names.split()} for key, names in sources.items()}
     return RunResult(RUN, "finished", metrics=metrics)
 
 
@@ -47,16 +45,17 @@ def test_the_metric_is_given_or_found_by_source_and_by_name(reported, given, cho
 
 
 def test_a_metric_without_a_direction_or_that_no_app_reports_is_refused():
-    with pytest.raises(ValueError, match="--lower-is-better"):
-        choose_measure(BEAUTY, "beauty")
-    with pytest.raises(ValueError, match="no truth; it reports beauty, loss, ugliness"):
-        choose_measure(BEAUTY, "truth")
+    no_truth = "no truth; it reports beauty, loss, ugliness"
+    for name, named in (("beauty", "--lower-is-better"), ("truth", no_truth)):
+        with pytest.raises(ValueError, match=named):
+            choose_measure(BEAUTY, name)
     assert choose_measure(reports(train="seconds num-examples")) is None
 
 
 UP = Standard.of(result(0.1, 0.5, 0.9), ACCURACY)
 DOWN = Standard.of(result(2.0, 1.0), replace(ACCURACY, higher_is_better=False))
-FROM_ROUND_1 = RunResult(RUN, "finished", metrics={"server": {"accuracy": {1: 0.2, 2: 0.6}}})
+LATE = RunResult(RUN, "finished", metrics={"server": {"accuracy": {1: 0.2, 2: 0.6}}})
+LATE = Standard.of(LATE, ACCURACY)
 DISTANCE = Standard.of(result(0.5, 0.4), ACCURACY)
 
 
@@ -74,8 +73,8 @@ DISTANCE = Standard.of(result(0.5, 0.4), ACCURACY)
         (UP, result(0.1, 0.9, finite=False), "not finite"),
         (UP, result(0.1, math.nan), "not finite"),
         (UP, replace(result(0.1, 0.1), end="not attacked"), ""),
-        (Standard.of(FROM_ROUND_1, ACCURACY), result(0, 0.39), "lost"),
-        (Standard.of(FROM_ROUND_1, ACCURACY), result(0, 0.41), ""),
+        (LATE, result(0, 0.39), "lost"),
+        (LATE, result(0, 0.41), ""),
         # Where training gains nothing, it counts how far the model moved away.
         (DISTANCE, result(0.5, 0.5, moved=0.51), "lost"),
         (DISTANCE, result(0.5, 0.0, moved=0.49), ""),
