@@ -34,15 +34,15 @@ def kinds_of(api):
     }
 
 
+FORGED = {
+    "a record whose name is a number": forged({"arrays": RECORD, "metrics": GOOD, 7: GOOD}),
+    "a name for its metrics that is a number": forged({"arrays": RECORD, 7: GOOD}),
+    "another name of its metrics": forged({"arrays": RECORD, "other": GOOD}),
+    "one more record": forged({"arrays": RECORD, "metrics": GOOD, "more": ConfigRecord()}),
+}
 KINDS = {
     CLASSIC: kinds_of(CLASSIC) | {"metrics no mapping": CLASSIC.reply(A, [1.0])},
-    MESSAGE: kinds_of(MESSAGE)
-    | {
-        "a record whose name is a number": forged({"arrays": RECORD, "metrics": GOOD, 7: GOOD}),
-        "a name for its metrics that is a number": forged({"arrays": RECORD, 7: GOOD}),
-        "another name of its metrics": forged({"arrays": RECORD, "other": GOOD}),
-        "one more record": forged({"arrays": RECORD, "metrics": GOOD, "more": ConfigRecord()}),
-    },
+    MESSAGE: kinds_of(MESSAGE) | FORGED,
 }
 
 
@@ -75,18 +75,15 @@ def test_all_malformed_replies_together_change_nothing_either(api, name):
     assert exact(api.round(hardened, together)) == reference
 
 
-OF_ARRAYS = {  # which evaluations do not look at
-    *malformed.BAD_TENSORS,
-    *("missing array", "extra array", "renamed array", "no arrays"),
-    *("names swapped with a longer array", "unknown serialisation"),
-}
+OF_ARRAYS = {"missing array", "extra array", "renamed array", "no arrays", *malformed.BAD_TENSORS}
+OF_ARRAYS |= {"names swapped with a longer array", "unknown serialisation"}
 
 
 def test_no_malformed_reply_changes_the_evaluation_of_the_others():
     honest = MESSAGE.honest()
     reference = MESSAGE.evaluation(MESSAGE.stock("FedAvg"), honest)
     assert list(reference) == ["loss"]
-    for kind in KINDS[MESSAGE].keys() - OF_ARRAYS:
+    for kind in KINDS[MESSAGE].keys() - OF_ARRAYS:  # which evaluations do not look at
         contents = honest | {1: KINDS[MESSAGE][kind]}
         assert own(MESSAGE.evaluation(MESSAGE.hardened("FedAvg"), contents)) == reference, kind
 
@@ -109,14 +106,14 @@ RECORDS = {
 )
 @pytest.mark.parametrize("name", ["FedAvg", "Krum"])
 def test_a_reply_of_an_odd_form_counts_as_the_same_numbers_in_the_model_s(api, name, form):
-    replies = {client: api.reply(malformed.honest_arrays(client)) for client in HONEST}
+    replies = api.honest()
     reference = exact(api.round(api.stock(name), replies))
     for client in (10, 60):
         if form in RECORDS:
-            arrays = dict(RECORDS[form](replies[client]["arrays"]))
-            replies[client]["arrays"] = ArrayRecord(arrays)
+            replies[client]["arrays"] = ArrayRecord(dict(RECORDS[form](replies[client]["arrays"])))
         else:
-            replies[client] = api.reply([*map(FORMS[form], malformed.honest_arrays(client))])
+            arrays = [*map(FORMS[form], malformed.honest_arrays(client))]
+            replies[client] = api.reply(arrays, {"loss": 0.1 * client})
     assert exact(api.round(api.hardened(name), replies)) == reference
 
 
@@ -215,17 +212,14 @@ def test_metrics_of_another_form_are_no_evidence_against_a_client():
 # What reaches the strategy, and the audit. ------------------------------------------------------
 
 
-class Emptying(MESSAGE.flower.FedAvg):
-    """A strategy that empties what it is given."""
-
-    def aggregate_train(self, server_round, replies):
-        made = super().aggregate_train(server_round, replies)
-        for record in [record for reply in replies for record in reply.content.values()]:
-            record.clear()
-        return made
-
-
 def test_what_a_strategy_does_to_its_replies_does_not_reach_the_audit(tmp_path):
+    class Emptying(MESSAGE.flower.FedAvg):
+        def aggregate_train(self, server_round, replies):
+            made = super().aggregate_train(server_round, replies)
+            for record in [record for reply in replies for record in reply.content.values()]:
+                record.clear()
+            return made
+
     trail = tmp_path / "audit.jsonl"
     strategy = MESSAGE.own.Hardened(Emptying(**MESSAGE.least), audit=trail)
     assert MESSAGE.round(strategy, MESSAGE.honest())[0] is not None
@@ -247,8 +241,8 @@ def test_distances_are_those_of_the_weights_where_counters_become_floats(tmp_pat
     assert f'"distance": {distance:.4f}'[:-2] in (tmp_path / "audit.jsonl").read_text()
 
 
-@pytest.mark.parametrize("inner", [None, "fedavg", 7])
-def test_an_attribute_strategy_that_holds_no_strategy_is_no_obstacle(inner):
-    strategy = MESSAGE.stock("FedAvg")
-    strategy.strategy = inner
-    assert MESSAGE.round(MESSAGE.own.Hardened(strategy), MESSAGE.honest())[0] is not None
+def test_an_attribute_strategy_that_holds_no_strategy_is_no_obstacle():
+    for inner in (None, "fedavg", 7):
+        strategy = MESSAGE.stock("FedAvg")
+        strategy.strategy = inner
+        assert MESSAGE.round(MESSAGE.own.Hardened(strategy), MESSAGE.honest())[0] is not None

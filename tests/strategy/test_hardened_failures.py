@@ -55,9 +55,8 @@ def test_what_evaluation_does_wrong_gives_no_metrics(monkeypatch, caplog):
 @pytest.mark.parametrize("outcome", [(None, None), (1.0, None), None])
 def test_a_classic_evaluation_without_metrics_has_none(monkeypatch, outcome):
     monkeypatch.setattr(CLASSIC.flower.FedAvg, "aggregate_evaluate", lambda *_: outcome)
-    metrics = CLASSIC.evaluation(
-        CLASSIC.hardened("FedAvg"), {client: CLASSIC.claim(0.5) for client in HONEST}
-    )
+    claims = dict.fromkeys(HONEST, CLASSIC.claim(0.5))
+    metrics = CLASSIC.evaluation(CLASSIC.hardened("FedAvg"), claims)
     assert metrics.pop("loss") == (outcome and outcome[0])
     assert own(metrics) == {}
 
@@ -91,10 +90,10 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("api", "rule"),
-    [(MESSAGE, rule) for rule in RULES] + [(CLASSIC, rule) for rule in [*RULES][:3]],
-)
+RULES_OF = [(api, rule) for api in (CLASSIC, MESSAGE) for rule in [*RULES][: 3 + (api is MESSAGE)]]
+
+
+@pytest.mark.parametrize(("api", "rule"), RULES_OF)
 def test_copies_are_refused_unless_they_are_the_model_that_was_sent(api, rule, caplog):
     copies = dict.fromkeys(HONEST, api.reply(OTHER))
     assert api.round(RULES[rule](api), copies)[0] is None
@@ -107,12 +106,9 @@ def test_copies_are_refused_unless_they_are_the_model_that_was_sent(api, rule, c
 
 
 def test_copies_are_used_where_the_rule_is_the_mean():
-    for strategy in (
-        MESSAGE.hardened("FedAvg", num_byzantine=0),
-        MESSAGE.gmom(num_byzantine=0),
-        MESSAGE.gmom(num_batches=1),
-        MESSAGE.gmom(num_batches=1, streaming=True),
-    ):
+    sizes = {"num_byzantine": 0}, {"num_batches": 1}, {"num_batches": 1, "streaming": True}
+    means = [MESSAGE.gmom(**size) for size in sizes]
+    for strategy in [MESSAGE.hardened("FedAvg", num_byzantine=0), *means]:
         copies = dict.fromkeys(HONEST, MESSAGE.reply(OTHER))
         assert MESSAGE.round(strategy, copies)[0] is not None
 

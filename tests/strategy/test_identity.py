@@ -2,13 +2,12 @@
 
 import itertools
 
-from flwr.common import ndarrays_to_parameters
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flwr_byz.identity import identity_order
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from tests.support import malformed
+from tests.support.apis import CLASSIC, exact
+from tests.support.malformed import honest_arrays
 from tests.support.server import Proxy
 
 TIED = ["3", "03", "٣", "003"]
@@ -27,14 +26,10 @@ def test_no_two_clients_share_a_place(clients):
 
 
 def test_cids_that_read_as_the_same_number_give_one_model_in_any_order_of_arrival():
-    sent = ndarrays_to_parameters(malformed.model_arrays())
-    results = [
-        (Proxy(cid), malformed.fit_res(malformed.honest_arrays(n), metrics={"loss": 2.0**n}))
-        for n, cid in enumerate([*TIED, "1"])
+    replies = [CLASSIC.reply(honest_arrays(n), {"loss": 2.0**n}) for n in range(5)]
+    results = zip(map(Proxy, [*TIED, "1"]), replies, strict=True)
+    outcomes = [
+        exact(CLASSIC.end(CLASSIC.gmom(num_batches=2, **CLASSIC.initial()), list(arrived)))
+        for arrived in itertools.permutations(results)
     ]
-    outcomes = set()
-    for arrived in itertools.permutations(results):
-        strategy = ClassicStrategy(num_batches=2, initial_parameters=sent)
-        parameters, metrics = strategy.aggregate_fit(1, list(arrived), [])
-        outcomes.add((*parameters.tensors, metrics["loss"]))
-    assert len(outcomes) == 1
+    assert all(outcome == outcomes[0] for outcome in outcomes)

@@ -4,20 +4,15 @@ import math
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters
-from flwr.server.client_manager import SimpleClientManager
+from flwr.app import MetricRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_byz.metrics import common_metrics, robust_metrics
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageStrategy
-from tests.support import malformed
+from tests.support.apis import BOTH, CLASSIC, MESSAGE
 from tests.support.malformed import honest_arrays, model_arrays
-from tests.support.server import Grid, Proxy, a_reply, a_round
+from tests.support.server import Proxy
 
-APIS = pytest.mark.parametrize("api", ["classic", "message"])
 CLIENT_NAMES = st.sampled_from(["loss", "accuracy", "byz-gap", "x"])
 VALUES = st.one_of(
     st.floats(), st.integers(), st.text(max_size=3), st.lists(st.floats(), max_size=3), st.none()
@@ -30,15 +25,15 @@ def robust(claims, least, k=None, ignored=()):
 
 def custom_option(api, custom):
     """Return the option of an API that has metrics aggregated by a function of the user's."""
-    if api == "classic":
+    if api is CLASSIC:
         return {"fit_metrics_aggregation_fn": lambda given: custom([m for _, m in given])}
     return {"train_metrics_aggr_fn": lambda c, key: custom([dict(r["metrics"]) for r in c])}
 
 
 def metrics_of(api, claims, **options):
     """Return the metrics of a round in which client c reports claims[c] and an honest model."""
-    replies = {c: a_reply(api, honest_arrays(c), 10, claim) for c, claim in enumerate(claims)}
-    model, metrics = a_round(api, model_arrays(), replies, **options)
+    replies = {c: api.reply(honest_arrays(c), claim) for c, claim in enumerate(claims)}
+    model, metrics = api.round(api.gmom(**options), replies, model_arrays())
     assert model is not None
     return metrics
 
@@ -109,7 +104,7 @@ def test_whatever_clients_report_every_value_is_finite(claims, least):
 POISONED = [{"loss": 0.5}] * 5 + [{"accuracy": 0.9}] * 4 + [{"accuracy": -1e9}] * 2
 
 
-@APIS
+@BOTH
 @pytest.mark.parametrize(
     ("options", "loss", "num_rejected"), [({"num_byzantine": 2}, 0.5, 0), ({}, None, 5)]
 )
@@ -121,7 +116,7 @@ def test_colluders_cannot_tip_the_choice_of_metrics(api, options, loss, num_reje
     assert metrics["byz-metrics-rejected"] == num_rejected
 
 
-@APIS
+@BOTH
 def test_a_function_of_the_user_s_is_called_once_with_clients_alike(api):
     seen = []
 
@@ -138,7 +133,7 @@ def test_a_function_of_the_user_s_is_called_once_with_clients_alike(api):
     assert metrics["byz-metrics-rejected"] == 2
 
 
-@APIS
+@BOTH
 @pytest.mark.parametrize("made", [None, 7])
 def test_a_function_of_the_user_s_that_returns_no_metrics_is_logged(api, made, caplog):
     option = custom_option(api, lambda claims: made)
@@ -147,20 +142,20 @@ def test_a_function_of_the_user_s_that_returns_no_metrics_is_logged(api, made, c
     assert "the metrics of this round could not be aggregated" in caplog.text
 
 
-@APIS
+@BOTH
 def test_a_round_that_keeps_the_model_reports_no_metrics_of_clients(api):
     called = []
     custom = custom_option(api, lambda claims: called.append(claims))
-    replies = {c: honest_arrays(c) for c in range(4)}
+    arrays = [honest_arrays(c) for c in range(4)]
     for option in ({}, custom):
-        model, metrics = a_round(api, model_arrays(), replies, num_byzantine=2, **option)
+        model, metrics = api.step(arrays, model_arrays(), num_byzantine=2, **option)
         assert model is None
         assert metrics
         assert all(name.startswith("byz-") for name in metrics)
     assert called == []
 
 
-@APIS
+@BOTH
 def test_metrics_do_not_overwrite_the_strategy_s_own_nor_trip_numpy_that_raises(api):
     claims = [{"byz-gap": 7.0, "byz-mine": 1.0, "loss": 5e-324}] * 4 + [{"loss": 1e308}]
     with np.errstate(all="raise"):
@@ -174,10 +169,10 @@ def test_metrics_do_not_overwrite_the_strategy_s_own_nor_trip_numpy_that_raises(
 @pytest.mark.parametrize("claim", [None, 7, "loss", [1.0]])
 @pytest.mark.parametrize("group_by_key", [None, "partition-id"])
 def test_classic_metrics_that_are_no_mapping_do_not_stop_a_round(claim, group_by_key):
-    replies = {c: a_reply("classic", honest_arrays(c)) for c in range(5)}
+    replies = {c: CLASSIC.reply(honest_arrays(c)) for c in range(5)}
     replies[2].metrics = claim
-    options = {"num_byzantine": 1, "group_by_key": group_by_key}
-    model, metrics = a_round("classic", model_arrays(), replies, **options)
+    strategy = CLASSIC.gmom(num_byzantine=1, group_by_key=group_by_key)
+    model, metrics = CLASSIC.round(strategy, replies, model_arrays())
     assert model is not None
     assert metrics["loss"] == 0.5
     assert metrics["byz-metrics-rejected"] + metrics["byz-rejected"] == 1
@@ -186,53 +181,36 @@ def test_classic_metrics_that_are_no_mapping_do_not_stop_a_round(claim, group_by
 # Evaluation. -----------------------------------------------------------------------------------
 
 
-def classic_evaluation(*pairs):
-    """Evaluate at the clients 0 to 4, of which 0 to 3 are honest."""
-    strategy = ClassicStrategy(num_byzantine=1, min_evaluate_clients=5)
-    manager = SimpleClientManager()
-    for cid in range(5):
-        manager.register(Proxy(str(cid)))
-    strategy.configure_evaluate(1, ndarrays_to_parameters(model_arrays()), manager)
-    pairs = [*((cid, 1.0, {"accuracy": 0.5}) for cid in range(4)), *pairs]
-    results = [
-        (Proxy(str(cid)), EvaluateRes(Status(Code.OK, ""), loss, 1, metrics))
-        for cid, loss, metrics in pairs
-    ]
-    loss, metrics = strategy.aggregate_evaluate(1, results, [])
-    return loss, metrics["accuracy"]
-
-
 @pytest.mark.parametrize("metrics", [None, 7, "accuracy"])
-def test_classic_evaluations_of_strangers_twins_and_without_metrics_are_ignored(metrics):
-    evil = [(f"stranger {c}", 1e9, {"accuracy": -1.0}) for c in range(9)]
-    twins = [(4, 1e9, {"accuracy": -1.0})] * 9
-    assert classic_evaluation(*evil, *twins) == (1.0, 0.5)
-    assert classic_evaluation((4, 1.0, metrics)) == (1.0, 0.5)
+def test_evaluations_of_strangers_twins_and_without_metrics_are_ignored(metrics):
+    """Of the clients 0 to 4, 0 to 3 are honest."""
+    honest, evil = CLASSIC.claim(1.0, accuracy=0.5), CLASSIC.claim(1e9, accuracy=-1.0)
+    without = CLASSIC.claim(1.0)
+    without.metrics = metrics
+    for extra in ([(f"stranger {c}", evil) for c in range(9)] + [(4, evil)] * 9, [(4, without)]):
+        strategy = CLASSIC.gmom(num_byzantine=1, min_evaluate_clients=5)
+        CLASSIC.begin(strategy, range(5), kind="evaluate")
+        pairs = [(Proxy(str(cid)), c) for cid, c in [*((cid, honest) for cid in range(4)), *extra]]
+        loss, aggregated = strategy.aggregate_evaluate(1, pairs, [])
+        assert (loss, aggregated["accuracy"]) == (1.0, 0.5)
 
 
 def test_message_evaluations_of_strangers_and_of_twins_are_ignored():
-    malformed.in_a_run()
-    arrays = ArrayRecord(list(model_arrays()))
-
-    def asked(nodes):
-        least = {"min_evaluate_nodes": len(nodes), "min_available_nodes": len(nodes)}
-        strategy = MessageStrategy(num_byzantine=1, **least)
-        return strategy, list(strategy.configure_evaluate(1, arrays, ConfigRecord(), Grid(nodes)))
-
-    def reply(message, accuracy):
-        metrics = MetricRecord({"num-examples": 1, "accuracy": accuracy})
-        return malformed.reply_to(message, RecordDict({"metrics": metrics}))
-
-    strategy, sent = asked(range(5))
-    _, strange = asked(range(10, 19))
-    replies = [reply(message, 0.5) for message in sent[:4]]
-    replies += [reply(message, -1.0) for message in [sent[4]] * 9 + strange]
+    strategy, strange = (MESSAGE.gmom(num_byzantine=1) for _ in range(2))
+    asked = MESSAGE.begin(strategy, range(5), kind="evaluate")
+    unasked = MESSAGE.begin(strange, range(10, 19), kind="evaluate")
+    evil = MESSAGE.claim(1e9, accuracy=-1.0)
+    replies = MESSAGE.replies(asked, dict.fromkeys(range(4), MESSAGE.claim(1.0, accuracy=0.5)))
+    replies += [reply for _ in range(9) for reply in MESSAGE.replies(asked, {4: evil})]
+    for message in unasked.values():
+        message.metadata.__dict__["_message_id"] += " of others"
+    replies += MESSAGE.replies(unasked, dict.fromkeys(unasked, evil))
+    counts = {"byz-clients": 5, "byz-rejected": 18, "byz-missing": 0}
     metrics = dict(strategy.aggregate_evaluate(1, replies))
-    assert metrics == {"accuracy": 0.5, "byz-clients": 5, "byz-rejected": 18, "byz-missing": 0}
+    assert metrics == {"loss": 1.0, "accuracy": 0.5} | counts
 
 
 def test_a_round_without_evaluation_asks_no_client():
-    strategy = MessageStrategy(num_byzantine=1, fraction_evaluate=0.0)
-    arrays = ArrayRecord(list(model_arrays()))
-    assert strategy.configure_evaluate(1, arrays, ConfigRecord(), Grid(range(5))) == []
+    strategy = MESSAGE.gmom(num_byzantine=1, fraction_evaluate=0.0)
+    assert MESSAGE.begin(strategy, range(5), kind="evaluate") == {}
     assert strategy.aggregate_evaluate(1, []) is None

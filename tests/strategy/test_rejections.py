@@ -2,19 +2,16 @@
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
+from flwr.app import Array, ArrayRecord, Error, RecordDict
 from flwr.common import Code, EvaluateRes, FitRes, Parameters, Status
 
 from flwr_byz import audit
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
-from tests.support import malformed
 from tests.support.answering_grid import model, run
-from tests.support.malformed import content, fit_res, honest_arrays, model_arrays, named, npy
-from tests.support.server import Grid, Proxy, a_round
+from tests.support.apis import BOTH, CLASSIC, MESSAGE
+from tests.support.malformed import content, fit_res, honest_arrays, model_arrays, named
+from tests.support.server import Proxy
 from tests.support.strategies import KINDS, strategy
 
-APIS = pytest.mark.parametrize("api", ["classic", "message"])
 NUM_CLIENTS = 7
 RAISED = "<class 'KeyError'>:<'image'>"
 METRICS = content()["metrics"]
@@ -22,26 +19,22 @@ METRICS = content()["metrics"]
 
 def round_with(api, wrong, **options):
     """Run a round in which the first clients reply otherwise: `wrong` has their replies."""
-    replies = {c: honest_arrays(c) for c in range(len(wrong), NUM_CLIENTS)} | dict(enumerate(wrong))
-    return a_round(api, model_arrays(), replies, num_byzantine=1, **options)
+    replies = {c: api.reply(honest_arrays(c)) for c in range(NUM_CLIENTS)} | dict(enumerate(wrong))
+    return api.round(api.gmom(num_byzantine=1, **options), replies, model_arrays())
 
 
 def lines(caplog, part):
     return [r.getMessage() for r in caplog.records if part in r.getMessage()]
 
 
-@APIS
+@BOTH
 @pytest.mark.parametrize("reason", [RAISED, "a\n\x1b[2J" + "b" * 10_000])
 def test_the_error_of_a_client_is_one_printable_line_in_the_log_and_the_trail(
     api, reason, caplog, tmp_path
 ):
     path = tmp_path / "audit.jsonl"
-    if api == "message":
-        round_with(api, [Error(code=2, reason=reason)], audit=path)
-    else:
-        failed = FitRes(Status(Code.FIT_NOT_IMPLEMENTED, reason), Parameters([], ""), 0, {})
-        replies = {0: failed} | {c: honest_arrays(c) for c in range(1, NUM_CLIENTS)}
-        a_round(api, model_arrays(), replies, num_byzantine=1, audit=path)
+    failed = FitRes(Status(Code.FIT_NOT_IMPLEMENTED, reason), Parameters([], ""), 0, {})
+    round_with(api, [failed if api is CLASSIC else Error(code=2, reason=reason)], audit=path)
     (line,) = lines(caplog, "Rejected the reply of client 0")
     (trail,) = audit.read(path)
     assert trail["clients"]["0"]["reply"] == "error"
@@ -51,19 +44,15 @@ def test_the_error_of_a_client_is_one_printable_line_in_the_log_and_the_trail(
         assert len(text) < 400
 
 
-@APIS
+@BOTH
 def test_errors_of_an_evaluation_are_counted_and_logged(api, caplog):
-    if api == "message":
-        malformed.in_a_run()
-        evaluating = GeometricMedianOfMeans(num_byzantine=1)
-        arrays = named(model_arrays())
-        sent = evaluating.configure_evaluate(1, arrays, ConfigRecord(), Grid(range(5)))
-        made = [malformed.reply_to(message, Error(code=2, reason=RAISED)) for message in sent]
-        metrics = evaluating.aggregate_evaluate(1, made)
+    if api is MESSAGE:
+        error = Error(code=2, reason=RAISED)
+        metrics = api.evaluation(api.gmom(num_byzantine=1), dict.fromkeys(range(5), error))
     else:
         failed = EvaluateRes(Status(Code.EVALUATE_NOT_IMPLEMENTED, RAISED), 0.0, 0, {})
         failures = [(Proxy(str(c)), failed) for c in range(5)]
-        _, metrics = ClassicStrategy(num_byzantine=1).aggregate_evaluate(1, [], failures)
+        _, metrics = api.gmom(num_byzantine=1).aggregate_evaluate(1, [], failures)
     assert metrics["byz-rejected"] == 5
     assert len(lines(caplog, "Rejected the reply of client")) == 5
     (line,) = lines(caplog, "5 of 5 clients failed alike")
@@ -71,39 +60,31 @@ def test_errors_of_an_evaluation_are_counted_and_logged(api, caplog):
     assert RAISED in line
 
 
-def in_bfloat16(api):
-    tensors = [npy(np.zeros((2, 3), "V2")), *map(npy, honest_arrays(0)[1:])]
-    result = fit_res(honest_arrays(0))
-    result.parameters = Parameters(tensors, "numpy.ndarray")
-    pairs = zip(malformed.NAMES, tensors, strict=True)
-    record = ArrayRecord({name: Array("", (), "numpy.ndarray", data) for name, data in pairs})
-    return result if api == "classic" else content(record)
-
-
 LAYERS = [f"base_model.model.layers.{n}.self_attn.q_proj.lora_A.weight" for n in range(5)]
 TWO_RECORDS = RecordDict({**content(), "more": ArrayRecord()})
 WRONG_ARRAYS = [np.zeros((5, 5), "f4"), *honest_arrays(0)[1:]]
+BFLOAT16 = [np.zeros((2, 3), "V2"), *honest_arrays(0)[1:]]
 OTHER_KEY = ["let clients reply under 'arrays'", "or give the strategy arrayrecord_key"]
 REASONS = {
     "layers": (
-        *("message", content(ArrayRecord({n: Array(np.zeros(1, "f4")) for n in LAYERS}))),
+        *(MESSAGE, content(ArrayRecord({n: Array(np.zeros(1, "f4")) for n in LAYERS}))),
         ["missing 'w', 'v' and 1 more", "layers.0.self_attn", "layers.1.self_attn", "and 3 more"],
     ),
-    "shape": ("message", content(named(WRONG_ARRAYS)), ["has shape (5, 5), not (2, 3)"]),
-    "classic shape": ("classic", fit_res(WRONG_ARRAYS), ["has shape (5, 5), not (2, 3)"]),
-    "number of arrays": ("classic", fit_res(honest_arrays(0)[:2]), ["2 arrays instead of 3"]),
-    "bfloat16": ("message", in_bfloat16("message"), ["dtype |V2", "float8 arrive: send float32)"]),
-    "classic bfloat16": ("classic", in_bfloat16("classic"), ["dtype |V2", "send float32)"]),
-    "no number": ("message", content(metrics={"loss": 0.5}), ["num-examples is missing"]),
-    "no classic number": ("classic", fit_res(honest_arrays(0), None), ["num_examples is missing"]),
+    "shape": (MESSAGE, content(named(WRONG_ARRAYS)), ["has shape (5, 5), not (2, 3)"]),
+    "classic shape": (CLASSIC, fit_res(WRONG_ARRAYS), ["has shape (5, 5), not (2, 3)"]),
+    "number of arrays": (CLASSIC, fit_res(honest_arrays(0)[:2]), ["2 arrays instead of 3"]),
+    "bfloat16": (MESSAGE, content(named(BFLOAT16)), ["dtype |V2", "float8 arrive: send float32)"]),
+    "classic bfloat16": (CLASSIC, fit_res(BFLOAT16), ["dtype |V2", "send float32)"]),
+    "no number": (MESSAGE, content(metrics={"loss": 0.5}), ["num-examples is missing"]),
+    "no classic number": (CLASSIC, fit_res(honest_arrays(0), None), ["num_examples is missing"]),
     "another record": (
-        *("message", RecordDict({"model": named(honest_arrays(0)), "metrics": METRICS})),
+        *(MESSAGE, RecordDict({"model": named(honest_arrays(0)), "metrics": METRICS})),
         ["its ArrayRecords are 'model', not 'arrays' alone", *OTHER_KEY],
     ),
-    "two records": ("message", TWO_RECORDS, ["are 'arrays', 'more', not 'arrays'", *OTHER_KEY]),
-    "no record": ("message", RecordDict({"metrics": METRICS}), ["are none, not", *OTHER_KEY]),
+    "two records": (MESSAGE, TWO_RECORDS, ["are 'arrays', 'more', not 'arrays'", *OTHER_KEY]),
+    "no record": (MESSAGE, RecordDict({"metrics": METRICS}), ["are none, not", *OTHER_KEY]),
     "no metrics": (
-        *("message", RecordDict({"arrays": named(honest_arrays(0))})),
+        *(MESSAGE, RecordDict({"arrays": named(honest_arrays(0))})),
         ["its MetricRecords are none: let clients reply with one, which has 'num-"],
     ),
 }

@@ -9,28 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicStrategy
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans
 from tests.support import malformed
 from tests.support.answering_grid import train
-from tests.support.server import Grid, Proxy, a_round, as_content, pushed
+from tests.support.apis import CLASSIC, MESSAGE, flat
+from tests.support.server import Proxy, a_round
 
-LEAST = {"min_available_nodes": 1, "min_train_nodes": 1}
 MODEL = malformed.model_arrays(1.0)
 
 
 def replies(num_clients):
-    rng = np.random.default_rng(0)
-    return {
-        node: [a + 0.1 * rng.normal(size=a.shape).astype("f4") for a in MODEL]
-        for node in range(1, num_clients + 1)
-    }
-
-
-def flat(model):
-    return np.concatenate([np.ravel(a) for a in model])
+    return {node: malformed.honest_arrays(node) for node in range(1, num_clients + 1)}
 
 
 @pytest.mark.parametrize("reply", ["weights", "gradients"])
@@ -46,9 +36,8 @@ def test_the_model_is_the_same_up_to_the_last_rounding(reply, rate, options):
 
 
 def test_a_training_that_streams_ends_where_one_that_holds_replies_does(tmp_path):
-    held, streamed = (
-        train(tmp_path / str(streaming), 3, streaming=streaming) for streaming in (False, True)
-    )
+    ways = (False, True)
+    held, streamed = (train(tmp_path / str(way), 3, streaming=way) for way in ways)
     assert np.allclose(flat(streamed.arrays), flat(held.arrays), rtol=1e-6, atol=1e-7)
     assert streamed.asked == held.asked
 
@@ -60,19 +49,18 @@ def test_counters_are_the_median_over_one_reply_a_batch_whatever_the_order():
     assert {int(counter) for _, counter in rounds} == {40}
 
 
-def streamed(made, repeated=(), num_silent=0, stranger=None, **options):
+def streamed(made, repeated=(), num_silent=0, stranger=False, **options):
     """A round in which some replies come again, the last do not come, or a stranger's comes."""
-    malformed.in_a_run()
-    strategy = GeometricMedianOfMeans(streaming=True, **LEAST, **options)
-    sent = strategy.configure_train(1, malformed.named(MODEL), ConfigRecord(), Grid(list(made)))
-    came = [malformed.reply_to(m, as_content(made[m.metadata.dst_node_id])) for m in pushed(sent)]
-    came.sort(key=lambda m: m.metadata.src_node_id)
-    came = came[: len(came) - num_silent] + [deepcopy(came[i]) for i in repeated]
-    if stranger is not None:
-        unasked = Message(RecordDict(), dst_node_id=stranger, message_type="train")
-        came.append(malformed.reply_to(unasked, as_content(made[1])))
-    model, metrics = strategy.aggregate_train(1, iter(came))
-    return None if model is None else flat(model.to_numpy_ndarrays()), dict(metrics)
+    strategy = MESSAGE.gmom(streaming=True, **options)
+    asked = MESSAGE.begin(strategy, made, MODEL)
+    contents = {node: MESSAGE.reply(arrays) for node, arrays in made.items()}
+    came = MESSAGE.replies(asked, dict([*contents.items()][: len(made) - num_silent]))
+    came += [deepcopy(came[i]) for i in repeated]
+    if stranger:
+        came.append(deepcopy(came[0]))
+        came[-1].metadata.__dict__.update(_reply_to_message_id="never sent", _src_node_id=77)
+    model, metrics = MESSAGE.end(strategy, iter(came))
+    return model and flat(model), metrics
 
 
 def test_only_the_first_of_two_replies_of_a_client_counts():
@@ -88,17 +76,11 @@ def test_only_a_client_of_which_nothing_is_accepted_shows_that_it_is_byzantine(e
     made = replies(5)
     if extra == "malformed":
         made[2] = [a * np.float32("nan") for a in MODEL]
-    repeated = [0, 0] if extra == "a second reply" else []
-    stranger = 77 if extra == "a stranger's" else None
-    model, metrics = streamed(made, repeated, num_silent=1, stranger=stranger, num_byzantine=2)
+    repeated, stranger = [0, 0] * (extra == "a second reply"), extra == "a stranger's"
+    model, metrics = streamed(made, repeated, 1, stranger, num_byzantine=2)
     assert metrics["byz-missing"] == 1
     assert metrics["byz-rejected"] == {"a second reply": 2}.get(extra, 1)
     assert (model is not None) == (extra == "malformed")
-
-
-def test_streaming_needs_batches_that_are_known_beforehand():
-    with pytest.raises(ValueError, match="group_by_key"):
-        GeometricMedianOfMeans(num_batches=3, streaming=True, group_by_key="partition-id")
 
 
 # Memory, which is measured in processes of their own. -------------------------------------------
@@ -129,17 +111,14 @@ def used_vectors(how, m, d, k):
     """Return by how many vectors of d float32 a round of m clients raises the memory."""
     numbers = np.random.default_rng(0).standard_normal(d + m, dtype=np.float32)
     if how == "streamed":
-        malformed.in_a_run()
-        strategy = GeometricMedianOfMeans(num_batches=k, streaming=True, **LEAST)
-        model = ArrayRecord({"0": Array(np.zeros(d, np.float32))})
-        nodes = Grid(range(1, m + 1))
-        sent = pushed(strategy.configure_train(1, model, ConfigRecord(), nodes))
-        header = model["0"].data[: -4 * d]
+        strategy = MESSAGE.gmom(num_batches=k, streaming=True)
+        sent = MESSAGE.begin(strategy, range(m), [np.zeros(d, np.float32)])
+        header = Array(numbers[:d]).data[: -4 * d]
 
         def arriving():
-            for client, message in enumerate(sent):
+            for client, message in sent.items():
                 data = b"".join((header, numbers[client : client + d].data))
-                arrays = ArrayRecord({"0": Array("float32", (d,), "numpy.ndarray", data)})
+                arrays = ArrayRecord({"w": Array("float32", (d,), "numpy.ndarray", data)})
                 del data
                 metrics = MetricRecord({"num-examples": 5, "loss": 0.5})
                 content = RecordDict({"arrays": arrays, "metrics": metrics})
@@ -152,8 +131,8 @@ def used_vectors(how, m, d, k):
             vectors[client] = np.full(d, 1e38, np.float32)
             vectors[client][::2] *= -1
             vectors[client][-1] = np.nan if client == 0 else 0.0
-        results = [(Proxy(str(c)), malformed.fit_res([v])) for c, v in enumerate(vectors)]
-        strategy = ClassicStrategy(num_batches=k, min_fit_clients=1, min_available_clients=1)
+        results = [(Proxy(str(c)), CLASSIC.reply([v])) for c, v in enumerate(vectors)]
+        strategy = CLASSIC.gmom(num_batches=k)
         used, (made, metrics) = peak_of(lambda: strategy.aggregate_fit(1, results, []))
     assert made is not None
     assert metrics["byz-clients"] == m

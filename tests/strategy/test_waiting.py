@@ -47,13 +47,10 @@ def test_at_once_and_every_30_seconds_it_is_logged_what_is_waited_for(
     assert clock.now == seconds
 
 
-def test_a_wait_ends_at_its_limit(clock, caplog):
+def test_a_wait_ends_at_its_limit_and_other_options_may_ask_for_more_nodes(clock, caplog):
     assert not waiting.wait_for(lambda: 2, 5, num_byzantine=2, limit=45)
     assert 45 <= clock.now < 47
     assert caplog.messages == [NEEDS_FIVE] * 2 + ["too few clients came in 45 s: the model is kept"]
-
-
-def test_more_nodes_than_2q_plus_1_are_those_that_other_options_ask_for(clock, caplog):
     assert not waiting.wait_for(lambda: 2, 12, num_byzantine=2, limit=0)
     assert "12 nodes are needed (by num_batches, or the minimum numbers" in caplog.text
     assert "num-supernodes=12" in caplog.text
