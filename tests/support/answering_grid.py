@@ -28,7 +28,7 @@ class AnsweringGrid(Grid):
     def __init__(self, num_nodes, reply):
         self.node_ids = list(range(num_nodes))
         self.reply = reply
-        self.answers = {}
+        self.answers, self.num_pushed = {}, 0
         malformed.in_a_run()
 
     def get_node_ids(self):
@@ -36,6 +36,7 @@ class AnsweringGrid(Grid):
 
     def push_messages(self, messages):
         (message,) = pushed(messages)
+        self.num_pushed += 1
         made = self.answer(message)
         if made is None:
             return [None]  # as for a node that has left
