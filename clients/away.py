@@ -15,8 +15,8 @@ _FAR = 1e6
 class AwayFromTruth(Attack):
     """Pull away from θ* with all the weight that a batch has: far off, along θ* − θ.
 
-    The paper's adversary knows all data; this one also knows what nobody does, the true parameters.
-    A bound on ‖θ − θ*‖ that holds whatever is sent has to hold against it, too.
+    The paper's adversary knows all data; this one also knows the true parameters, as no client
+    does. A bound on ‖θ − θ*‖ that holds whatever is sent has to hold against it, too.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ RULES: Mapping[str, Rule] = {
         lambda m, q: (SmallestNorms, {"num_selected": m - q}),
     ),
 }
-"""Flower's rules, and the two selections of the paper's section 6; ours is `GMOM`."""
+"""Flower's rules, and the two selections of the paper's section 6; this package's is `GMOM`."""
 
 _OPTIONS = {"num_batches", "batch_size", "trim_norm", "rebucketed"}
 
@@ -147,7 +147,7 @@ _OPTIONS = {"num_batches", "batch_size", "trim_norm", "rebucketed"}
 def parse_rule(text: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of a rule.
 
-    `GMOM` takes ``num_batches`` k, or ``batch_size`` b for k = m/b where that outvotes q;
+    `GMOM` takes ``num_batches`` k, or ``batch_size`` b for k = m/b, and at least 2q + 1 batches;
     ``trim_norm``; and ``rebucketed`` for groups drawn anew in every round. Else k follows from q,
     and batch means longer than twice the median norm are left out.
 

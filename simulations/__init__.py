@@ -1,1 +1,1 @@
-"""The experiments run in Flower: what the server runs, a demo of all of it, and its report."""
+"""The engine of all studies, their declarations and their reports, and the ServerApp."""

@@ -55,7 +55,8 @@ def _in_a_process(runs: Sequence[Run]) -> Iterator[tuple[Run, Outcome]]:
         for _ in runs:
             yield receiver.recv()
     except EOFError:
-        raise RuntimeError(f"Flower's simulation ended at once, code {process.exitcode}") from None
+        process.join()
+        raise RuntimeError(f"Flower's simulation ended early, code {process.exitcode}") from None
     finally:
         process.kill()  # Flower waits for its ServerApp, whatever it is sent
         process.join()

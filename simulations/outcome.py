@@ -1,4 +1,4 @@
-"""What a run comes to, and the file that keeps runs."""
+"""The outcome of a run, and the file that keeps runs."""
 
 import math
 from dataclasses import asdict, dataclass, fields

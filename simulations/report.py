@@ -1,7 +1,7 @@
 """One page, with its pictures and tables beside it, of the views that a declaration asks for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pandas as pd
 import rich.table
 from matplotlib.figure import Figure
 
+from clients.run import Run
 from flwr_byz.pages import Cell, Picture, Section, Table, save, write_page
 
 from . import claims, pictures, tables
@@ -76,12 +77,13 @@ def report(
     The same runs give the same bytes, in whichever order they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    runs = frame.drop_duplicates([field.name for field in fields(Run)])
     sections, printed = [], []
     if any(view.kind == "claims" for view in views):
         judged, verdicts = claims.sections(frame, folder)
         sections, printed = list(judged), [verdicts.for_terminal()]
         views = [view for view in views if view.kind != "claims"]
-    for study in tables.studies(frame) if views else ():
+    for study in tables.studies(runs) if views else ():
         for view in views:
             q = study.num_byzantine if view.num_byzantine is None else view.num_byzantine
             look = _Look(study, view.splits or study.splits, q, folder)
@@ -90,8 +92,8 @@ def report(
                 for table in section.tables[:count]:
                     heading = " – ".join(filter(None, (section.heading, table.title)))
                     printed.append(replace(table, title=heading).for_terminal())
-    failed, stopped = ((frame[name] != "").sum() for name in ("failed", "stopped"))
-    summary = f"{len(frame)} runs: {stopped} ended by an error at the server, {failed} failed."
+    failed, stopped = ((runs[name] != "").sum() for name in ("failed", "stopped"))
+    summary = f"{len(runs)} runs: {stopped} ended by an error at the server, {failed} failed."
     guide = f"\n\n{GUIDE}" if views else ""
     write_page(folder / PAGE, title, summary + guide, sections)
     return printed

@@ -25,7 +25,6 @@ _ONE_THREAD_EACH = {
     "OPENBLAS_NUM_THREADS": "1",
     "FLWR_BYZ_NUM_THREADS": "1",
 }
-_AT_ONCE = 8  # runs of a task
 
 
 def sweep(runs: Iterable[Run], path: Path, num_workers: int, console: Console) -> None:
@@ -62,28 +61,23 @@ def _in_processes(runs: list[Run], num_workers: int) -> Iterator[tuple[Run, Outc
     """Yield runs as they are done."""
     if not runs:
         return
-    tasks = [runs[first : first + _AT_ONCE] for first in range(0, len(runs), _AT_ONCE)]
     with (
         patch.dict(os.environ, _ONE_THREAD_EACH),
         ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_begin_worker) as pool,
     ):
         try:
-            for future in as_completed([pool.submit(_train_each, task) for task in tasks]):
-                yield from future.result()
+            for future in as_completed([pool.submit(_train_or_fail, run) for run in runs]):
+                yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _train_each(runs: list[Run]) -> list[tuple[Run, Outcome]]:
-    return [(run, _train_or_fail(run)) for run in runs]
-
-
-def _train_or_fail(run: Run) -> Outcome:
+def _train_or_fail(run: Run) -> tuple[Run, Outcome]:
     """Carry out a run; what keeps it from ending is a failure, which is kept as well."""
     try:
-        return train(run)
+        return run, train(run)
     except Exception:
-        return Outcome([], failed=traceback.format_exc())
+        return run, Outcome([], failed=traceback.format_exc())
 
 
 def _begin_worker() -> None:
