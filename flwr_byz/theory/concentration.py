@@ -30,6 +30,22 @@ def sharp_c_alpha(alpha: float) -> float:
     return (1 - alpha) / sqrt(1 - 2 * alpha)
 
 
+def certified_c_alpha(alpha: float, residual: float) -> float:
+    """Return (1 − α)/√((1 − α)² − (α + γ)²): the factor for a point of certified residual γ.
+
+    Let a fraction 1 − α of points or more lie within r of x, and the mean of the unit vectors from
+    a point y to all points be γ long at most. Then y lies within this factor times r of x, whatever
+    the other points are and however far: if it is s > r away, each of the near points' unit vectors
+    has a part of at least √(1 − r²/s²) along x − y, and together at most α + γ of it is balanced.
+    For γ = 0 it is `sharp_c_alpha`. No norm has to be bounded, as it has to in Lemma 1.
+
+    Raises ValueError unless 0 ≤ α < 1/2 and 0 ≤ γ < 1 − 2α.
+    """
+    check_number("alpha", alpha, least=0, below=0.5)
+    check_number("residual", residual, least=0, below=1 - 2 * alpha)
+    return (1 - alpha) / sqrt((1 - alpha) ** 2 - (alpha + residual) ** 2)
+
+
 def median_radius(
     alpha: float, radius: float, *, gamma: float = 0.0, largest: float = 0.0
 ) -> float:

@@ -7,7 +7,7 @@ F is L-strongly convex and its gradient M-Lipschitz (Assumption 1). Each round's
 
 from math import sqrt
 
-from .conditions import require, require_curvature, require_nonnegative
+from .conditions import require, require_curvature, require_nonnegative, require_positive
 
 
 def step_size(L: float, M: float) -> float:
@@ -71,3 +71,40 @@ def error_bound(
     require_nonnegative(rounds=rounds, distance=distance)
     floor = error_floor(L, M, xi_1=xi_1, xi_2=xi_2)
     return float((1 - rho(L, M, xi_2)) ** rounds * distance + floor)
+
+
+def longest_step(L: float, M: float) -> float:
+    """Return 2/(L + M), the step whose contraction `step_contraction` is least."""
+    require_curvature(L, M)
+    return 2 / (L + M)
+
+
+def step_contraction(step: float, L: float, M: float) -> float:
+    """Return max(|1 − ηL|, |1 − ηM|), the contraction of a step η along the true gradient.
+
+    It is less than 1 for η < 2/M, and no smaller factor holds for all F: a quadratic with the
+    curvatures L and M attains it (B. Polyak, "Introduction to Optimization", 1987, section 1.4).
+    """
+    require_curvature(L, M)
+    require_positive(step=step)
+    return max(abs(1 - step * L), abs(1 - step * M))
+
+
+def sharp_contraction(step: float, L: float, M: float, xi_2: float) -> float:
+    """Return max(|1 − ηL|, |1 − ηM|) + ηξ2, the factor of a round; ConditionFails unless below 1.
+
+    For η ≤ 2/(L + M) it is 1 − η(L − ξ2): below 1 exactly where ξ2 < L.
+    """
+    require_nonnegative(xi_2=xi_2)
+    factor = step_contraction(step, L, M) + step * xi_2
+    require(factor < 1, "max(|1 − ηL|, |1 − ηM|) + ηξ2 < 1", factor, 1.0)
+    return factor
+
+
+def sharp_error_floor(step: float, L: float, M: float, *, xi_1: float, xi_2: float) -> float:
+    """Return ηξ1/(1 − factor), the error that may remain; factor is `sharp_contraction`.
+
+    For η ≤ 2/(L + M) it is ξ1/(L − ξ2), whatever the step.
+    """
+    require_nonnegative(xi_1=xi_1)
+    return step * xi_1 / (1 - sharp_contraction(step, L, M, xi_2))

@@ -1,11 +1,15 @@
 """The probability that enough batches are good (the paper's Lemma 5)."""
 
-from collections.abc import Iterable
 from fractions import Fraction
-from math import exp, expm1, floor, fsum, inf, lgamma, log, log1p
+from math import exp, expm1, floor, inf, lgamma, log, log1p, sqrt
+
+import numpy as np
 
 from ..checks import check_number
 from .conditions import require, require_honest_majority
+
+_HALVINGS = 60
+_TERMS = 100  # of a tail, besides twenty standard deviations and more
 
 
 def binary_divergence(a: float, b: float) -> float:
@@ -52,18 +56,42 @@ def exact_success_probability(
     k = num_batches
     # At most kα − q are bad, in exact arithmetic on the decimal that the caller wrote.
     most_bad = floor(Fraction(repr(float(alpha))) * k) - num_byzantine
-    # Sum the tail that falls from its first term on.
-    if most_bad < k * delta:
-        return min(_tail(k, delta, range(most_bad, -1, -1)), 1.0)
-    return max(1.0 - _tail(k, delta, range(most_bad + 1, k + 1)), 0.0)
+    return _at_most(k, delta, most_bad)
 
 
-def _tail(k: int, delta: float, counts: Iterable[int]) -> float:
-    """Return the probability of these numbers of successes in k, given the likeliest first."""
-    terms: list[float] = []
-    for j in counts:
-        ways = lgamma(k + 1) - lgamma(j + 1) - lgamma(k - j + 1)
-        terms.append(exp(ways + j * log(delta) + (k - j) * log1p(-delta)))
-        if terms[-1] < 1e-20 * terms[0]:
-            break
-    return fsum(terms)
+def largest_delta(num_batches: int, num_bad: int, confidence: float) -> float:
+    """Return the largest δ with P{B ≤ j} ≥ the confidence, B ~ Binomial(k, δ), rounded down.
+
+    Where each of k batches is bad by chance with probability at most δ, at most j = `num_bad` are
+    bad with this confidence. In the paper δ is e^(−d), far less than (20) needs.
+
+    Raises ValueError unless k ≥ 1, 0 ≤ j < k and 0 < confidence < 1.
+    """
+    check_number("num_batches", num_batches, whole=True, least=1)
+    check_number("num_bad", num_bad, whole=True, least=0, below=num_batches)
+    check_number("confidence", confidence, above=0, below=1)
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        enough = 0 < middle < 1 and _at_most(num_batches, middle, num_bad) >= confidence
+        low, high = (middle, high) if enough else (low, middle)
+    return low
+
+
+def _at_most(k: int, delta: float, most: int) -> float:
+    """Return P{B ≤ most}, B ~ Binomial(k, δ): the sum of the tail that falls from its first term."""
+    log_bad, log_good = log(delta), log1p(-delta)
+    if most < k * delta:
+        return min(_tail(k, log_good, log_bad, k - most), 1.0)
+    return max(1.0 - _tail(k, log_bad, log_good, most + 1), 0.0)
+
+
+def _tail(k: int, log_p: float, log_rest: float, least: int) -> float:
+    """Return P{B ≥ least}, B ~ Binomial(k, p), for least ≥ kp: the terms fall from the first on."""
+    if least > k:
+        return 0.0
+    log_ways = lgamma(k + 1) - lgamma(least + 1) - lgamma(k - least + 1)
+    counts = np.arange(least, min(k, least + _TERMS + int(20 * sqrt(k))))
+    ratios = (k - counts) / (counts + 1) * exp(log_p - log_rest)
+    first = exp(log_ways + least * log_p + (k - least) * log_rest)
+    return first * (1 + float(np.cumprod(ratios).sum()))
