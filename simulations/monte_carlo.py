@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from flwr_byz.aggregation import geometric_median_of_means, split_into_batches
 from flwr_byz.aggregation.pre_aggregation import TrimNorm
 
-_ETA = 0.5  # L/(2M²) with L = M = 1
-
 
 def descend(
     *,
@@ -22,6 +20,7 @@ def descend(
     distance: float,
     reach: float,
     seed: int,
+    step: float = 0.5,
     trim_norm: TrimNorm = None,
     gamma: float = 1e-9,
 ) -> NDArray[np.float64]:
@@ -43,6 +42,8 @@ def descend(
         The norm of a Byzantine batch's mean.
     seed : int
         Of data and start.
+    step : float, default 0.5
+        η; by default L/(2M²) with L = M = 1.
     trim_norm, gamma
         Of the rule; see `flwr_byz.aggregation.geometric_median_of_means`.
 
@@ -73,7 +74,7 @@ def descend(
         aggregate = geometric_median_of_means(
             gradients, num_batches, trim_norm=trim_norm, gamma=gamma
         ).point
-        from_optimum = from_optimum - _ETA * aggregate
+        from_optimum = from_optimum - step * aggregate
         errors.append(float(np.linalg.norm(from_optimum)))
     return np.array(errors)
 

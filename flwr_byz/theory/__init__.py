@@ -5,9 +5,8 @@ batches, N samples in all, d parameters, η the step, γ the gap of the median, 
 batch means are trimmed.
 """
 
-from .calibration import calibrated_contraction as calibrated_contraction
-from .calibration import calibrated_error as calibrated_error
 from .concentration import c_alpha as c_alpha
+from .concentration import certified_c_alpha as certified_c_alpha
 from .concentration import check_delta as check_delta
 from .concentration import delta_1 as delta_1
 from .concentration import delta_2 as delta_2
@@ -25,15 +24,24 @@ from .descent import contraction as contraction
 from .descent import error_bound as error_bound
 from .descent import error_floor as error_floor
 from .descent import largest_xi_2 as largest_xi_2
+from .descent import longest_step as longest_step
 from .descent import population_contraction as population_contraction
 from .descent import rho as rho
+from .descent import sharp_contraction as sharp_contraction
+from .descent import sharp_error_floor as sharp_error_floor
 from .descent import sharp_population_contraction as sharp_population_contraction
+from .descent import step_contraction as step_contraction
 from .descent import step_size as step_size
+from .expected import expected_contraction as expected_contraction
+from .expected import expected_error as expected_error
+from .gaussian import gradient_radius as gradient_radius
+from .gaussian import hessian_radius as hessian_radius
 from .planner import plan as plan
 from .plans import Plan as Plan
 from .plans import TradeOff as TradeOff
 from .probability import binary_divergence as binary_divergence
 from .probability import exact_success_probability as exact_success_probability
+from .probability import largest_delta as largest_delta
 from .probability import success_probability as success_probability
 from .rates import client_computation as client_computation
 from .rates import communication as communication
@@ -42,6 +50,11 @@ from .rates import minimax_rate as minimax_rate
 from .rates import paper_rate as paper_rate
 from .rates import rounds_to_floor as rounds_to_floor
 from .rates import server_computation as server_computation
+from .sharp import Bound as Bound
+from .sharp import finite_variance_precision as finite_variance_precision
+from .sharp import gaussian_precision as gaussian_precision
+from .sharp import measured_precision as measured_precision
+from .sharp import sharp_bound as sharp_bound
 from .theorems import Guarantee as Guarantee
 from .theorems import theorem_4 as theorem_4
 from .theorems import theorem_5 as theorem_5

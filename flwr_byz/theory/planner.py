@@ -8,11 +8,11 @@ import numpy as np
 
 from ..aggregation import num_batches
 from ..checks import check_number
-from .calibration import calibrated_contraction, calibrated_error
 from .concentration import c_alpha
 from .conditions import ConditionFails, require, require_positive
 from .constants import LINEAR_REGRESSION, Constants, Statistics, linear_regression
 from .descent import step_size
+from .expected import expected_contraction, expected_error
 from .plans import Plan, TradeOff
 from .probability import exact_success_probability, success_probability
 from .rates import communication, error_rate, minimax_rate, rounds_to_floor
@@ -63,7 +63,7 @@ def plan(
     )
     chosen, num_samples, scatter = setting.trade_off(k), setting.num_samples, setting.scatter
     error, shares = chosen.expected_error, setting.shares(k)
-    contraction = calibrated_contraction(dim, num_samples, k, num_byzantine, scatter)
+    contraction = expected_contraction(dim, num_samples, k, num_byzantine, scatter)
     rounds = None
     if isfinite(error) and contraction < 1:
         rounds = max(rounds_to_floor(contraction, distance, error / 10), 1)
@@ -174,8 +174,8 @@ class _Setting:
         return TradeOff(
             num_batches=k,
             error_rate=error_rate(d, k, samples),
-            expected_error=calibrated_error(d, samples, k, q, self.scatter),
-            clean_error=calibrated_error(d, samples, k, 0, self.scatter),
+            expected_error=expected_error(d, samples, k, q, self.scatter),
+            clean_error=expected_error(d, samples, k, 0, self.scatter),
             floor=None if guarantee is None else guarantee.floor,
         )
 

@@ -79,7 +79,7 @@ def largest_delta(num_batches: int, num_bad: int, confidence: float) -> float:
 
 
 def _at_most(k: int, delta: float, most: int) -> float:
-    """Return P{B ≤ most}, B ~ Binomial(k, δ): the sum of the tail that falls from its first term."""
+    """Return P{B ≤ most}, B ~ Binomial(k, δ): by the tail that falls from its first term."""
     log_bad, log_good = log(delta), log1p(-delta)
     if most < k * delta:
         return min(_tail(k, log_good, log_bad, k - most), 1.0)
