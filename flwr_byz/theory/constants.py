@@ -60,18 +60,22 @@ class Statistics:
     """Curvature and scatter of gradients: enough for calibrated errors, too little for a theorem.
 
     L and M are those of `Constants`. The variance of a coordinate of one sample's gradient at θ is
-    about sigma² + growth²·‖θ − θ*‖². Raises ValueError where L, M or `sigma` is not positive and
-    finite, or `growth` not finite and at least 0, ConditionFails where L > M.
+    about sigma² + growth²·‖θ − θ*‖². `skewness` is ‖E[g‖g‖²]‖/((d + 2)·sigma³) of one sample's
+    centred gradient g at θ*: 0 for symmetric data, a third of the usual one in one dimension.
+
+    Raises ValueError where L, M or `sigma` is not positive and finite, or `growth` or `skewness`
+    not finite and at least 0, ConditionFails where L > M.
     """
 
     L: float = 1.0
     M: float = 1.0
     sigma: float = 1.0
     growth: float = 1.0
+    skewness: float = 0.0
 
     def __post_init__(self) -> None:
         require_positive(L=self.L, M=self.M, sigma=self.sigma)
-        require_nonnegative(growth=self.growth)
+        require_nonnegative(growth=self.growth, skewness=self.skewness)
         require_curvature(self.L, self.M)
 
 
