@@ -91,8 +91,8 @@ def estimate_statistics(
     L and M are the least and the greatest curvature between any two of the vectors; over all
     directions, L can be smaller and M larger. `sigma` is measured where the mean gradient is
     shortest, nearest to θ*, so it is a little too large; `growth` is the largest scatter of
-    gradient differences per distance. Take vectors along the path of a clean training, and honest
-    gradients only.
+    gradient differences per distance; `skewness` has what chance adds to it taken off. Take vectors
+    along the path of a clean training, and honest gradients only.
 
     Parameters
     ----------
@@ -132,10 +132,29 @@ def estimate_statistics(
         )
     nearest = int(np.argmin(np.linalg.norm(means, axis=1)))
     one_sample = sqrt(samples_per_gradient)
-    sigma, growth = one_sample * _scatter(grads[nearest]), one_sample * max(growths)
-    return Statistics(L=min(curvatures), M=max(slopes), sigma=sigma, growth=growth)
+    return Statistics(
+        L=min(curvatures),
+        M=max(slopes),
+        sigma=one_sample * _scatter(grads[nearest]),
+        growth=one_sample * max(growths),
+        skewness=one_sample * _skewness(grads[nearest]),
+    )
 
 
 def _scatter(gradients: np.ndarray) -> float:
     """Return the root mean variance (n − 1) of a coordinate over (n, d)."""
     return float(np.sqrt(gradients.var(axis=0, ddof=1).mean()))
+
+
+def _skewness(gradients: np.ndarray) -> float:
+    """Return ‖E[g‖g‖²]‖/((d + 2)·scatter³) of gradients (n, d), its square without bias."""
+    n, d = gradients.shape
+    centred = gradients - gradients.mean(axis=0)
+    squares = np.square(centred).sum(axis=1, keepdims=True)
+    mean = (centred * squares).mean(axis=0)
+    # The sample mean that was taken off moves it, too.
+    moved = squares.mean() * centred + 2 * (centred @ centred.T) @ centred / n
+    influence = centred * squares - moved
+    square = np.square(mean).sum() - influence.var(axis=0, ddof=1).sum() / n
+    scatter = _scatter(gradients)
+    return float(np.sqrt(max(square, 0.0))) / ((d + 2) * scatter**3) if scatter else 0.0
