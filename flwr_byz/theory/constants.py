@@ -153,7 +153,7 @@ def _skewness(gradients: np.ndarray) -> float:
     squares = np.square(centred).sum(axis=1, keepdims=True)
     mean = (centred * squares).mean(axis=0)
     # The sample mean that was taken off moves it, too.
-    moved = squares.mean() * centred + 2 * (centred @ centred.T) @ centred / n
+    moved = squares.mean() * centred + 2 * np.linalg.multi_dot([centred, centred.T, centred]) / n
     influence = centred * squares - moved
     square = np.square(mean).sum() - influence.var(axis=0, ddof=1).sum() / n
     scatter = _scatter(gradients)
