@@ -83,13 +83,23 @@ class Api:
         claims = {client: {"loss": 0.1 * client} | metrics for client in HONEST}
         return {c: self.reply(malformed.honest_arrays(c), claim) for c, claim in claims.items()}
 
-    def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None):
-        """Return arrays or None, and metrics; `contents` maps clients to what each replies."""
+    def round(
+        self, strategy, contents, sent=SENT, server_round=1, shuffle=None, also=lambda asked: []
+    ):
+        """Return arrays or None, and metrics; `contents` maps clients to what each replies.
+
+        `also` makes more replies of the messages that were sent.
+        """
         asked = self.begin(strategy, sorted(contents), sent, server_round)
-        replies = self.replies(asked, dict(sorted(contents.items())))
+        replies = self.replies(asked, dict(sorted(contents.items()))) + also(asked)
         if shuffle is not None:
             np.random.default_rng(shuffle).shuffle(replies)
         return self.end(strategy, replies, server_round)
+
+    def evaluation(self, strategy, claims, also=lambda asked: []):
+        """Return the metrics of an evaluation, with the loss, as `round` does."""
+        asked = self.begin(strategy, claims, kind="evaluate")
+        return self.evaluated(strategy, self.replies(asked, claims) + also(asked))
 
     def step(self, arrays, sent, shuffle=None, **options):
         """Return what a round of the median of means makes of these arrays, client by client."""
@@ -101,7 +111,6 @@ class Classic(Api):
     name, method = "classic", "aggregate_fit"
     flower, own, mods = flwr.server.strategy, flwr_byz.server.strategy, flwr.client.mod
     least = dict.fromkeys(["min_fit_clients", "min_evaluate_clients", "min_available_clients"], 1)
-    kinds = malformed.CLASSIC_MALFORMED | malformed.CLASSIC_BAD_METRICS
     others = CLASSIC_OTHERS
 
     def initial(self, arrays=SENT):
@@ -134,10 +143,8 @@ class Classic(Api):
         parameters, metrics = strategy.aggregate_fit(server_round, usable, failed)
         return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
 
-    def evaluation(self, strategy, claims):
-        """Return the metrics of an evaluation, with the loss."""
-        self.begin(strategy, claims, kind="evaluate")
-        loss, metrics = strategy.aggregate_evaluate(1, self.replies(None, claims), [])
+    def evaluated(self, strategy, replies):
+        loss, metrics = strategy.aggregate_evaluate(1, replies, [])
         return {"loss": loss, **metrics}
 
 
@@ -145,7 +152,6 @@ class Message(Api):
     name, method = "message", "aggregate_train"
     flower, own, mods = flwr.serverapp.strategy, flwr_byz.serverapp.strategy, flwr.clientapp.mod
     least = dict.fromkeys(["min_train_nodes", "min_evaluate_nodes", "min_available_nodes"], 1)
-    kinds = malformed.MESSAGE_MALFORMED | malformed.MESSAGE_BAD_METRICS
     others = MESSAGE_OTHERS
 
     def initial(self, arrays=SENT):
@@ -175,8 +181,7 @@ class Message(Api):
         arrays, metrics = strategy.aggregate_train(server_round, replies)
         return arrays and arrays.to_numpy_ndarrays(), dict(metrics or {})
 
-    def evaluation(self, strategy, claims):
-        replies = self.replies(self.begin(strategy, claims, kind="evaluate"), claims)
+    def evaluated(self, strategy, replies):
         return dict(strategy.aggregate_evaluate(1, replies))
 
 
