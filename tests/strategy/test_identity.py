@@ -6,9 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flwr_byz.identity import identity_order
-from tests.support.apis import CLASSIC, exact
+from tests.support.apis import CLASSIC, Proxy, exact
 from tests.support.malformed import honest_arrays
-from tests.support.server import Proxy
 
 TIED = ["3", "03", "٣", "003"]
 

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_byz.metrics import common_metrics, robust_metrics
-from tests.support.apis import BOTH, CLASSIC, MESSAGE
+from tests.support.apis import BOTH, CLASSIC, MESSAGE, Proxy
 from tests.support.malformed import honest_arrays, model_arrays
-from tests.support.server import Proxy
 
 CLIENT_NAMES = st.sampled_from(["loss", "accuracy", "byz-gap", "x"])
 VALUES = st.one_of(

@@ -7,9 +7,8 @@ from flwr.common import Code, EvaluateRes, FitRes, Parameters, Status
 
 from flwr_byz import audit
 from tests.support.answering_grid import model, run
-from tests.support.apis import BOTH, CLASSIC, MESSAGE
+from tests.support.apis import BOTH, CLASSIC, MESSAGE, Proxy
 from tests.support.malformed import content, fit_res, honest_arrays, model_arrays, named
-from tests.support.server import Proxy
 from tests.support.strategies import KINDS, strategy
 
 NUM_CLIENTS = 7
