@@ -1,4 +1,4 @@
-"""Rounds under attack: vectors of colluders that cancel, sums that overflow, numbers of any size."""
+"""Rounds under attack: vectors that cancel, sums that overflow, numbers of any size."""
 
 import tracemalloc
 import zlib

@@ -25,13 +25,12 @@ def forged(records):
 
 KINDS = {  # which no rule takes
     CLASSIC: malformed.CLASSIC_MALFORMED
-    | {"raised": ConnectionError("gone"), "not implemented": LOST},
-    MESSAGE: malformed.MESSAGE_MALFORMED,
+    | {"raised": ConnectionError("gone"), "not implemented": LOST, "silence": None},
+    MESSAGE: malformed.MESSAGE_MALFORMED | {"silence": None},
 }
 FORMS = {  # which strategies of Flower's cannot take beside the others
-    CLASSIC: malformed.CLASSIC_BAD_METRICS | {"no mapping": CLASSIC.reply(A, [1.0])},
-    MESSAGE: malformed.MESSAGE_BAD_METRICS
-    | {
+    CLASSIC: {"metrics no mapping": CLASSIC.reply(A, [1.0])},
+    MESSAGE: {
         "a record whose name is a number": forged({"arrays": RECORD, "metrics": GOOD, 7: GOOD}),
         "a name for its metrics that is a number": forged({"arrays": RECORD, 7: GOOD}),
         "another name of its metrics": forged({"arrays": RECORD, "other": GOOD}),
@@ -40,12 +39,8 @@ FORMS = {  # which strategies of Flower's cannot take beside the others
 }
 ODD_NAMES = ["", "a\nb", "a\0", "\x1b[2J", "é" * 500, "byz-gap", "arrays", "metrics", "\u202e", 7]
 for made in (CLASSIC, MESSAGE):
-    KINDS[made] |= {
-        "num_examples cancel the total": made.reply(A, num_examples=-110),
-        "num_examples beyond 64 bits": made.reply(A, num_examples=10**308),
-        "silence": None,
-    }
     FORMS[made] |= KINDS[made] | {
+        **{kind: made.reply(A, claim) for kind, claim in malformed.BAD_METRICS.items()},
         "an extra metric": made.reply(A, {"loss": 0.5, "more": 1.0}),
         "a metric of another name": made.reply(A, {"los": 0.5}),
         "a metric beyond 64 bits": made.reply(A, {"loss": 10**308}),

@@ -71,15 +71,11 @@ def test_both_apis_and_any_order_of_arrival_give_the_same_bits(num_clients, opti
     assert all(each[1] == outcomes[0][1] for each in outcomes)
 
 
-def test_silent_clients_and_errors_leave_their_batches_to_the_others():
-    """An error of a dead node is its own, although the SuperLink sends it in another's name."""
-    arrays = dict(enumerate(updates(8)))
-    strategy = MESSAGE.gmom(num_batches=4)
-    contents = {n: MESSAGE.reply(a) for n, a in arrays.items() if n not in (0, 7)}
-    asked = MESSAGE.begin(strategy, arrays, MODEL)
-    answers = MESSAGE.replies(asked, contents | {6: Error(5, "node unavailable")})
-    answers[-1].metadata.__dict__["_src_node_id"] = 1
-    model, metrics = MESSAGE.end(strategy, answers)
+@BOTH
+def test_silent_clients_and_errors_leave_their_batches_to_the_others(api):
+    arrays, error = updates(8), ConnectionError() if api is CLASSIC else Error(5, "unavailable")
+    contents = {n: api.reply(a) for n, a in enumerate(arrays)} | {0: None, 6: error, 7: None}
+    model, metrics = api.round(api.gmom(num_batches=4), contents, MODEL)
     vectors = [flat(arrays[n]) for n in (1, 1, 2, 3, 4, 5)]
     assert np.allclose(flat(model), geometric_median_of_means(vectors, 3).point, atol=1e-6)
     assert [metrics[f"byz-{name}"] for name in ("missing", "rejected", "batches")] == [2, 1, 3]
@@ -238,17 +234,7 @@ def test_the_number_of_threads_is_a_positive_integer_or_empty(monkeypatch):
         with pytest.raises(ValueError, match="FLWR_BYZ_NUM_THREADS must be a positive integer"):
             MESSAGE.gmom(num_batches=3)
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "")
-    assert MESSAGE.step(updates(), MODEL, num_byzantine=2)[0] is not None
-
-
-def asked(cid, given):
-    """Return a client that gives these initial parameters, or raises."""
-    made = given
-    if not isinstance(given, Exception):
-        made = [GetParametersRes(Status(Code.OK, ""), given)] * 9
-    client = Proxy(str(cid))
-    client.get_parameters = Mock(side_effect=made)
-    return client
+    MESSAGE.gmom(num_batches=3)
 
 
 def test_unusable_initial_parameters_of_a_client_are_asked_of_another(caplog):
@@ -259,10 +245,17 @@ def test_unusable_initial_parameters_of_a_client_are_asked_of_another(caplog):
         RuntimeError("broken\x1b[2J"),
     ]
     manager, good = SimpleClientManager(), ndarrays_to_parameters([np.arange(3.0)])
+
+    def register(cid, given):
+        result = GetParametersRes(Status(Code.OK, ""), given)
+        error = given if isinstance(given, Exception) else None
+        asked = Mock(return_value=result, side_effect=error)
+        manager.register(Mock(cid=str(cid), get_parameters=asked))
+
     for cid, answer in enumerate(bad):
-        manager.register(asked(cid, answer))
+        register(cid, answer)
     assert CLASSIC.gmom(num_byzantine=1).initialize_parameters(manager).tensors == []
-    manager.register(asked(4, good))
+    register(4, good)
     for _ in range(5):
         assert CLASSIC.gmom(num_byzantine=1).initialize_parameters(manager) is good
     assert "may be Byzantine" in caplog.text

@@ -14,7 +14,6 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.common import (
     Code,
     EvaluateRes,
-    FitRes,
     Status,
     ndarrays_to_parameters,
     parameters_to_ndarrays,
@@ -138,13 +137,11 @@ class Classic(Api):
         return [pair for pair in pairs if pair[1] is not None]
 
     def end(self, strategy, replies, server_round=1):
-        usable = [p for p in replies if isinstance(p[1], FitRes) and p[1].status.code == Code.OK]
-        failed = [p[1] if isinstance(p[1], Exception) else p for p in replies if p not in usable]
-        parameters, metrics = strategy.aggregate_fit(server_round, usable, failed)
+        parameters, metrics = strategy.aggregate_fit(server_round, *with_failures(replies))
         return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
 
     def evaluated(self, strategy, replies):
-        loss, metrics = strategy.aggregate_evaluate(1, replies, [])
+        loss, metrics = strategy.aggregate_evaluate(1, *with_failures(replies))
         return {"loss": loss, **metrics}
 
 
@@ -188,6 +185,14 @@ class Message(Api):
 CLASSIC, MESSAGE = Classic(), Message()
 BY_NAME = {"classic": CLASSIC, "message": MESSAGE}
 BOTH = pytest.mark.parametrize("api", BY_NAME.values(), ids=BY_NAME)
+
+
+def with_failures(pairs):
+    """Return clients' results, and what Flower's server calls failures."""
+    raised = [result for _, result in pairs if isinstance(result, Exception)]
+    came = [pair for pair in pairs if not isinstance(pair[1], Exception)]
+    usable = [pair for pair in came if pair[1].status.code == Code.OK]
+    return usable, [*raised, *(pair for pair in came if pair[1].status.code != Code.OK)]
 
 
 def manager_of(cids):
