@@ -1,21 +1,20 @@
 """Replies that are added up as they arrive: the same model, and no more than k vectors held."""
 
 import tracemalloc
-from copy import deepcopy
 
 import numpy as np
 import pytest
 
-from tests.support import malformed
 from tests.support.answering_grid import train
 from tests.support.apis import CLASSIC, MESSAGE, flat
+from tests.support.malformed import honest_arrays, model_arrays
 from tests.support.server import a_round
 
-MODEL = malformed.model_arrays(1.0)
+MODEL = model_arrays(1.0)
 
 
 def replies(num_clients):
-    return {node: malformed.honest_arrays(node) for node in range(1, num_clients + 1)}
+    return {node: honest_arrays(node) for node in range(1, num_clients + 1)}
 
 
 @pytest.mark.parametrize("reply", ["weights", "gradients"])
@@ -44,38 +43,45 @@ def test_counters_are_the_median_over_one_reply_a_batch_whatever_the_order():
     assert {int(counter) for _, counter in rounds} == {40}
 
 
-def streamed(made, repeated=(), num_silent=0, stranger=False, **options):
-    """A round in which some replies come again, the last do not come, or a stranger's comes."""
+# More replies than were asked for. --------------------------------------------------------------
+
+CONTENTS = {node: MESSAGE.reply(arrays) for node, arrays in replies(6).items()}
+FAR, NAN = (MESSAGE.reply([a * np.float32(x) for a in MODEL]) for x in (100.0, np.nan))
+
+
+def streamed(contents, more, **options):
     strategy = MESSAGE.gmom(streaming=True, **options)
-    asked = MESSAGE.begin(strategy, made, MODEL)
-    contents = {node: MESSAGE.reply(arrays) for node, arrays in made.items()}
-    came = MESSAGE.replies(asked, dict([*contents.items()][: len(made) - num_silent]))
-    came += [deepcopy(came[i]) for i in repeated]
-    if stranger:
-        came.append(deepcopy(came[0]))
-        came[-1].metadata.__dict__.update(_reply_to_message_id="never sent", _src_node_id=77)
-    model, metrics = MESSAGE.end(strategy, iter(came))
-    return model and flat(model), metrics
+    model, metrics = MESSAGE.round(strategy, contents, MODEL, also=more)
+    return model and flat(model).tobytes(), metrics
+
+
+def again(*nodes):
+    return lambda asked: [r for node in nodes for r in MESSAGE.replies(asked, {node: FAR})]
+
+
+def of_a_stranger(asked):
+    (reply,) = again(1)(asked)
+    reply.metadata.__dict__.update(_reply_to_message_id="never sent", _src_node_id=77)
+    return [reply]
 
 
 def test_only_the_first_of_two_replies_of_a_client_counts():
-    once, _ = streamed(replies(6), num_batches=3)
-    twice, metrics = streamed(replies(6), repeated=[0, 0, 4], num_batches=3)
-    assert twice.tobytes() == once.tobytes()
+    once, _ = streamed(CONTENTS, again(), num_batches=3)
+    twice, metrics = streamed(CONTENTS, again(1, 1, 5), num_batches=3)
+    assert twice == once
     assert metrics["byz-rejected"] == 3
 
 
-@pytest.mark.parametrize("extra", ["a second reply", "a stranger's", "malformed"])
-def test_only_a_client_of_which_nothing_is_accepted_shows_that_it_is_byzantine(extra):
+@pytest.mark.parametrize(
+    ("more", "bad", "number"),
+    [(again(1, 1), {}, 2), (of_a_stranger, {}, 1), (again(), {2: NAN}, 1)],
+)
+def test_only_a_client_of_which_nothing_is_accepted_shows_that_it_is_byzantine(more, bad, number):
     """Of 5 clients with q = 2, 4 batches are too few, 3 and a client that has shown itself not."""
-    made = replies(5)
-    if extra == "malformed":
-        made[2] = [a * np.float32("nan") for a in MODEL]
-    repeated, stranger = [0, 0] * (extra == "a second reply"), extra == "a stranger's"
-    model, metrics = streamed(made, repeated, 1, stranger, num_byzantine=2)
-    assert metrics["byz-missing"] == 1
-    assert metrics["byz-rejected"] == {"a second reply": 2}.get(extra, 1)
-    assert (model is not None) == (extra == "malformed")
+    contents = {node: CONTENTS[node] for node in range(1, 5)} | {5: None} | bad
+    model, metrics = streamed(contents, more, num_byzantine=2)
+    assert (metrics["byz-missing"], metrics["byz-rejected"]) == (1, number)
+    assert (model is not None) == bool(bad)
 
 
 # Memory. ----------------------------------------------------------------------------------------
