@@ -5,7 +5,6 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tests.support.answering_grid import train
 from tests.support.apis import CLASSIC, MESSAGE, flat
 from tests.support.malformed import honest_arrays, model_arrays
 from tests.support.server import a_round
@@ -27,13 +26,6 @@ def test_the_model_is_the_same_up_to_the_last_rounding(reply, rate, options):
     assert np.abs(flat(model) - flat(held)).max() <= 4 * np.spacing(np.float32(1.0))
     assert metrics == pytest.approx(held_metrics, rel=1e-4, abs=1e-8)
     assert metrics["byz-batches"] == held_metrics["byz-batches"]
-
-
-def test_a_training_that_streams_ends_where_one_that_holds_replies_does(tmp_path):
-    ways = (False, True)
-    held, streamed = (train(tmp_path / str(way), 3, streaming=way) for way in ways)
-    assert np.allclose(flat(streamed.arrays), flat(held.arrays), rtol=1e-6, atol=1e-7)
-    assert streamed.asked == held.asked
 
 
 def test_counters_are_the_median_over_one_reply_a_batch_whatever_the_order():
