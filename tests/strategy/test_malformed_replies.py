@@ -187,12 +187,14 @@ def test_a_huge_claim_of_examples_weighs_nothing(api, name):
 
 @rules(*OWN)
 def test_counters_of_another_dtype_are_rounded_and_malformed_where_they_do_not_fit(api, name):
-    numbers = [2.6, 2.6, 2.6, 2.6, 2.6, np.nan, 1e30]
-    replies = {c: api.reply([np.full(2, c, "f4"), np.array([n])]) for c, n in enumerate(numbers)}
-    sent = [np.zeros(2, "f4"), np.array([0], "i8")]
-    model, metrics = api.round(rule(api, name), replies, sent)
-    assert model[1].tolist() == [3]
-    assert metrics["byz-rejected"] == 2
+    """No client can move them, and they need no weights beside them."""
+    numbers = [2.6, 2.6, 2.6, 2.0, 2.0**62, np.nan, 1e30]
+    for weights in ([], [np.zeros(2, "f4")]):
+        arrays = [[np.array([n]), *(w + i for w in weights)] for i, n in enumerate(numbers)]
+        replies, sent = dict(enumerate(map(api.reply, arrays))), [np.array([0]), *weights]
+        model, metrics = api.round(rule(api, name), replies, sent)
+        assert model[0].tolist() == [3]
+        assert metrics["byz-rejected"] == 2
 
 
 # Copies. ----------------------------------------------------------------------------------------

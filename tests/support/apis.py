@@ -3,6 +3,7 @@
 import gc
 import itertools
 from copy import deepcopy
+from types import SimpleNamespace
 
 import flwr.client.mod
 import flwr.clientapp.mod
@@ -11,13 +12,7 @@ import flwr.serverapp.strategy
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from flwr.common import (
-    Code,
-    EvaluateRes,
-    Status,
-    ndarrays_to_parameters,
-    parameters_to_ndarrays,
-)
+from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 
@@ -52,11 +47,6 @@ class Proxy(ClientProxy):
     get_properties = get_parameters = fit = evaluate = reconnect = None
 
 
-class Grid:
-    def __init__(self, node_ids):
-        self.get_node_ids = lambda: list(node_ids)
-
-
 def pushed(messages):
     """Return messages as they are once a grid has pushed them: with an id."""
     messages = list(messages)
@@ -82,9 +72,7 @@ class Api:
         claims = {client: {"loss": 0.1 * client} | metrics for client in HONEST}
         return {c: self.reply(malformed.honest_arrays(c), claim) for c, claim in claims.items()}
 
-    def round(
-        self, strategy, contents, sent=SENT, server_round=1, shuffle=None, also=lambda asked: []
-    ):
+    def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None, also=lambda _: []):
         """Return arrays or None, and metrics; `contents` maps clients to what each replies.
 
         `also` makes more replies of the messages that were sent.
@@ -95,7 +83,7 @@ class Api:
             np.random.default_rng(shuffle).shuffle(replies)
         return self.end(strategy, replies, server_round)
 
-    def evaluation(self, strategy, claims, also=lambda asked: []):
+    def evaluation(self, strategy, claims, also=lambda _: []):
         """Return the metrics of an evaluation, with the loss, as `round` does."""
         asked = self.begin(strategy, claims, kind="evaluate")
         return self.evaluated(strategy, self.replies(asked, claims) + also(asked))
@@ -166,7 +154,8 @@ class Message(Api):
         malformed.in_a_run()
         gc.freeze()  # Flower collects garbage after each array that it reads: of what is new only
         configure = getattr(strategy, f"configure_{kind}")
-        messages = pushed(configure(server_round, record(sent), ConfigRecord(), Grid(nodes)))
+        grid = SimpleNamespace(get_node_ids=lambda: list(nodes))
+        messages = pushed(configure(server_round, record(sent), ConfigRecord(), grid))
         return {message.metadata.dst_node_id: message for message in messages}
 
     def replies(self, asked, contents):
