@@ -37,9 +37,8 @@ def test_clients_grouped_by_what_they_report_give_the_same_bytes_under_any_ident
 
 @EVERY_API
 def test_each_round_has_the_batches_of_its_number_and_the_attacker_is_suspected(tmp_path, api):
-    streaming = {"streaming": True} if api == "streamed" else {}
-    kind = "classic" if api == "classic" else "message"
-    train(tmp_path, 6, api=kind, bucketing_seed=3, **streaming)
+    options = {"bucketing_seed": 3} | ({"streaming": True} if api == "streamed" else {})
+    train(tmp_path, 6, api=api.replace("streamed", "message"), **options)
     lines = audit.read(tmp_path / "audit.jsonl")
     seen = set()
     for line in lines:

@@ -8,7 +8,6 @@ from flwr.common import ndarrays_to_parameters
 from tests.support import malformed
 from tests.support.apis import BOTH, CLASSIC, HONEST, MESSAGE, SENT, exact, own, record
 
-A = malformed.honest_arrays(0)
 EXTREME = [3e38, -3e38, 1e30, 1e20, -1e19, 0, 1e-45]
 
 
@@ -28,7 +27,7 @@ def test_two_clients_at_the_ends_of_float32_neither_stop_nor_move_a_robust_rule(
 
 
 def test_metrics_of_classic_results_count_only_where_the_strategy_aggregates_them():
-    contents = CLASSIC.honest() | {12: CLASSIC.reply(A, {"other": "x"})}
+    contents = CLASSIC.honest() | {12: CLASSIC.reply(SENT, {"other": "x"})}
     for options, rejected in (({}, 1), ({"fit_metrics_aggregation_fn": None}, 0)):
         strategy = CLASSIC.own.Hardened(CLASSIC.stock("FedAvg", **options))
         assert CLASSIC.round(strategy, contents)[1]["byz-rejected"] == rejected

@@ -39,6 +39,11 @@ FORMS = {  # which strategies of Flower's cannot take beside the others
 }
 ODD_NAMES = ["", "a\nb", "a\0", "\x1b[2J", "é" * 500, "byz-gap", "arrays", "metrics", "\u202e", 7]
 for made in (CLASSIC, MESSAGE):
+    KINDS[made] |= {
+        **{k: made.reply(A, num_examples=n) for k, n in malformed.BAD_NUM_EXAMPLES.items()},
+        "missing array": made.reply(A[:-1]),
+        "extra array": made.reply([*A, A[0]]),
+    }
     FORMS[made] |= KINDS[made] | {
         **{kind: made.reply(A, claim) for kind, claim in malformed.BAD_METRICS.items()},
         "an extra metric": made.reply(A, {"loss": 0.5, "more": 1.0}),
@@ -167,8 +172,7 @@ def test_a_reply_of_an_odd_form_counts_as_the_same_numbers_in_the_model_s(api, n
 @pytest.mark.parametrize("kind", malformed.FALSE)
 @pytest.mark.parametrize("trim_norm", [None, "auto"])
 def test_a_false_reply_moves_the_model_no_further_than_lemma_1_allows(api, name, kind, trim_norm):
-    arrays, num_examples = malformed.FALSE[kind]
-    replies = api.honest() | {55: api.reply(arrays, num_examples=num_examples)}
+    replies = api.honest() | {55: api.reply(malformed.FALSE[kind])}
     made, metrics = api.round(rule(api, name, trim_norm=trim_norm), replies)
     honest = np.stack([flat(malformed.honest_arrays(c)) for c in HONEST]).astype("f8")
     centre, alpha = honest.mean(axis=0), 1 / 12
@@ -180,7 +184,7 @@ def test_a_false_reply_moves_the_model_no_further_than_lemma_1_allows(api, name,
 
 @rules(*OWN)
 def test_a_huge_claim_of_examples_weighs_nothing(api, name):
-    claims = (api.reply(A, {"loss": 0.5}, number) for number in (10, 10**12))
+    claims = (api.reply(A, num_examples=number) for number in (10, 10**12))
     fair, greedy = (api.round(rule(api, name), api.honest() | {1: claim}) for claim in claims)
     assert exact(fair) == exact(greedy)
 

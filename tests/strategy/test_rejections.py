@@ -67,7 +67,6 @@ REASONS = {
     "number of arrays": (CLASSIC, fit_res(honest_arrays(0)[:2]), ["2 arrays instead of 3"]),
     "bfloat16": (MESSAGE, content(named(BFLOAT16)), ["dtype |V2", "float8 arrive: send float32)"]),
     "no number": (MESSAGE, content(metrics={"loss": 0.5}), ["num-examples is missing"]),
-    "no classic number": (CLASSIC, fit_res(honest_arrays(0), None), ["num_examples is missing"]),
     "another record": (
         *(MESSAGE, RecordDict({"model": named(honest_arrays(0)), "metrics": METRICS})),
         ["its ArrayRecords are 'model', not 'arrays' alone", *OTHER_KEY],

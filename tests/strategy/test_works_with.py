@@ -143,12 +143,10 @@ def test_accounts_of_privacy_need_a_usable_reply_of_every_client(num_failing, lo
 
 
 @BOTH
-def test_privacy_without_hardened_lets_one_client_end_the_run(api, logged):
+def test_privacy_without_hardened_lets_one_client_end_the_run(api):
     check_trained(trained(api, private(api, "ServerSideFixed", gmom(api)), [attack(2, 5)]), 0.2)
     with pytest.raises(ValueError, match="broadcast"):
         trained(api, private(api, "ServerSideFixed", gmom(api)), [MALFORMED])
-    other_loop = logged("the loop that runs is not GeometricMedianOfMeans.start")
-    assert len(other_loop) == (api is MESSAGE)
 
 
 @BOTH
