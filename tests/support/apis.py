@@ -117,7 +117,9 @@ class Classic(Api):
     def begin(self, strategy, cids, sent=SENT, server_round=1, kind="fit"):
         """Let a strategy begin a round."""
         configure = getattr(strategy, f"configure_{kind}")
-        configure(server_round, ndarrays_to_parameters(sent), manager_of(cids))
+        manager = SimpleClientManager()
+        manager.clients |= {str(cid): Proxy(str(cid)) for cid in cids}
+        configure(server_round, ndarrays_to_parameters(sent), manager)
 
     def replies(self, asked, results):
         """Return what clients reply; exceptions and results of another status are failures."""
@@ -184,17 +186,9 @@ def with_failures(pairs):
     return usable, [*raised, *(pair for pair in came if pair[1].status.code != Code.OK)]
 
 
-def manager_of(cids):
-    manager = SimpleClientManager()
-    for cid in cids:
-        manager.register(Proxy(str(cid)))
-    return manager
-
-
 def mean_loss(pairs):
     """A user's aggregation function of metrics in the classic API."""
-    total = sum(number for number, _ in pairs)
-    return {"loss": sum(number * metrics["loss"] for number, metrics in pairs) / total}
+    return {"loss": float(np.average([m["loss"] for _, m in pairs], weights=[n for n, _ in pairs]))}
 
 
 def updates(num_clients=13):
