@@ -36,7 +36,7 @@ def normal(m, d=DIM, dtype="f4"):
 def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(
     tmp_path, api, trim_norm, reply
 ):
-    """Also where one hides behind two others, and its batch lies at the median of the honest."""
+    """Also where one hides behind two others, in a batch at the median of the honest ones."""
     fields = {"api": api, "trim_norm": trim_norm, "reply": reply}
     hidden = {"pattern": "around one", "target": "hidden", "honest": "symmetric"}
     rng = np.random.default_rng(zlib.crc32(repr(fields).encode()))
