@@ -19,7 +19,6 @@ APPS = {
     "quickstart-message": [],
     "client-mods": [],
     "own-start": ["own-start"],
-    "own-loop": ["own-loop"],
     "sklearn-classic": ["sklearn-classic"],
     "pytorch-cnn": ["pytorch-cnn"],
     "lora-adapter": ["pytorch-cnn", "lora-adapter"],
