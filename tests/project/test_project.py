@@ -51,16 +51,11 @@ def test_the_wheel_holds_the_package_alone_and_the_sdist_what_its_tests_need(tmp
     assert {path.relative_to(ROOT).as_posix() for path in sources} <= names
 
 
-def imported(source):
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module.partition(".")[0]
-
-
 def test_the_package_declares_what_it_imports_and_nothing_else():
-    modules = {name for source in (ROOT / "flwr_byz").rglob("*.py") for name in imported(source)}
+    nodes = [n for p in (ROOT / "flwr_byz").rglob("*.py") for n in ast.walk(ast.parse(text(p)))]
+    imported = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+    imported |= {n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+    modules = {name.partition(".")[0] for name in imported}
     extras = [need for needs in PROJECT["optional-dependencies"].values() for need in needs]
     declared = {re.match(r"[\w-]+(\[\w+\])?", need)[0] for need in PROJECT["dependencies"] + extras}
     names = {"protobuf": "google", "flwr[simulation]": "ray"}

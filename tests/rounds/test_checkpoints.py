@@ -7,14 +7,12 @@ import random
 import signal
 import tracemalloc
 import zipfile
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from flwr_byz.history import Checkpoint, DamagedCheckpoint, History
 from tests.support import malformed
@@ -46,27 +44,18 @@ def test_the_newest_two_are_kept_to_the_bit_and_nothing_unfinished_counts(tmp_pa
     assert exact(back.arrays) == exact(ARRAYS)
 
 
-@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255) | st.none())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_changed_byte_is_noticed_or_harmless_and_a_cut_is_noticed(tmp_path, position, flip):
-    path = tmp_path / "round-000001.npz"
-    if not path.exists():
-        Checkpoint(1, ARRAYS, ROUNDS).save(tmp_path)
-        (tmp_path / "whole").write_bytes(path.read_bytes())
-    content = bytearray((tmp_path / "whole").read_bytes())
-    place = int(position * len(content))
-    if flip is None:
-        del content[place:]
-    else:
-        content[place] ^= flip
-    path.write_bytes(content)
-    try:
-        back = Checkpoint.read(path)
-    except DamagedCheckpoint:
-        return
-    assert flip is not None
-    assert back.rounds == ROUNDS
-    assert exact(back.arrays) == exact(ARRAYS)  # the byte means nothing, as a time stamp's
+def test_a_changed_byte_is_noticed_or_harmless_and_a_cut_is_noticed(tmp_path):
+    path = Checkpoint(1, ARRAYS, ROUNDS).save(tmp_path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 5):
+        flipped = bytes([whole[place] ^ (1 + place % 255)])
+        for changed in (whole[:place], whole[:place] + flipped + whole[place + 1 :]):
+            path.write_bytes(changed)
+            with suppress(DamagedCheckpoint):
+                back = Checkpoint.read(path)
+                assert len(changed) == len(whole)
+                assert back.rounds == ROUNDS
+                assert exact(back.arrays) == exact(ARRAYS)  # it means nothing, as a time stamp's
 
 
 def head(**changed):

@@ -186,21 +186,24 @@ def test_what_a_newer_grid_must_have_is_passed_on():
 
 
 PULL_OBJECT = RuntimeHttpClient.PullObject
-HOOKS = {  # what is missing, or another: a class, its attribute, what it is then, and the warning
-    "_runtime_client": (HttpGrid, "_runtime_client", None, "in one object or in many"),
-    "PullMessages": (RuntimeHttpClient, "PullMessages", None, "pulled as many times"),
-    "PullObject": (
-        *(RuntimeHttpClient, "PullObject", lambda self, it: PULL_OBJECT(self, it)),
+STUB, OTHER = (HttpGrid, "_runtime_client"), SuperLink().grid()
+HOOKS = [  # what is missing, or another: a class, its attribute, what it is then, and the warning
+    ("_runtime_client", *STUB, None, "in one object or in many"),
+    ("_runtime_client", *STUB, property(lambda grid: OTHER._client), "in one object or in many"),
+    ("PullMessages", RuntimeHttpClient, "PullMessages", None, "pulled as many times"),
+    (
+        *("PullObject", RuntimeHttpClient, "PullObject", lambda self, it: PULL_OBJECT(self, it)),
         "any number of bytes, unfold to any number",
     ),
-    "event_hooks": (httpx._client.BaseClient, "event_hooks", None, "one object of a reply"),
-    "Array.deflate": (Array, "deflate", None, "arrays of a reply may unfold"),
-}
+    ("event_hooks", httpx._client.BaseClient, "event_hooks", None, "one object of a reply"),
+    ("Array.deflate", Array, "deflate", None, "arrays of a reply may unfold"),
+]
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_what_is_missing_in_flower_is_named_and_the_rest_works(hook, monkeypatch, caplog):
-    kind, name, other, warning = HOOKS[hook]
+@pytest.mark.parametrize(("hook", "kind", "name", "other", "warning"), HOOKS)
+def test_what_is_missing_in_flower_is_named_and_the_rest_works(
+    hook, kind, name, other, warning, monkeypatch, caplog
+):
     grid = SuperLink(reply(named("honest")), reply(arrays(bomb(2000)))).grid()
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "flwr"):
         patch.setattr(kind, name, other) if other else patch.delattr(kind, name)
@@ -213,20 +216,6 @@ def test_what_is_missing_in_flower_is_named_and_the_rest_works(hook, monkeypatch
     assert names([first, second]) == ["honest"]
     is_refused = "arrays" not in second.content
     assert is_refused == (hook in ("PullMessages", "event_hooks"))
-
-
-def test_a_grid_that_keeps_its_client_elsewhere_is_left_alone(caplog):
-    grid = SuperLink(reply(named("a"))).grid()
-
-    class Elsewhere(HttpGrid):
-        _runtime_client = property(lambda self: grid._runtime_client)
-
-    other = Elsewhere(token="token")
-    other.set_run(grid.run)
-    with caplog.at_level(logging.WARNING, "flwr"):
-        arriving = ArrivingGrid(other)
-    assert "Elsewhere: no _runtime_client as expected" in caplog.text
-    assert names(arriving.send_and_receive([Message(RecordDict(), 0, "train")])) == ["a"]
 
 
 UNCHANGED = """
