@@ -152,9 +152,9 @@ def train(folder, num_rounds, reply=drift, api="message", num_nodes=M, stop_afte
 
 def summary(result):
     """Everything that a training of the Message API ends with, exactly."""
-    kinds = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
-    rounds = {kind: {r: dict(m) for r, m in getattr(result, kind).items()} for kind in kinds}
-    return {"model": [a.tobytes().hex() for a in result.arrays.to_numpy_ndarrays()], **rounds}
+    kinds = {name: value for name, value in vars(result).items() if name != "arrays"}
+    rounds = {kind: {r: dict(m) for r, m in metrics.items()} for kind, metrics in kinds.items()}
+    return rounds | {"model": [a.tobytes().hex() for a in result.arrays.to_numpy_ndarrays()]}
 
 
 def train_to_the_end(folder, num_rounds, connection):

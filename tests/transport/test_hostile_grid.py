@@ -6,6 +6,7 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Event
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -56,20 +57,13 @@ class HostileGrid:
         return ArrivingGrid(self).send_and_receive(to_nodes(len(self.does)), timeout=timeout)
 
 
-def raising(error):
-    def do():
-        raise error
-
-    return do
-
-
 UNREADABLE = [ValueError("no JSON"), KeyError("child"), RecursionError(), ReplyTooLarge("a lot")]
 FAILED = [MemoryError(), OSError("network"), httpx.ConnectError("network"), TimeoutError()]
 
 
 def test_what_a_node_does_costs_its_own_reply_alone():
     """None stands for a node that makes the push raise, as one that confirms too early does."""
-    hostile = [*map(raising, [*UNREADABLE, *FAILED]), lambda: 2, None]
+    hostile = [*(Mock(side_effect=e) for e in [*UNREADABLE, *FAILED]), lambda: 2, None]
     replies = list(HostileGrid(*hostile, lambda: 1, Event().wait, lambda: 1).replies(timeout=1))
     assert names(replies) == ["10", "12"]
     node_ids = [reply.metadata.src_node_id for reply in replies]
