@@ -16,7 +16,6 @@ HERE = Path(__file__).parent
 # The quickstart, and what other apps have in the place of some of its files.
 APPS = {
     "quickstart-message": [],
-    "client-mods": [],
     "own-start": ["own-start"],
     "sklearn-classic": ["sklearn-classic"],
     "pytorch-cnn": ["pytorch-cnn"],
@@ -24,7 +23,6 @@ APPS = {
 }
 NUM_NODES, NUM_ROUNDS = 6, 2
 ATTACK = "ByzantineMod(attacks.SignFlip(scale=10), when=attacks.Fixed({2, 5}))"
-MODS = "LocalDpMod(2.0, sensitivity=0.01, epsilon=5.0, delta=1e-5), fixedclipping_mod"
 
 
 def make(name, folder):
@@ -34,11 +32,6 @@ def make(name, folder):
         for path in (HERE / overlay).glob("*.py"):
             shutil.copy(path, folder / "quickstart_message")
     change_a_line(folder, "num-server-rounds = 3", f"num-server-rounds = {NUM_ROUNDS}")
-    if name == "client-mods":  # those for privacy are made for training
-        imports = "from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod\n"
-        change_a_line(folder, r"^app = ClientApp\(\)$", f"{imports}app = ClientApp(mods=[{MODS}])")
-        change_a_line(folder, '{"lr": c', '{"clipping_norm": 2.0, "lr": c')
-        change_a_line(folder, "fraction-evaluate = 1.0", "fraction-evaluate = 0.0")
     return folder
 
 
@@ -52,8 +45,8 @@ def swap(folder):
 def attack(folder):
     """Let two of the clients attack: another line in the client app, with its imports."""
     imports = "from flwr_byz import attacks\nfrom flwr_byz.clientapp.mod import ByzantineMod\n"
-    attacked = rf"{imports}app = ClientApp(mods=[{ATTACK}, \2], \1)"
-    change_a_line(folder, r"^app = ClientApp\((client_fn=.*)?(?:mods=\[(.*)\])?\)$", attacked)
+    attacked = rf"{imports}app = ClientApp(mods=[{ATTACK}], \1)"
+    change_a_line(folder, r"^app = ClientApp\((client_fn=.*)?\)$", attacked)
 
 
 def change_a_line(folder, pattern, replacement):

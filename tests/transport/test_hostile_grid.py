@@ -20,8 +20,7 @@ from flwr_byz import audit
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
 from flwr_byz.transport import grid as transport_grid
 from tests.support import malformed
-from tests.support.answering_grid import AnsweringGrid, train
-from tests.support.apis import Proxy
+from tests.support.apis import MESSAGE, Proxy
 from tests.support.http_superlink import SuperLink, bomb, named, names, reply
 
 
@@ -165,22 +164,16 @@ def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
     assert max(most) == 1
 
 
-def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path, monkeypatch):
-    pull = AnsweringGrid.pull_messages
-
-    def pull_messages(grid, message_ids):
-        (pulled,) = pull(grid, message_ids)
-        if pulled.metadata.src_node_id in (0, 3):
-            raise ValueError("no JSON")
-        return [pulled]
-
-    monkeypatch.setattr(AnsweringGrid, "pull_messages", pull_messages)
-    ran = train(tmp_path, 1)
-    assert ran.history["train_metrics_clientapp"][1]["byz-rejected"] == 3  # and the error of node 2
+def test_an_unreadable_reply_counts_as_malformed_with_its_reason(tmp_path):
+    replies = {c: MESSAGE.reply(malformed.honest_arrays(c)) for c in range(4)}
+    replies[4] = Unreadable("ValueError: no JSON")
+    strategy = MESSAGE.gmom(num_byzantine=1, audit=tmp_path / "audit.jsonl")
+    arrays, metrics = MESSAGE.round(strategy, replies)
+    assert arrays is not None
+    assert metrics["byz-rejected"] == 1
     (line,) = audit.read(tmp_path / "audit.jsonl")
-    entry = line["clients"]["3"]
+    entry = line["clients"]["4"]
     assert (entry["reply"], entry["reason"]) == ("rejected", "ValueError: no JSON")
-    assert not line["kept"]
 
 
 # The classic API. -------------------------------------------------------------------------------
