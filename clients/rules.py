@@ -237,21 +237,7 @@ def message_strategy(
     options
         More options of the strategy.
     """
-    m = problem.num_clients
-    defaults = {"fraction_evaluate": 0.0, "min_train_nodes": m, "min_available_nodes": m}
-    name, _ = parse_rule(rule)
-    made: message.Strategy
-    if name == GMOM:
-        own = _gmom_options(rule, problem, num_byzantine, seed)
-        made = MessageGeometricMedianOfMeans(**(own | defaults | options))
-        return made
-    kind, settings = RULES[name].message(m, num_byzantine)
-    step = problem.server_learning_rate
-    if issubclass(kind, SmallestNorms):
-        settings |= {"reply": problem.reply_kind, "step": step, "seed": seed}
-    elif problem.reply_kind == "gradients":
-        kind = type(kind.__name__, (MessageDescent, kind), {"step": step})
-    made = kind(**(settings | defaults | options))
+    made: message.Strategy = _strategy("message", rule, problem, num_byzantine, seed, options)
     return made
 
 
@@ -259,22 +245,41 @@ def classic_strategy(
     rule: str, problem: Problem, num_byzantine: int, seed: int = 0, **options: Any
 ) -> classic.Strategy:
     """Return a rule as a strategy of the classic API; see `message_strategy`."""
-    m = problem.num_clients
-    defaults = {"fraction_evaluate": 0.0, "min_fit_clients": m, "min_available_clients": m}
-    name, _ = parse_rule(rule)
-    made: classic.Strategy
-    if name == GMOM:
-        own = _gmom_options(rule, problem, num_byzantine, seed)
-        made = ClassicGeometricMedianOfMeans(**(own | defaults | options))
-        return made
-    make = RULES[name].classic
-    if make is None:
-        raise ValueError(f"{name} is a rule of the Message API alone")
-    kind, settings = make(m, num_byzantine)
-    if problem.reply_kind == "gradients":
-        kind = type(kind.__name__, (ClassicDescent, kind), {"step": problem.server_learning_rate})
-    made = kind(**(settings | defaults | options))
+    made: classic.Strategy = _strategy("classic", rule, problem, num_byzantine, seed, options)
     return made
+
+
+_APIS: Mapping[str, tuple[type, type, tuple[str, str]]] = {
+    "message": (
+        MessageGeometricMedianOfMeans,
+        MessageDescent,
+        ("min_train_nodes", "min_available_nodes"),
+    ),
+    "classic": (
+        ClassicGeometricMedianOfMeans,
+        ClassicDescent,
+        ("min_fit_clients", "min_available_clients"),
+    ),
+}
+
+
+def _strategy(
+    api: str, rule: str, problem: Problem, num_byzantine: int, seed: int, options: dict[str, Any]
+) -> Any:
+    """Make a rule's strategy, which waits for all clients; gradients take a step of descent."""
+    m, step = problem.num_clients, problem.server_learning_rate
+    kind, descent, names_of_m = _APIS[api]
+    name, _ = parse_rule(rule)
+    if name == GMOM:
+        settings = _gmom_options(rule, problem, num_byzantine, seed)
+    else:
+        kind, settings = getattr(RULES[name], api)(m, num_byzantine)
+        if issubclass(kind, SmallestNorms):
+            settings |= {"reply": problem.reply_kind, "step": step, "seed": seed}
+        elif problem.reply_kind == "gradients":
+            kind = type(kind.__name__, (descent, kind), {"step": step})
+    defaults = {"fraction_evaluate": 0.0, **dict.fromkeys(names_of_m, m)}
+    return kind(**(settings | defaults | options))
 
 
 def _gmom_options(rule: str, problem: Problem, num_byzantine: int, seed: int) -> dict[str, Any]:

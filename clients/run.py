@@ -13,7 +13,7 @@ from .away import AwayAmongShort, AwayFromTruth
 from .byzantine import Adversary
 from .momentum import WithMomentum
 from .problem import Problem, make_problem
-from .rules import KnownRule, batches_of, parse_rule
+from .rules import GMOM, RULES, KnownRule, batches_of, parse_rule
 
 NO_ATTACK = "none"
 
@@ -74,7 +74,9 @@ class Run:
             raise ValueError('api = "classic" needs through = "flower"')
         if not 0 <= q < m:
             raise ValueError(f"num_byzantine must be from 0 to {m - 1}, got {q}")
-        parse_rule(self.rule)
+        name, _ = parse_rule(self.rule)
+        if self.api == "classic" and name != GMOM and RULES[name].classic is None:
+            raise ValueError(f"{name} is a rule of the Message API alone")
         problem = problem_of(self)
         if self.attack != NO_ATTACK:
             attack_of(self.attack, problem)

@@ -57,6 +57,7 @@ WRONG = [
     ('"PooledRegression(dim=5)"', '"ImageNet"', "problem must be one of LinearRegression"),
     ('"PooledRegression(dim=5)"', '"PooledRegression(size=5)"', "has no option size"),
     ("momentum = 0.9", 'momentum = 0.9\nthrough = "flower"', 'momentum needs through = "proc'),
+    ('"FedAvg"', '"SmallestNorms"\nthrough = "flower"\napi = "classic"', "Message API alone"),
     ("momentum = 0.9", 'api = "classic"', 'api = "classic" needs through = "flower"'),
     ("seeds = 2", "seed = 2", "no run has seed"),
     ("seeds = 2", "seeds = 0", "seeds must be a whole number of at least 1, got 0"),
