@@ -1,6 +1,6 @@
 """The sharded aggregation, on a real Ray cluster of three nodes on this machine."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import product
 
@@ -42,30 +42,22 @@ def assert_same(there, here):
     assert there.gap <= 1e-9
 
 
-@contextmanager
-def one_worker_killed():
-    """Kill the first worker that is seen at work on a shard."""
+def with_one_worker_killed(function, *arguments, **options):
+    """Kill the first worker that is seen at work on a shard; return what comes of it."""
     import psutil
 
-    killed, done = [], threading.Event()
-
-    def kill_one_at_work():
-        while not killed and not done.is_set():
+    killed = False
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(function, *arguments, **options)
+        while not (killed or running.done()):
             for process in psutil.process_iter(["cmdline"]):
                 if (process.info["cmdline"] or [""])[0].startswith("ray::_map_shard"):
                     with suppress(psutil.NoSuchProcess):
                         process.kill()
-                        killed.append(process.pid)
+                        killed = True
                         break
-
-    killer = threading.Thread(target=kill_one_at_work)
-    killer.start()
-    try:
-        yield
-    finally:
-        done.set()
-        killer.join()
-    assert killed
+        assert killed
+        return running.result()
 
 
 @pytest.mark.slow
@@ -79,8 +71,7 @@ def test_three_nodes_agree_with_one_machine_also_when_a_worker_is_killed():
             here = geometric_median_of_means(rows, 20, trim_norm=trim_norm)
             assert_same(sharded(rows, 20, trim_norm=trim_norm), here)
         rows = vectors(60, 500_000)
-        with one_worker_killed():
-            there = sharded(rows, 60, num_shards=12)
+        there = with_one_worker_killed(sharded, rows, 60, num_shards=12)
         assert_same(there, geometric_median_of_means(rows, 60))
         rows = vectors(dim=1000)
         for name, wrong in (("num_byzantine", 5), ("num_shards", 0)):

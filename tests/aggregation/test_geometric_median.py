@@ -10,15 +10,15 @@ from tests.support.reference import best_known_objective, objective
 GAMMA = 1e-9
 
 
-def assert_certified(points, weights=None):
+def assert_certified(points, weights=None, gamma=GAMMA):
     """The gap is as asked for, a true bound, and weights and objective are those of the point."""
-    result = geometric_median(points, weights, gamma=GAMMA)
+    result = geometric_median(points, weights, gamma=gamma)
     digits, point_digits = (1e-6, 1e-6) if points.dtype == np.float32 else (1e-12, 1e-9)
     points = np.asarray(points, np.float64)
     best = best_known_objective(points, weights)
     reached = objective(points, result.point, weights)
     atol = point_digits * 1e-4 * np.abs(points).max(initial=0.0)
-    assert result.gap <= GAMMA
+    assert result.gap <= gamma
     assert np.isclose(result.objective, reached, rtol=digits)
     assert reached <= (1 + result.gap) * best * (1 + 1e-14)
     assert (result.weights >= 0).all()
@@ -30,8 +30,8 @@ def assert_certified(points, weights=None):
 coordinates = st.floats(-1e3, 1e3, width=32).map(lambda x: round(x, 3))
 
 
-def point_sets(min_points=1, max_points=12, max_dim=8):
-    shapes = st.tuples(st.integers(min_points, max_points), st.integers(1, max_dim))
+def point_sets(max_points=12, max_dim=8):
+    shapes = st.tuples(st.integers(1, max_points), st.integers(1, max_dim))
     return shapes.flatmap(lambda shape: hnp.arrays(np.float64, shape, elements=coordinates))
 
 
@@ -125,14 +125,6 @@ def test_magnitudes_at_the_ends_of_float64(exponent):
 def test_many_points_or_coordinates_and_a_tight_cluster_far_from_the_origin(spread, n, dim):
     rng = np.random.default_rng(dim)
     assert_certified(rng.normal(size=dim) + spread * rng.standard_t(2, size=(n, dim)))
-
-
-@settings(max_examples=40)
-@given(point_sets(min_points=3, max_points=9, max_dim=20), st.randoms())
-def test_the_order_of_points_does_not_move_the_median(points, random):
-    order = random.sample(range(len(points)), len(points))
-    first, second = geometric_median(points), geometric_median(points[order])
-    assert second.objective == pytest.approx(first.objective, rel=1e-9)
 
 
 def test_far_points_do_not_end_the_search_early():

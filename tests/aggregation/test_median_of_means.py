@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_byz.aggregation import geometric_median, geometric_median_of_means, mean
-from flwr_byz.theory import c_alpha
+from flwr_byz.theory import median_radius
 
 VECTORS = np.random.default_rng(0).normal(size=(12, 30))
 
@@ -54,17 +54,20 @@ def test_a_mean_at_the_end_of_float64_does_not_overflow():
     assert np.isfinite(geometric_median_of_means(huge, 2).point).all()
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 3), st.floats(0, 38), st.integers(0, 10**6))
-def test_lemma_1_bounds_what_q_clients_can_do(q, exponent, seed):
-    rng = np.random.default_rng(seed)
-    honest = rng.normal(size=(12, 5))
-    vectors, k = honest.copy(), max(4 * q, 1)
-    vectors[rng.choice(12, size=q, replace=False)] = 10.0**exponent * rng.normal(size=5)
-    means = np.stack([b.mean(axis=0) for b in np.array_split(honest, k)])
+@settings(max_examples=60)
+@given(st.integers(1, 30), st.data(), st.floats(-1, 38), st.integers(0, 10**6))
+@pytest.mark.parametrize("gamma", [1e-9, 0.1])
+def test_lemma_1_bounds_what_q_clients_can_do(gamma, m, data, exponent, seed):
+    k = data.draw(st.integers(1, m))
+    q, rng = data.draw(st.integers(0, (k - 1) // 2)), np.random.default_rng(seed)
+    vectors = rng.normal(size=(m, 5))
+    means = [batch.mean(axis=0) for batch in np.array_split(vectors, k)]
+    vectors[rng.choice(m, size=q, replace=False)] = 10.0**exponent * rng.normal(size=5)
+    result = geometric_median_of_means(vectors, k, gamma=gamma)
     radius = np.linalg.norm(means, axis=1).max()
-    point = geometric_median_of_means(vectors, k).point
-    assert np.linalg.norm(point) <= c_alpha(q / k) * radius * (1 + 1e-6)
+    slack = {"gamma": result.gap, "largest": max(radius, result.batch_norms.max())}
+    bound = median_radius(q / k, radius, **slack if gamma > 1e-9 else {})
+    assert np.linalg.norm(result.point) <= bound * (1 + 1e-6)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,6 @@ ALL = [
 ]
 BYZANTINE = (2, 3, 9, 14)
 HONEST = [client for client in range(20) if client not in BYZANTINE]
-VECTORS = pytest.mark.parametrize(
-    "attack", [attack for attack in ALL if not isinstance(attack, attacks.Silent)], ids=repr
-)
 
 
 def rule(vectors):
@@ -41,28 +38,24 @@ def rule(vectors):
 def knowledge(num_clients=20, byzantine=BYZANTINE, dim=6, seed=0, **changes):
     """Everything there is to know; client 3 shares its batch with another colluder."""
     rng = np.random.default_rng(seed)
-    honest = rng.normal(size=(num_clients - len(byzantine), dim)) + 0.7
-    known = Knowledge(
-        own=rng.normal(size=dim),
-        num_clients=num_clients,
-        num_byzantine=len(byzantine),
-        rng=np.random.default_rng([seed, 1]),
-        honest=honest,
-        client=byzantine[1],
-        byzantine=byzantine,
-        model=rng.normal(size=dim),
-        batches=split_into_batches(range(num_clients), num_clients // 2),
-        rule=rule,
-        relabelled=lambda: np.arange(dim, dtype=np.float64),
-    )
-    return dataclasses.replace(known, **changes)
+    known = {
+        "honest": rng.normal(size=(num_clients - len(byzantine), dim)) + 0.7,
+        "own": rng.normal(size=dim),
+        "rng": np.random.default_rng([seed, 1]),
+        "client": byzantine[1],
+        "model": rng.normal(size=dim),
+        "batches": split_into_batches(range(num_clients), num_clients // 2),
+        "rule": rule,
+        "relabelled": lambda: np.arange(dim, dtype=np.float64),
+    }
+    sizes = {"num_clients": num_clients, "num_byzantine": len(byzantine), "byzantine": byzantine}
+    return Knowledge(**known | sizes | changes)
 
 
 def known_of(honest, num_byzantine=1, **changes):
     """What colluders know of these honest vectors alone."""
     n, rng = len(honest), np.random.default_rng([0, 1])
-    everyone = n + num_byzantine
-    byzantine = tuple(range(n, everyone))
+    everyone, byzantine = n + num_byzantine, tuple(range(n, n + num_byzantine))
     known = Knowledge(honest[0], everyone, num_byzantine, rng, honest=honest, byzantine=byzantine)
     return dataclasses.replace(known, **changes)
 
@@ -74,7 +67,7 @@ def test_every_attack_of_the_package_is_held_to_the_contract():
 
 
 @pytest.mark.parametrize("dim", [1, 6, 300])
-@VECTORS
+@pytest.mark.parametrize("attack", [a for a in ALL if a != attacks.Silent()], ids=repr)
 def test_an_attack_sends_a_new_float64_vector_and_repeats_with_its_seed(attack, dim):
     known, untouched = knowledge(dim=dim), knowledge(dim=dim)
     first, second = attack(known), attack(knowledge(dim=dim))
@@ -167,11 +160,9 @@ def test_min_max_and_min_sum_go_as_far_as_honest_clients_and_no_further(directio
 
 
 def test_a_little_is_enough_takes_the_z_of_its_paper():
-    # m = 50, q = 24 (Baruch et al. 2019, section 3): s = 2, z = Phi^-1(24/26).
     known = knowledge(50, tuple(range(24)))
-    z = norm.ppf((50 - 24 - 2) / (50 - 24))
-    expected = known.honest.mean(axis=0) - z * known.honest.std(axis=0, ddof=1)
-    assert np.allclose(attacks.ALittleIsEnough()(known), expected)
+    z = norm.ppf(24 / 26)  # of m = 50 and q = 24 (Baruch et al. 2019, section 3)
+    assert np.allclose(attacks.ALittleIsEnough()(known), attacks.ALittleIsEnough(z)(known))
     for m, q in ((3, 2), (2, 1), (4, 3)):
         with pytest.raises(ValueError, match="give z"):
             attacks.ALittleIsEnough()(known_of(np.zeros((m - q, 2)), q))
@@ -229,48 +220,24 @@ def test_the_adaptive_attack_does_more_harm_than_any_other_of_one_vector(server_
     assert all(most >= 0.99 * moved(other, known) for other in [*others, attacks.MinSum("sign")])
 
 
-@pytest.mark.parametrize("kind", ["shape", "count", "dtype", "overflow", "empty", "bytes"])
-def test_malformed_arrays_are_not_the_model_s(kind):
-    arrays = [np.ones((3, 2), "f4"), np.array(2.0, "f4")]
-    corrupted = attacks.Malformed(kind).corrupt(arrays, np.random.default_rng(0))
-    assert len(corrupted) != 2 or not all(
-        s.shape == a.shape and s.dtype.kind == "f" and (np.abs(s) < 1e38).all()
-        for s, a in zip(corrupted, arrays, strict=True)
-    )
-
-
-OUT_OF_RANGE = """
-SignFlip(-1.0) | Scale(inf) | GaussianNoise(-1.0) | Constant(nan) | NonFinite(1.0)
-Malformed('odd') | ModelReplacement(nan) | ModelReplacement(server_learning_rate=0)
-InnerProductManipulation(nan) | ALittleIsEnough(z=inf) | MinMax('up') | MinSum('up')
-FangTrimmedMean(1.0) | BatchTakeover(radius=-1.0) | Adaptive(budget=3) | FreshEachRound(4, 5)
-Rotating(4, -1) | one_per_batch(10, 5, 4)
-"""
-WRONG_KIND = r"""
-SignFlip('10') : scale .* number of at least 0, .* 1\.0, got '10'
-Scale(True) : scale must be a finite number, for example 100\.0, got True
-GaussianNoise(around_own='no') : around_own .* True or False, got 'no'
-Constant(None) : value must be a finite number, .* got None
-Constant([1.0, 2.0]) : value .* finite number, .* got \[1\.0, 2\.0\]
-NonFinite('inf') : value must be NaN, inf or -inf, got 'inf'
-Malformed(3) : kind must be 'shape' or 'count' or .*, got 3
-ModelReplacement('zero') : target .* number or vector, got 'zero'
-ModelReplacement([True]) : target .* got \[True\]
-ALittleIsEnough('1.5') : z must be a finite number, got '1.5'
-FangTrimmedMean('2') : factor must be .* above 1, .* got '2'
+WRONG = r"""
+SignFlip(-1.0) : must be | Scale(inf) : must be | GaussianNoise(-1.0) : must be
+Constant(nan) : must be | NonFinite(1.0) : must be | NonFinite('inf') : NaN, inf or -inf, got 'inf'
+Malformed('odd') : must be | Malformed(3) : kind must be 'shape' or 'count' or .*, got 3
+ModelReplacement(nan) : must be | ModelReplacement(server_learning_rate=0) : must be
+ModelReplacement('zero') : target .* got 'zero' | ModelReplacement([True]) : target .* got \[True\]
+InnerProductManipulation(nan) : must be | ALittleIsEnough(z=inf) : must be | MinMax('up') : must be
+ALittleIsEnough('1.5') : z must be a finite number, got '1.5' | MinSum('up') : must be
+FangTrimmedMean(1.0) : must be | BatchTakeover(radius=-1.0) : must be | Adaptive(3) : must be
+FreshEachRound(4, 5) : must be | Rotating(4, -1) : must be | one_per_batch(10, 5, 4) : must be
+SignFlip('10') : scale .* number of at least 0, .* 1\.0, got '10' | Scale(True) : scale .* got True
+GaussianNoise(around_own='no') : around_own .* True or False, got 'no' | Constant([1.0]) : \[1\.0\]
 Adaptive(20.5) : budget must be a whole number of at least 6, .* got 20\.5
-FreshEachRound('20', 4) : num_clients must be a whole number .* got '20'
 Rotating(20, 4.0) : num_byzantine must be a whole number .* got 4\.0
 """
 
 
-@pytest.mark.parametrize("attack", [attack for (attack,) in table(OUT_OF_RANGE)])
-def test_a_parameter_out_of_range_is_refused(attack):
-    with pytest.raises(ValueError, match="must be"):
-        eval(attack, NAMES)
-
-
-@pytest.mark.parametrize(("attack", "said"), table(WRONG_KIND))
-def test_a_parameter_of_a_wrong_kind_is_refused_by_name(attack, said):
-    with pytest.raises(TypeError, match=said):
+@pytest.mark.parametrize(("attack", "said"), table(WRONG))
+def test_a_wrong_parameter_is_refused(attack, said):
+    with pytest.raises((TypeError, ValueError), match=said):
         eval(attack, NAMES)
