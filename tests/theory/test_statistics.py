@@ -20,21 +20,10 @@ def test_the_growth_is_the_fastest_that_shows():
     """Two samples at ±1 of the mean in 0 and 1, at ±3 in 2: differences of 0, ±2 and ±2."""
     parameters = np.array([[0.0], [1.0], [2.0]])
     scatter = np.array([[[1.0], [-1.0]], [[1.0], [-1.0]], [[3.0], [-3.0]]])
-    found = estimate_statistics(parameters, parameters[:, None, :] + scatter)
-    assert found.growth == pytest.approx(2 * np.sqrt(2))  # over a distance of 1, n − 1 = 1
-    assert found.sigma == pytest.approx(np.sqrt(2))  # at 0, where the mean gradient is 0
-
-
-def test_the_statistics_of_linear_regression_are_found_in_clients_gradients():
-    rng = np.random.default_rng(0)
-    clients, samples, dim = 400, 50, 10
-    features = rng.normal(size=(clients, samples, dim))
-    noise = rng.normal(size=(clients, samples))
-    parameters = [0.01 * rng.normal(size=dim), rng.normal(size=dim), 2 * rng.normal(size=dim)]
-    residuals = [features @ theta - noise for theta in parameters]
-    gradients = [np.einsum("cni,cn->ci", features, each) / samples for each in residuals]
-    found = estimate_statistics(parameters, gradients, samples_per_gradient=samples)
-    assert (found.L, found.M, found.sigma, found.growth) == pytest.approx((1, 1, 1, 1), abs=0.1)
+    gradients = parameters[:, None, :] + scatter
+    found = estimate_statistics(parameters, gradients, samples_per_gradient=4)
+    assert found.growth == pytest.approx(4 * np.sqrt(2))  # over a distance of 1, n − 1 = 1
+    assert found.sigma == pytest.approx(2 * np.sqrt(2))  # at 0, where the mean gradient is 0
 
 
 @pytest.mark.parametrize(
