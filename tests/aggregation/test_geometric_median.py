@@ -19,6 +19,7 @@ def assert_certified(points, weights=None, gamma=GAMMA):
     reached = objective(points, result.point, weights)
     atol = point_digits * 1e-4 * np.abs(points).max(initial=0.0)
     assert result.gap <= gamma
+    assert result.point.dtype == np.float64
     assert np.isclose(result.objective, reached, rtol=digits)
     assert reached <= (1 + result.gap) * best * (1 + 1e-14)
     assert (result.weights >= 0).all()
@@ -79,12 +80,11 @@ def test_a_median_at_the_edge_of_leaving_a_data_point_is_certified(dim, excess):
     assert_certified(points, [held * (1 - excess), *np.ones(8)])
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u1"])
 @pytest.mark.parametrize("shape", [(9, 4), (9, 300)])
-def test_every_real_dtype_has_a_certified_median_in_float64(dtype, shape):
+def test_points_of_every_real_dtype_also_in_a_sequence_have_a_median(dtype, shape):
     points = (50 * np.random.default_rng(1).random(size=shape)).astype(dtype)
     result, of_sequence = assert_certified(points), geometric_median(list(points))
-    assert result.point.dtype == np.float64
     assert np.allclose(of_sequence.point, result.point, rtol=1e-5, atol=1e-6)
 
 

@@ -11,6 +11,7 @@ from flwr_byz.clientapp.mod import ByzantineMod
 from tests.support.node import SENT, Node
 from tests.support.table import table
 
+SCALE = attacks.Scale()
 BOTH = pytest.mark.parametrize("api", ["message", "classic"])
 
 
@@ -40,7 +41,7 @@ def test_what_an_attack_sees_and_sends(api):
     assert np.allclose(Node(api, ByzantineMod(), **config).ask(1.0)[0], 2.0)
     with pytest.raises(ConnectionAbortedError, match="silent"):
         Node(api, ByzantineMod(attacks.Silent())).ask()
-    made = Node("message", ByzantineMod(attacks.Scale())).ask(1.0, kind="evaluate")
+    made = Node("message", ByzantineMod(SCALE)).ask(1.0, kind="evaluate")
     assert np.array_equal(made[0], SENT[0] + 1)
 
 
@@ -51,13 +52,13 @@ def test_what_an_attack_sees_and_sends(api):
     + [(attacks.Rotating(10, 2), [2])],
 )
 def test_clients_attack_in_every_round_or_in_those_of_a_schedule(api, when, rounds):
-    mod = ByzantineMod(attacks.Scale(), when=when)
+    mod = ByzantineMod(SCALE, when=when)
     assert [r for r in range(1, 5) if attacks_of(api, mod, r)] == rounds
     assert not attacks_of(api, mod, 2, number=1)
 
 
 def test_clients_that_do_not_exist_are_named_once_in_a_run_and_escaped(caplog):
-    def named(run_id, when=None, attack=attacks.Scale(), nodes=""):
+    def named(run_id, when=None, attack=SCALE, nodes=""):
         caplog.clear()
         node = {"run_id": run_id, "run_config": {"byzantine-nodes": nodes}}
         for number in (3, 4):

@@ -44,7 +44,7 @@ def test_momentum_is_the_weighted_sum_of_all_updates(beta, num_rounds, shape, dt
 def test_a_beta_a_momentum_and_a_reply_that_cannot_be_are_refused():
     for beta in (-0.1, 1.0, np.nan):
         for make in (ClientMomentum, lambda beta: momentum(None, np.ones(2), beta)):
-            with pytest.raises(ValueError, match="beta must be .* at least 0 and below 1, got"):
+            with pytest.raises(ValueError, match=r"beta must be .* at least 0 and below 1, got"):
                 make(beta)
     with pytest.raises(ValueError, match=r"update's shape \(3,\), got \(1,\)"):
         momentum(np.ones(1), np.ones(3), 0.9)
