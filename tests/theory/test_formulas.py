@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import partial
 from math import log, sqrt
 
 import numpy as np
@@ -18,7 +19,9 @@ from tests.support.table import table
 ONES = dict.fromkeys(("sigma_1", "alpha_1", "sigma_2", "alpha_2", "M_prime"), 1)
 STEEP = theory.Statistics(L=2.0, M=4.0, sigma=3.0, growth=0.5)
 X = 0.1 * (1.1547005 + calibration.attack_factor(20, 20, 5) * 1.5811388)
+EXAMPLE = {"num_clients": 40, "num_byzantine": 5, "samples_per_client": 50, "dim": 20}
 NAMES = vars(math) | vars(theory) | vars(calibration) | {"ONES": ONES, "STEEP": STEEP, "X": X}
+NAMES |= {"plan": partial(theory.plan, **EXAMPLE), "np": np, "APART": np.eye(2, 3)}
 
 VALUES = """
 c_alpha(0) : 2 | c_alpha(0.375) : 1.25 / 0.25 | c_alpha(0.5 - 1e-9) : 1 / 2e-9
@@ -61,6 +64,13 @@ attack_factor(2, 16, 3) : (attack_factor(2, 8, 1) + attack_factor(2, 4, 1)) / 2
 attack_factor(sqrt(32), 8, 1) : (attack_factor(4, 8, 1) + attack_factor(8, 8, 1)) / 2
 attack_factor(10**6, 8, 1) : attack_factor(64, 8, 1) | median_factor(5, 1) : 1
 attack_factor(8, 1000, 1) : attack_factor(8, 40, 1) | median_factor(5, 2) : 1
+plan().num_batches : 20 | plan().gamma : 1 / 2000 | plan().step_size : 0.5 | plan().alpha : 0.375
+plan().trim_norm : 2 * sqrt(20 + 20 * 21 / 100) | plan().numbers_sent : 800 * plan().rounds
+plan().error_rate : sqrt(0.2) | plan().minimax_rate : 0.1 | plan(num_byzantine=0).num_batches : 1
+plan(num_byzantine=0).clean_error : 0.1 / sqrt(0.99)
+plan(num_byzantine=0).expected_error : 0.1 / sqrt(0.99)
+plan(statistics=Statistics(sigma=2.0)).expected_error : 2 * plan().expected_error
+plan(constants=linear_regression(1e12, 20, 0.1)).trim_norm : 2 * sqrt(20 + (2 + 8 * 20) / 5)
 """
 REFUSED = """
 c_alpha(-0.1) : alpha | c_alpha(0.5) : alpha | sharp_c_alpha(0.7) : alpha
@@ -84,6 +94,18 @@ Constants(**dict(ONES, sigma_1=-1), L=1, M=1) : sigma_1 must
 Constants(**dict(ONES, M_prime=inf), L=1, M=1) : M_prime must
 Statistics(L=2.0) : L ≤ M | Statistics(sigma=0.0) : sigma must
 Statistics(growth=-1.0) : growth must | Statistics(M=inf) : M must
+plan(num_byzantine=20) : num_byzantine | plan(num_byzantine=-1) : num_byzantine
+plan(num_byzantine=1.5) : num_byzantine | plan(num_clients=0) : num_clients | plan(dim=0) : dim
+plan(samples_per_client=0) : samples_per_client | plan(epsilon=0.0) : epsilon | plan(dim='20') : dim
+plan(dim=True) : dim | plan(distance=0.0) : distance | plan(distance=inf) : distance
+estimate_statistics(np.zeros(3), np.zeros((3, 2, 1))) : parameters must have shape
+estimate_statistics(np.zeros((1, 3)), np.zeros((1, 2, 3))) : parameters must have shape
+estimate_statistics(APART, np.zeros((2, 2, 4))) : gradients must have shape
+estimate_statistics(APART, np.zeros((2, 1, 3))) : gradients must have shape
+estimate_statistics(np.zeros((2, 3)), np.ones((2, 2, 3))) : equal
+estimate_statistics(np.full((2, 3), nan), np.ones((2, 2, 3))) : finite
+estimate_statistics(APART, nan * np.ones((2, 2, 3))) : finite
+estimate_statistics(APART, -APART[:, None] * np.ones((2, 2, 3))) : strongly convex
 """
 
 
@@ -94,7 +116,7 @@ def test_a_formula_has_the_value_worked_out_by_hand(formula, value):
 
 @pytest.mark.parametrize(("formula", "said"), table(REFUSED))
 def test_what_is_out_of_range_is_refused_by_name(formula, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((TypeError, ValueError), match=said):
         eval(formula, NAMES)
 
 
@@ -156,3 +178,22 @@ def test_the_rounds_to_the_floor_are_the_fewest(contraction, distance, floor, po
     assert contraction**rounds * distance <= floor
     assert rounds == 0 or contraction ** (rounds - 1) * distance > floor
     assert theory.rounds_to_floor(0.3, 7.0, 0.3**power * 7.0) == power
+
+
+def test_the_statistics_of_a_quadratic_are_found_along_its_axes():
+    parameters = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]])
+    offsets = np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]])
+    gradients = (parameters * [2.0, 5.0])[:, None, :] + offsets
+    found = theory.estimate_statistics(parameters, gradients, samples_per_gradient=9)
+    sigma = 3 * np.sqrt(4 / 3)  # offsets of ±1, n − 1 = 3
+    assert (found.L, found.M, found.sigma, found.growth) == pytest.approx((2, 5, sigma, 0))
+
+
+def test_the_growth_is_the_fastest_that_shows():
+    """Two samples at ±1 of the mean in 0 and 1, at ±3 in 2: differences of 0, ±2 and ±2."""
+    parameters = np.array([[0.0], [1.0], [2.0]])
+    scatter = np.array([[[1.0], [-1.0]], [[1.0], [-1.0]], [[3.0], [-3.0]]])
+    gradients = parameters[:, None, :] + scatter
+    found = theory.estimate_statistics(parameters, gradients, samples_per_gradient=4)
+    assert found.growth == pytest.approx(4 * np.sqrt(2))  # over a distance of 1, n − 1 = 1
+    assert found.sigma == pytest.approx(2 * np.sqrt(2))  # at 0, where the mean gradient is 0

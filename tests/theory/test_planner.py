@@ -1,16 +1,18 @@
 import json
 import re
-from dataclasses import FrozenInstanceError
-from math import hypot, inf, sqrt
+from math import inf, sqrt
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer import Typer
+from typer.testing import CliRunner
 
 from flwr_byz import theory
 from flwr_byz.aggregation import num_batches
 from flwr_byz.theory import calibration
+from simulations import calibrate
 from simulations.monte_carlo import descend, root_mean_square
 from tests.support import apis
 
@@ -25,22 +27,6 @@ def final_error(**settings):
     """Return the root mean square of the last errors of 20 descents, and its standard error."""
     final = [descend(**settings, seed=seed)[-1] for seed in range(20)]
     return root_mean_square(np.array(final))
-
-
-def test_the_settings_are_the_papers():
-    found = plan()
-    assert found.num_batches == num_batches(40, 5) == 20
-    assert (found.gamma, found.step_size) == (1 / 2000, 0.5)
-    # ‖θ0 − θ*‖ = √20; batches of 100 samples; variance of a coordinate 1 + 20
-    assert found.trim_norm == pytest.approx(2 * sqrt(20 + 20 * 21 / 100))
-    assert (found.error_rate, found.minimax_rate) == pytest.approx((sqrt(0.2), 0.1))
-    assert found.alpha == pytest.approx(0.375)  # (2 + ε)/(4 + 4ε)
-    assert found.numbers_sent == 40 * 20 * found.rounds
-    with pytest.raises(FrozenInstanceError):
-        found.num_batches = 1
-    found = plan(num_byzantine=0)
-    assert found.num_batches == 1  # x = √(d/N) = 0.1 and the mean needs no correction
-    assert found.expected_error == found.clean_error == pytest.approx(0.1 / sqrt(0.99))
 
 
 @settings(max_examples=25)
@@ -129,29 +115,11 @@ def test_a_guarantee_that_would_say_nothing_is_none(changes, said):
     assert re.search(said, found.guarantee_fails)
 
 
-def test_statistics_and_constants_of_ones_own():
-    own = plan(statistics=theory.Statistics(sigma=2.0))
-    assert own.expected_error == pytest.approx(2 * plan().expected_error)
-    assert own.samples_for_guarantee is None
+def test_constants_of_ones_own_can_give_a_guarantee_and_statistics_give_none():
     constants = theory.linear_regression(1e12, 20, 0.1)
     assert plan(samples_per_client=10**10, constants=constants).guarantee
-    found = plan(constants=constants)
-    assert found.guarantee is None
-    # A variance is at most σ²: σ1² = 2 and σ2² = 8.
-    deviation = hypot(sqrt(2), sqrt(8 * 20)) * sqrt(0.2)
-    assert found.trim_norm == pytest.approx(2 * hypot(sqrt(20), deviation))
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("num_byzantine", q) for q in (20, -1, 1.5)]
-    + [("num_clients", 0), ("samples_per_client", 0), ("epsilon", 0.0)]
-    + [("dim", d) for d in (0, "20", True)]
-    + [("distance", distance) for distance in (0.0, inf)],
-)
-def test_nonsense_is_refused_by_name(name, wrong):
-    with pytest.raises((TypeError, ValueError), match=name):
-        plan(**{name: wrong})
+    assert plan(constants=constants).guarantee is None
+    assert plan(statistics=theory.Statistics(sigma=2.0)).samples_for_guarantee is None
 
 
 @apis.BOTH
@@ -162,3 +130,34 @@ def test_both_strategies_take_a_plan(api):
     assert (options.reply, options.step_size) == ("gradients", -found.step_size)
     for name in ("num_byzantine", "trim_norm", "gamma"):
         assert getattr(options, name) == getattr(found, name)
+
+
+def test_a_table_that_was_interrupted_goes_on_after_its_last_cell(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(dim, share, seeds):
+        measured.append((share, dim, len(seeds)))
+        return 1.0, 0.1
+
+    monkeypatch.setattr(calibrate, "measure_factor", measure)
+    monkeypatch.setattr(calibrate, "DIMS", (8, 64))
+    monkeypatch.setattr(calibrate, "SHARES", (0.25,))
+    app, table = Typer(), tmp_path / "table.jsonl"
+    app.command()(calibrate.main)
+    first = {"byzantine_share": 0.0, "dim": 8, "runs": 1, "factor": 2.0, "standard_error": 0.5}
+    table.write_text(json.dumps(first) + "\n", encoding="utf-8")
+    assert CliRunner().invoke(app, ["--table", str(table)]).exit_code == 0
+    assert measured == [(0.0, 64, 128), (0.25, 8, 100), (0.25, 64, 32)]
+    cells = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    assert cells[0] == first
+    keys = "byzantine_share", "dim", "runs"
+    assert [tuple(cell[key] for key in keys) for cell in cells[1:]] == measured
+    assert CliRunner().invoke(app, ["--table", str(table), "--fresh"]).exit_code == 0
+    assert len(measured) == 3 + 4
+
+
+def test_a_cell_of_the_table_comes_out_again():
+    runs = range(calibrate.num_runs(32, 0.25))
+    factor, standard_error = calibrate.measure_factor(32, 0.25, runs)
+    assert calibration.attack_factor(32, 40, 10) == pytest.approx(factor, abs=2e-4)
+    assert standard_error < 0.03

@@ -20,9 +20,8 @@ def theorem(number, **changes):
 def test_both_theorems_in_plain_numbers(n):
     constants = theory.linear_regression(n, 20, 0.01)
     fourth, fifth = (theorem(t, batch_samples=n, constants=constants) for t in (4, 5))
-    m_prime = (1 + sqrt(20 / n) + sqrt(2 * 5.991464547 / n)) ** 2
-    shells = np.ceil(2 * 8 * 2 * sqrt(2) * sqrt(n) / (8 * sqrt(2)))
-    exponent = 20 * np.log(18 * m_prime / sqrt(8)) + 10 * np.log(n / 20) + np.log(300 * shells)
+    exponent = 20 * np.log(18 * constants.M_prime / sqrt(8)) + 10 * np.log(n / 20)
+    exponent += np.log(300 * np.ceil(4 * sqrt(n)))  # shells, of r = 2√2
     small = 2 * sqrt((20 * 1.791759469 + 5.703782475) / n)
     xi_1, xi_2 = 4 * 5 * small, 8 * 5 * 4 * sqrt(exponent / n)
     rho = 1 - sqrt(0.75) - xi_2 / 2
