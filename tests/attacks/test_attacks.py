@@ -1,7 +1,7 @@
 """One contract for every attack, and what the source of each says of it."""
 
-import dataclasses
 import math
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -39,29 +39,24 @@ def rule(vectors):
     return geometric_median_of_means(vectors, 10).point
 
 
-def knowledge(num_clients=20, byzantine=BYZANTINE, dim=6, seed=0, **changes):
-    """Everything there is to know; client 3 shares its batch with another colluder."""
+def knowledge(honest=None, byzantine=BYZANTINE, dim=6, seed=0, **changes):
+    """Everything there is to know; the client shares its batch with another colluder."""
     rng = np.random.default_rng(seed)
+    own, model = rng.normal(size=(2, dim))
+    if honest is None:
+        honest = rng.normal(size=(20 - len(byzantine), dim)) + 0.7
+    m = len(honest) + len(byzantine)
     known = {
-        "honest": rng.normal(size=(num_clients - len(byzantine), dim)) + 0.7,
-        "own": rng.normal(size=dim),
+        "own": own,
         "rng": np.random.default_rng([seed, 1]),
-        "client": byzantine[1],
-        "model": rng.normal(size=dim),
-        "batches": split_into_batches(range(num_clients), num_clients // 2),
+        "client": byzantine[0],
+        "byzantine": byzantine,
+        "model": model,
+        "batches": split_into_batches(range(m), m // 2),
         "rule": rule,
         "relabelled": lambda: np.arange(dim, dtype=np.float64),
     }
-    sizes = {"num_clients": num_clients, "num_byzantine": len(byzantine), "byzantine": byzantine}
-    return Knowledge(**known | sizes | changes)
-
-
-def known_of(honest, num_byzantine=1, **changes):
-    """What colluders know of these honest vectors alone."""
-    n, rng = len(honest), np.random.default_rng([0, 1])
-    everyone, byzantine = n + num_byzantine, tuple(range(n, n + num_byzantine))
-    known = Knowledge(honest[0], everyone, num_byzantine, rng, honest=honest, byzantine=byzantine)
-    return dataclasses.replace(known, **changes)
+    return Knowledge(num_clients=m, num_byzantine=len(byzantine), honest=honest, **known | changes)
 
 
 def test_every_attack_of_the_package_is_held_to_the_contract():
@@ -85,11 +80,12 @@ def test_an_attack_sends_a_new_float64_vector_and_repeats_with_its_seed(attack, 
 
 
 @pytest.mark.parametrize("attack", ALL, ids=repr)
-def test_an_attack_needs_what_it_requires_and_is_a_documented_frozen_dataclass(attack):
+def test_an_attack_needs_what_it_requires_and_is_a_frozen_dataclass(attack):
     optional = ("model", "honest", "batches", "rule", "relabelled")
     assert attack.requires <= set(optional)
     expected = attack(knowledge())
-    ignorant = attack(knowledge(**{name: None for name in optional if name not in attack.requires}))
+    unknown = set(optional) - attack.requires
+    ignorant = attack(replace(knowledge(), **dict.fromkeys(unknown)))
     if isinstance(attack, attacks.Silent):
         assert expected is ignorant is None
     else:
@@ -99,8 +95,8 @@ def test_an_attack_needs_what_it_requires_and_is_a_documented_frozen_dataclass(a
         assert np.array_equal(attack(other), expected)
     for name in attack.requires:
         with pytest.raises(ValueError, match=f"{type(attack).__name__} needs to know .*{name}"):
-            attack(knowledge(**{name: None}))
-    with pytest.raises(dataclasses.FrozenInstanceError):
+            attack(replace(knowledge(), **{name: None}))
+    with pytest.raises(FrozenInstanceError):
         attack.anything = 1
     arrays = [np.ones((3, 2), "f4")]
     corrupted = attack.corrupt(arrays, np.random.default_rng(0))
@@ -135,7 +131,7 @@ def test_an_attack_sends_what_its_source_says(attack, honest, expected):
     """Honest vectors have their sign changed where they are gradients."""
     attack, honest, expected = (eval(text, NAMES) for text in (attack, honest, expected))
     own, model = np.array([1.0, -2.0]), np.array([1.0, 1.0])
-    known = known_of(honest, 2, own=own, model=model, uses_gradients=honest.sum() < 0)
+    known = knowledge(honest, (8, 9), own=own, model=model, uses_gradients=honest.sum() < 0)
     with np.errstate(all="ignore"):
         assert attack(known) == pytest.approx(expected, rel=1e-11, nan_ok=True)
 
@@ -147,7 +143,7 @@ def test_min_max_and_min_sum_go_as_far_as_honest_clients_and_no_further(directio
     honest = np.random.default_rng(seed).standard_cauchy(size=(n, dim))
     against = DIRECTIONS[direction](honest)
     for kind, within in ((attacks.MinMax, np.max), (attacks.MinSum, np.sum)):
-        sent = kind(direction)(known_of(honest))
+        sent = kind(direction)(knowledge(honest))
         squares = [np.square(honest - row).sum(axis=1) for row in (*honest, sent)]
         *between, reach = map(within, squares)
         assert reach == pytest.approx(max(between), rel=1e-9)
@@ -156,19 +152,18 @@ def test_min_max_and_min_sum_go_as_far_as_honest_clients_and_no_further(directio
 
 
 def test_a_little_is_enough_takes_the_z_of_its_paper():
-    known = knowledge(50, tuple(range(24)))
+    known = knowledge(np.arange(26.0)[:, None] ** [1, 2], range(24))
     z = norm.ppf(24 / 26)  # of m = 50 and q = 24 (Baruch et al. 2019, section 3)
     assert np.allclose(attacks.ALittleIsEnough()(known), attacks.ALittleIsEnough(z)(known))
     for m, q in ((3, 2), (2, 1), (4, 3)):
         with pytest.raises(ValueError, match="give z"):
-            attacks.ALittleIsEnough()(known_of(np.zeros((m - q, 2)), q))
+            attacks.ALittleIsEnough()(knowledge(np.zeros((m - q, 2)), range(q)))
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_fang_s_vectors_lie_just_beyond_the_extremes_and_are_picked_by_flower_s_krum(seed):
     honest = np.array([[1.0, -4.0, 2.0, -1.0], [3.0, -2.0, -1.0, 0.5], [2.0, -3.0, 5.0, -2.0]])
-    known = known_of(honest, 2, rng=np.random.default_rng(seed))
-    vector = attacks.FangTrimmedMean(factor=2.0)(known)
+    vector = attacks.FangTrimmedMean(factor=2.0)(knowledge(honest, seed=seed))
     # Mean positive: from minimum/2 to minimum 1; negative: from twice maximum −2; and so on.
     assert (vector >= [0.5, -2, -2, 0.5]).all()
     assert (vector <= [1, -1, -1, 1]).all()
@@ -187,7 +182,7 @@ def test_the_mean_of_a_batch_that_is_taken_over_is_the_target(k, direction):
     known, everyone = knowledge(batches=batches), np.empty((20, 6))
     everyone[HONEST] = known.honest
     for client in BYZANTINE:
-        everyone[client] = attack(dataclasses.replace(known, client=client))
+        everyone[client] = attack(replace(known, client=client))
     target = attack.target(known)
     for batch in batches:
         taken = np.allclose(everyone[batch].mean(axis=0), target, atol=1e-12)
@@ -211,7 +206,7 @@ def test_the_adaptive_attack_does_more_harm_than_any_other_of_one_vector(server_
     others += [attacks.InnerProductManipulation(epsilon) for epsilon in (0.5, 10.0)]
     tries = []
     counted = lambda vectors: tries.append(0) or server_rule(vectors)  # noqa: E731
-    most = moved(attacks.Adaptive(budget=30), dataclasses.replace(known, rule=counted))
+    most = moved(attacks.Adaptive(budget=30), replace(known, rule=counted))
     assert 20 <= len(tries) <= 30
     assert all(most >= 0.99 * moved(other, known) for other in [*others, attacks.MinSum("sign")])
 
