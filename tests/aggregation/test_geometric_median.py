@@ -133,22 +133,3 @@ def test_far_points_do_not_end_the_search_early():
     units = vectors - geometric_median(vectors).point
     units /= np.linalg.norm(units, axis=1, keepdims=True)
     assert np.linalg.norm(units.mean(axis=0)) <= 2e-9
-
-
-TWO = np.zeros((2, 2))
-
-
-@pytest.mark.parametrize(
-    ("points", "options", "said"),
-    [
-        *(([*TWO, [0, x], *TWO], {}, r"points\[2\]") for x in (np.nan, np.inf)),
-        ([np.zeros(3), np.zeros(4)], {}, r"points\[1\]"),
-        *((points, {}, "points|vectors") for points in (np.zeros((0, 3)), [], np.zeros(3), 5)),
-        *((points, {}, "points|vectors") for points in (TWO.astype(complex), [["a"]], [object()])),
-        *((TWO, {"weights": w}, "weights") for w in ([1.0], [-1.0, 2.0], [0, 0], [np.nan, 1])),
-        *((TWO, {"gamma": gamma}, "gamma") for gamma in (0.0, -1.0, np.nan, np.inf)),
-    ],
-)
-def test_what_has_no_median_is_refused_by_name(points, options, said):
-    with pytest.raises((TypeError, ValueError), match=said):
-        geometric_median(points, **options)

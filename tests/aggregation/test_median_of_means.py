@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flwr_byz import aggregation
 from flwr_byz.aggregation import geometric_median, geometric_median_of_means, mean
 from flwr_byz.theory import median_radius
+from tests.support.table import table
 
 VECTORS = np.random.default_rng(0).normal(size=(12, 30))
 
@@ -70,15 +72,36 @@ def test_lemma_1_bounds_what_q_clients_can_do(gamma, m, data, exponent, seed):
     assert np.linalg.norm(result.point) <= bound * (1 + 1e-6)
 
 
-@pytest.mark.parametrize(
-    ("vectors", "k", "options", "said"),
-    [
-        *((VECTORS, 12, {"num_byzantine": q}, "num_byzantine") for q in (-1, 6, 1.5)),
-        *((VECTORS, 3, {"trim_norm": t}, "trim_norm") for t in (0.0, -1.0, np.nan, "sometimes")),
-        (VECTORS, 4, {"trim_norm": 1e-9}, "leaves no batch"),
-        *(([*VECTORS[:4], VECTORS[4] * x], 3, {}, r"vectors\[4\]") for x in (np.nan, np.inf)),
-    ],
-)
-def test_what_has_no_median_of_means_is_refused_by_name(vectors, k, options, said):
+REFUSED = r"""
+num_batches(4, 2) : num_byzantine=2 of num_clients=4 | num_batches(0, 0) : num_clients
+num_batches(5, -1) : num_byzantine | num_batches(5, 1, epsilon=0.0) : epsilon
+num_batches(5, 1, epsilon=np.nan) : epsilon | split_into_batches([1, 2], 3) : num_batches
+split_into_batches([1, 2], 0) : num_batches | permute_clients([1], -1, 1) : seed must be .* got -1
+permute_clients([1], 1, -1) : server_round must be a whole number of at least 0, got -1
+geometric_median([*TWO, [0, np.nan], *TWO]) : points\[2\] | geometric_median([]) : points
+geometric_median([*TWO, [0, np.inf], *TWO]) : points\[2\] | geometric_median(5) : points
+geometric_median([np.zeros(3), np.zeros(4)]) : points\[1\] | geometric_median([['a']]) : points
+geometric_median(np.zeros((0, 3))) : points | geometric_median(np.zeros(3)) : points
+geometric_median(TWO.astype(complex)) : points | geometric_median([object()]) : points
+geometric_median(TWO, [1.0]) : weights | geometric_median(TWO, [-1.0, 2.0]) : weights
+geometric_median(TWO, [0, 0]) : weights | geometric_median(TWO, [np.nan, 1]) : weights
+geometric_median(TWO, gamma=0.0) : gamma | geometric_median(TWO, gamma=-1.0) : gamma
+geometric_median(TWO, gamma=np.nan) : gamma | geometric_median(TWO, gamma=np.inf) : gamma
+geometric_median_of_means(VECTORS, 12, num_byzantine=-1) : num_byzantine
+geometric_median_of_means(VECTORS, 12, num_byzantine=6) : num_byzantine
+geometric_median_of_means(VECTORS, 12, num_byzantine=1.5) : num_byzantine
+geometric_median_of_means(TWO, 2, trim_norm=0.0) : trim_norm
+geometric_median_of_means(TWO, 2, trim_norm=-1.0) : trim_norm
+geometric_median_of_means(TWO, 2, trim_norm=np.nan) : trim_norm
+geometric_median_of_means(TWO, 2, trim_norm='sometimes') : trim_norm
+geometric_median_of_means(VECTORS, 4, trim_norm=1e-9) : leaves no batch
+geometric_median_of_means([*VECTORS, VECTORS[0] * np.nan], 3) : vectors\[12\]
+geometric_median_of_means([*VECTORS, VECTORS[0] * np.inf], 3) : vectors\[12\]
+"""
+NAMES = vars(aggregation) | {"np": np, "VECTORS": VECTORS, "TWO": np.zeros((2, 2))}
+
+
+@pytest.mark.parametrize(("call", "said"), table(REFUSED))
+def test_what_cannot_be_aggregated_is_refused_by_name(call, said):
     with pytest.raises((TypeError, ValueError), match=said):
-        geometric_median_of_means(vectors, k, **options)
+        eval(call, NAMES)
