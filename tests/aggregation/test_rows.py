@@ -168,10 +168,7 @@ def test_any_number_of_threads_gives_the_same_bytes():
     assert elsewhere(1, 1) == elsewhere(3, 2) == elsewhere(7, 4)
 
 
-def test_a_wrong_number_of_threads_is_refused_and_nothing_works_on_after_an_error(monkeypatch):
-    monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "many")
-    with pytest.raises(ValueError, match="FLWR_BYZ_NUM_THREADS"):
-        geometric_median(np.eye(3, 1000))
+def test_no_thread_works_on_after_an_error(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "4")
     working, done = [], []
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer import Typer
-from typer.testing import CliRunner
 
 from flwr_byz import theory
 from flwr_byz.aggregation import num_batches
@@ -95,6 +93,8 @@ def test_theorem_4_is_vacuous_until_the_samples_that_the_plan_names():
     uneven = plan(num_clients=41, samples_per_client=10**9, dim=3)  # most batches hold two
     smallest = theory.delta_1(2 * 10**9, 3, uneven.delta, sqrt(2))
     assert uneven.guarantee.delta_1 == pytest.approx(smallest)
+    assert plan(**MANY).guarantee
+    assert plan(statistics=theory.Statistics(sigma=2.0)).samples_for_guarantee is None
 
 
 FLAT = theory.Statistics(L=0.1, M=0.1, sigma=1.0, growth=0.0)  # allow for less than constants do
@@ -105,6 +105,7 @@ MANY = {"samples_per_client": 10**10, "constants": theory.linear_regression(1e10
     ("changes", "said"),
     [
         ({"samples_per_client": 5 * 10**7, "distance": 0.5}, r"^ηξ1/ρ ≤ ‖θ0 − θ\*‖ does not hold"),
+        ({"constants": MANY["constants"]}, "Δ1 ≤ σ1²/α1"),
         (MANY | {"statistics": FLAT}, "norms of good batches ≤ τ does not hold"),
         ({"statistics": theory.Statistics(sigma=2.0)}, "not given"),
     ],
@@ -113,13 +114,6 @@ def test_a_guarantee_that_would_say_nothing_is_none(changes, said):
     found = plan(**changes)
     assert found.guarantee is None
     assert re.search(said, found.guarantee_fails)
-
-
-def test_constants_of_ones_own_can_give_a_guarantee_and_statistics_give_none():
-    constants = theory.linear_regression(1e12, 20, 0.1)
-    assert plan(samples_per_client=10**10, constants=constants).guarantee
-    assert plan(constants=constants).guarantee is None
-    assert plan(statistics=theory.Statistics(sigma=2.0)).samples_for_guarantee is None
 
 
 @apis.BOTH
@@ -142,17 +136,16 @@ def test_a_table_that_was_interrupted_goes_on_after_its_last_cell(tmp_path, monk
     monkeypatch.setattr(calibrate, "measure_factor", measure)
     monkeypatch.setattr(calibrate, "DIMS", (8, 64))
     monkeypatch.setattr(calibrate, "SHARES", (0.25,))
-    app, table = Typer(), tmp_path / "table.jsonl"
-    app.command()(calibrate.main)
+    table = tmp_path / "table.jsonl"
     first = {"byzantine_share": 0.0, "dim": 8, "runs": 1, "factor": 2.0, "standard_error": 0.5}
     table.write_text(json.dumps(first) + "\n", encoding="utf-8")
-    assert CliRunner().invoke(app, ["--table", str(table)]).exit_code == 0
+    calibrate.main(table)
     assert measured == [(0.0, 64, 128), (0.25, 8, 100), (0.25, 64, 32)]
     cells = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
     assert cells[0] == first
     keys = "byzantine_share", "dim", "runs"
     assert [tuple(cell[key] for key in keys) for cell in cells[1:]] == measured
-    assert CliRunner().invoke(app, ["--table", str(table), "--fresh"]).exit_code == 0
+    calibrate.main(table, fresh=True)
     assert len(measured) == 3 + 4
 
 
