@@ -10,15 +10,15 @@ from tests.support.reference import best_known_objective, objective
 GAMMA = 1e-9
 
 
-def assert_certified(points, weights=None, gamma=GAMMA):
+def assert_certified(points, weights=None):
     """The gap is as asked for, a true bound, and weights and objective are those of the point."""
-    result = geometric_median(points, weights, gamma=gamma)
+    result = geometric_median(points, weights, gamma=GAMMA)
     digits, point_digits = (1e-6, 1e-6) if points.dtype == np.float32 else (1e-12, 1e-9)
     points = np.asarray(points, np.float64)
     best = best_known_objective(points, weights)
     reached = objective(points, result.point, weights)
     atol = point_digits * 1e-4 * np.abs(points).max(initial=0.0)
-    assert result.gap <= gamma
+    assert result.gap <= GAMMA
     assert result.point.dtype == np.float64
     assert np.isclose(result.objective, reached, rtol=digits)
     assert reached <= (1 + result.gap) * best * (1 + 1e-14)
