@@ -1,32 +1,19 @@
 from collections import Counter
+from fractions import Fraction
+from math import ceil
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_byz.aggregation import num_batches, permute_clients, split_into_batches
 
 
-@pytest.mark.parametrize(
-    ("num_clients", "num_byzantine", "epsilon", "expected"),
-    [
-        (40, 5, 1.0, 20),
-        (20, 0, 1.0, 1),
-        (100, 5, 0.1, 11),  # 2 * 1.1 * 5 is 11, whatever float64 makes of it
-        (10, 4, 1.0, 10),  # never above m
-        (3, 1, 1e-9, 3),  # strictly more than 2q
-    ],
-)
-def test_k_is_the_smallest_that_the_paper_asks_for(num_clients, num_byzantine, epsilon, expected):
-    assert num_batches(num_clients, num_byzantine, epsilon=epsilon) == expected
-
-
-@given(st.integers(1, 500), st.data(), st.floats(1e-6, 10))
-def test_k_has_an_honest_majority_and_is_at_most_m(num_clients, data, epsilon):
-    q = data.draw(st.integers(0, (num_clients - 1) // 2))
-    k = num_batches(num_clients, q, epsilon=epsilon)
-    assert 2 * q < k <= num_clients
-    assert k == num_clients or k >= 2 * (1 + epsilon) * q - 1e-9
+@given(st.integers(1, 500), st.data(), st.floats(1e-9, 10))
+def test_k_is_the_smallest_that_the_paper_asks_for_and_has_an_honest_majority(m, data, epsilon):
+    q = data.draw(st.integers(0, (m - 1) // 2))
+    wanted = ceil(2 * (1 + Fraction(repr(epsilon))) * q)
+    assert 2 * q < num_batches(m, q, epsilon=epsilon) == min(max(wanted, 1), m)
+    assert num_batches(100, 5, epsilon=0.1) == 11  # 2 * 1.1 * 5, whatever float64 makes of it
 
 
 @given(st.integers(1, 60), st.data(), st.integers(0, 2**70), st.integers(0, 10**6))

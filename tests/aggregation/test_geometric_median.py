@@ -28,10 +28,8 @@ def assert_certified(points, weights=None):
     return result
 
 
-coordinates = st.floats(-1e3, 1e3, width=32).map(lambda x: round(x, 3))
-
-
 def point_sets(max_points=12, max_dim=8):
+    coordinates = st.floats(-1e3, 1e3, width=32).map(lambda x: round(x, 3))
     shapes = st.tuples(st.integers(1, max_points), st.integers(1, max_dim))
     return shapes.flatmap(lambda shape: hnp.arrays(np.float64, shape, elements=coordinates))
 

@@ -87,18 +87,14 @@ geometric_median(TWO, [1.0]) : weights | geometric_median(TWO, [-1.0, 2.0]) : we
 geometric_median(TWO, [0, 0]) : weights | geometric_median(TWO, [np.nan, 1]) : weights
 geometric_median(TWO, gamma=0.0) : gamma | geometric_median(TWO, gamma=-1.0) : gamma
 geometric_median(TWO, gamma=np.nan) : gamma | geometric_median(TWO, gamma=np.inf) : gamma
-geometric_median_of_means(VECTORS, 12, num_byzantine=-1) : num_byzantine
-geometric_median_of_means(VECTORS, 12, num_byzantine=6) : num_byzantine
-geometric_median_of_means(VECTORS, 12, num_byzantine=1.5) : num_byzantine
-geometric_median_of_means(TWO, 2, trim_norm=0.0) : trim_norm
-geometric_median_of_means(TWO, 2, trim_norm=-1.0) : trim_norm
-geometric_median_of_means(TWO, 2, trim_norm=np.nan) : trim_norm
-geometric_median_of_means(TWO, 2, trim_norm='sometimes') : trim_norm
-geometric_median_of_means(VECTORS, 4, trim_norm=1e-9) : leaves no batch
-geometric_median_of_means([*VECTORS, VECTORS[0] * np.nan], 3) : vectors\[12\]
-geometric_median_of_means([*VECTORS, VECTORS[0] * np.inf], 3) : vectors\[12\]
+gmom(VECTORS, 12, num_byzantine=-1) : num_byzantine | gmom(VECTORS, 4, trim_norm=1e-9) : no batch
+gmom(VECTORS, 12, num_byzantine=6) : num_byzantine | gmom(TWO, 2, trim_norm=0.0) : trim_norm
+gmom(VECTORS, 12, num_byzantine=1.5) : num_byzantine | gmom(TWO, 2, trim_norm=-1.0) : trim_norm
+gmom(TWO, 2, trim_norm='sometimes') : trim_norm | gmom(TWO, 2, trim_norm=np.nan) : trim_norm
+gmom([*TWO, [0, np.nan]], 3) : vectors\[2\] | gmom([*TWO, [0, np.inf]], 3) : vectors\[2\]
 """
 NAMES = vars(aggregation) | {"np": np, "VECTORS": VECTORS, "TWO": np.zeros((2, 2))}
+NAMES["gmom"] = geometric_median_of_means
 
 
 @pytest.mark.parametrize(("call", "said"), table(REFUSED))

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from flwr_byz import attacks
 from flwr_byz.aggregation import geometric_median_of_means, split_into_batches
 from flwr_byz.attacks import Knowledge
-from flwr_byz.attacks.names import CLASSES
+from flwr_byz.attacks.names import CLASSES, parse_attack
 from tests.support.table import table
 
 DIRECTIONS = {
@@ -86,10 +86,8 @@ def test_an_attack_needs_what_it_requires_and_is_a_frozen_dataclass(attack):
     expected = attack(knowledge())
     unknown = set(optional) - attack.requires
     ignorant = attack(replace(knowledge(), **dict.fromkeys(unknown)))
-    if isinstance(attack, attacks.Silent):
-        assert expected is ignorant is None
-    else:
-        assert np.array_equal(ignorant, expected, equal_nan=True)
+    assert (expected is None) == (ignorant is None) == isinstance(attack, attacks.Silent)
+    assert expected is None or np.array_equal(ignorant, expected, equal_nan=True)
     if attack.common:  # colluders send one vector
         other = knowledge(client=14, own=np.full(6, 9.0), rng=np.random.default_rng(77))
         assert np.array_equal(attack(other), expected)
@@ -104,8 +102,6 @@ def test_an_attack_needs_what_it_requires_and_is_a_frozen_dataclass(attack):
     if isinstance(attack, attacks.GaussianNoise) and not attack.around_own:
         assert attack(knowledge(dim=20_000)).std() == pytest.approx(attack.scale, rel=0.05)
 
-
-# --- what the sources say ---------------------------------------------------------------------
 
 THREE = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 3.0]])  # mean (2, 1), spread (1, √3)
 FOUR = np.array([[1.5, -2.0, 0.25], [0.5, 1.0, -0.75], [3.0, -1.0, 4.0], [-1.0, 2.5, 0.5]])
@@ -224,7 +220,10 @@ FreshEachRound(4, 5) : must be | Rotating(4, -1) : must be | one_per_batch(10, 5
 SignFlip('10') : scale .* number of at least 0, .* 1\.0, got '10' | Scale(True) : scale .* got True
 GaussianNoise(around_own='no') : around_own .* True or False, got 'no' | Constant([1.0]) : \[1\.0\]
 Adaptive(20.5) : budget must be a whole number of at least 6, .* got 20\.5
-Rotating(20, 4.0) : num_byzantine must be a whole number .* got 4\.0
+Rotating(20, 4.0) : num_byzantine must be a whole number .* got 4\.0 | Fixed(2) : got 2$
+Fixed(2, 7) : ^clients must be a set .* as in Fixed\({2, 7}\), got 2, 7$ | Fixed('27') : got '27'$
+Fixed({'2'}) : got {'2'}$ | Fixed([2.0]) : got \[2\.0\]$ | Fixed([True]) : got \[True\]$
+Fixed([[2], [7]]) : got \[\[2\], \[7\]\]$
 """
 
 
@@ -232,3 +231,26 @@ Rotating(20, 4.0) : num_byzantine must be a whole number .* got 4\.0
 def test_a_wrong_parameter_is_refused(attack, said):
     with pytest.raises((TypeError, ValueError), match=said):
         eval(attack, NAMES)
+
+
+NO_ATTACK = """
+SignFlop : SignFlip | gaussian_noise : did you mean 'GaussianNoise' | Attack : 'Attack'
+Schedule : 'Schedule' | SignFlip(10) : write an attack as | SignFlip(scale= : write an attack as
+SignFlip(scale=10).corrupt : write an attack as | attacks.SignFlip() : write an attack as
+SignFlip(strength=3) : strength | SignFlip(scale=-1) : at least 0 | SignFlip(scale='ten') : SignFlip
+SignFlip(scale=open('made', 'w')) : SignFlip | SignFlip(**{'scale': 3}) : SignFlip
+"""
+
+
+def test_a_name_with_or_without_keywords_is_an_attack():
+    assert parse_attack(" SignFlip ") == attacks.SignFlip()
+    assert parse_attack("Malformed(kind='bytes')") == attacks.Malformed("bytes")
+    assert parse_attack("NonFinite(value=-1e999)") == attacks.NonFinite(float("-inf"))
+
+
+@pytest.mark.parametrize(("text", "named"), [*table(NO_ATTACK), ("", "write an attack as")])
+def test_what_is_no_attack_is_a_value_error_that_says_why(text, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=named):
+        parse_attack(text)
+    assert not list(tmp_path.iterdir())  # a text is not evaluated

@@ -133,7 +133,6 @@ mod(SignFlip) : an attack object, as in ByzantineMod(attacks.SignFlip()),
 mod('NonFinite') : attack object, as in ByzantineMod(attacks.NonFinite()), got
 mod({'scale': 10}) : attack object, as in ByzantineMod(attacks.SignFlip(scale=10)), got
 named('Xyzzy') : no attack is called 'Xyzzy'; choose from ALittle | named('MinMax') : give colluders
-named('Attack') : no attack is called 'Attack' | named('sign-flop') : did you mean 'SignFlip'
 """
 
 

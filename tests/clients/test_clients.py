@@ -17,8 +17,7 @@ from flwr_byz.attacks.names import CLASSES
 from simulations.process import train
 from tests.support.table import table
 
-BOTH = [LinearRegression(num_clients=8), Digits(num_clients=8)]
-PROBLEMS = pytest.mark.parametrize("problem", BOTH, ids=["regression", "digits"])
+PROBLEMS = pytest.mark.parametrize("problem", [kind(8) for kind in (LinearRegression, Digits)])
 DEFAULTS = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
 CONFIG = DEFAULTS | {"rule": "FedAvg"}
 WRONG = """
