@@ -13,11 +13,12 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from flwr.server.client_manager import SimpleClientManager
 
 from flwr_byz.history import Checkpoint, DamagedCheckpoint, History
 from tests.support import malformed
 from tests.support.answering_grid import train
-from tests.support.apis import CLASSIC, manager_of
+from tests.support.apis import CLASSIC
 
 ARRAYS = {
     "layer/1.weight": np.arange(12, dtype="f4").reshape(3, 4),
@@ -190,7 +191,7 @@ def test_a_folder_on_a_file_system_without_locks_is_used_too(tmp_path, monkeypat
 
 def test_a_classic_strategy_that_is_initialised_again_takes_its_own_folder(tmp_path):
     options = {"num_batches": 1, "checkpoints": tmp_path} | CLASSIC.initial()
-    strategy, manager = CLASSIC.gmom(**options), manager_of([])
+    strategy, manager = CLASSIC.gmom(**options), SimpleClientManager()
     for _ in range(2):
         strategy.initial_parameters = options["initial_parameters"]  # Flower lets go of them
         strategy.initialize_parameters(manager)
