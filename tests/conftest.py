@@ -3,9 +3,12 @@
 import logging
 import os
 import signal
+import sys
 
 import pytest
 from hypothesis import Phase, settings
+
+from flwr_byz import cli
 
 os.environ["RAY_ADDRESS"] = "local"  # never the cluster of a test that runs beside this one
 # Ray is started by a fork, which ends OpenBLAS' threads: a product that is under way meanwhile,
@@ -40,6 +43,19 @@ def pytest_collection_modifyitems(items):
         return place_of_folder, item.get_closest_marker("slow") is None
 
     items.sort(key=place)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Return what runs ``flwr-byz`` in this process: for its exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["flwr-byz", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """The sharded aggregation, on a real Ray cluster of three nodes on this machine."""
 
-import threading
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import product
 
 import numpy as np
@@ -10,13 +10,12 @@ import pytest
 from flwr_byz.aggregation import geometric_median_of_means
 
 
-@contextmanager
+@pytest.fixture
 def three_nodes():
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 1, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=head)
+    nodes = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         for _ in range(2):
             nodes.add_node(num_cpus=1)
@@ -42,50 +41,40 @@ def assert_same(there, here):
     assert there.gap <= 1e-9
 
 
-@contextmanager
-def one_worker_killed():
-    """Kill the first worker that is seen at work on a shard."""
+def with_one_worker_killed(function, *arguments, **options):
+    """Kill the first worker that is seen at work on a shard; return what comes of it."""
     import psutil
 
-    killed, done = [], threading.Event()
-
-    def kill_one_at_work():
-        while not killed and not done.is_set():
+    killed = False
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(function, *arguments, **options)
+        while not (killed or running.done()):
             for process in psutil.process_iter(["cmdline"]):
                 if (process.info["cmdline"] or [""])[0].startswith("ray::_map_shard"):
                     with suppress(psutil.NoSuchProcess):
                         process.kill()
-                        killed.append(process.pid)
+                        killed = True
                         break
-
-    killer = threading.Thread(target=kill_one_at_work)
-    killer.start()
-    try:
-        yield
-    finally:
-        done.set()
-        killer.join()
-    assert killed
+        assert killed
+        return running.result()
 
 
 @pytest.mark.slow
-def test_three_nodes_agree_with_one_machine_also_when_a_worker_is_killed():
+def test_three_nodes_agree_with_one_machine_also_when_a_worker_is_killed(three_nodes):
     """One test, so that the cluster starts once."""
-    with three_nodes():
-        from flwr_byz.cluster import geometric_median_of_means as sharded
+    from flwr_byz.cluster import geometric_median_of_means as sharded
 
-        for trim_norm, offset in product((None, "auto"), (0.0, 1e4)):
-            rows = vectors() + np.float32(offset)
-            here = geometric_median_of_means(rows, 20, trim_norm=trim_norm)
-            assert_same(sharded(rows, 20, trim_norm=trim_norm), here)
-        rows = vectors(60, 500_000)
-        with one_worker_killed():
-            there = sharded(rows, 60, num_shards=12)
-        assert_same(there, geometric_median_of_means(rows, 60))
-        rows = vectors(dim=1000)
-        for name, wrong in (("num_byzantine", 5), ("num_shards", 0)):
-            with pytest.raises(ValueError, match=name):
-                sharded(rows, 10, **{name: wrong})
-        rows[7, 3] = np.nan
-        with pytest.raises(ValueError, match=r"vectors\[7\]"):
-            sharded(rows, 10)
+    for trim_norm, offset in product((None, "auto"), (0.0, 1e4)):
+        rows = vectors() + np.float32(offset)
+        here = geometric_median_of_means(rows, 20, trim_norm=trim_norm)
+        assert_same(sharded(rows, 20, trim_norm=trim_norm), here)
+    rows = vectors(60, 500_000)
+    there = with_one_worker_killed(sharded, rows, 60, num_shards=12)
+    assert_same(there, geometric_median_of_means(rows, 60))
+    rows = vectors(dim=1000)
+    for name, wrong in (("num_byzantine", 5), ("num_shards", 0)):
+        with pytest.raises(ValueError, match=name):
+            sharded(rows, 10, **{name: wrong})
+    rows[7, 3] = np.nan
+    with pytest.raises(ValueError, match=r"vectors\[7\]"):
+        sharded(rows, 10)

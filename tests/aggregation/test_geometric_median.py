@@ -19,6 +19,7 @@ def assert_certified(points, weights=None):
     reached = objective(points, result.point, weights)
     atol = point_digits * 1e-4 * np.abs(points).max(initial=0.0)
     assert result.gap <= GAMMA
+    assert result.point.dtype == np.float64
     assert np.isclose(result.objective, reached, rtol=digits)
     assert reached <= (1 + result.gap) * best * (1 + 1e-14)
     assert (result.weights >= 0).all()
@@ -27,11 +28,9 @@ def assert_certified(points, weights=None):
     return result
 
 
-coordinates = st.floats(-1e3, 1e3, width=32).map(lambda x: round(x, 3))
-
-
-def point_sets(min_points=1, max_points=12, max_dim=8):
-    shapes = st.tuples(st.integers(min_points, max_points), st.integers(1, max_dim))
+def point_sets(max_points=12, max_dim=8):
+    coordinates = st.floats(-1e3, 1e3, width=32).map(lambda x: round(x, 3))
+    shapes = st.tuples(st.integers(1, max_points), st.integers(1, max_dim))
     return shapes.flatmap(lambda shape: hnp.arrays(np.float64, shape, elements=coordinates))
 
 
@@ -79,12 +78,11 @@ def test_a_median_at_the_edge_of_leaving_a_data_point_is_certified(dim, excess):
     assert_certified(points, [held * (1 - excess), *np.ones(8)])
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u1"])
 @pytest.mark.parametrize("shape", [(9, 4), (9, 300)])
-def test_every_real_dtype_has_a_certified_median_in_float64(dtype, shape):
+def test_points_of_every_real_dtype_also_in_a_sequence_have_a_median(dtype, shape):
     points = (50 * np.random.default_rng(1).random(size=shape)).astype(dtype)
     result, of_sequence = assert_certified(points), geometric_median(list(points))
-    assert result.point.dtype == np.float64
     assert np.allclose(of_sequence.point, result.point, rtol=1e-5, atol=1e-6)
 
 
@@ -127,36 +125,9 @@ def test_many_points_or_coordinates_and_a_tight_cluster_far_from_the_origin(spre
     assert_certified(rng.normal(size=dim) + spread * rng.standard_t(2, size=(n, dim)))
 
 
-@settings(max_examples=40)
-@given(point_sets(min_points=3, max_points=9, max_dim=20), st.randoms())
-def test_the_order_of_points_does_not_move_the_median(points, random):
-    order = random.sample(range(len(points)), len(points))
-    first, second = geometric_median(points), geometric_median(points[order])
-    assert second.objective == pytest.approx(first.objective, rel=1e-9)
-
-
 def test_far_points_do_not_end_the_search_early():
     vectors = np.random.default_rng(0).normal(size=(250, 1000))
     vectors[:50] *= 1e20
     units = vectors - geometric_median(vectors).point
     units /= np.linalg.norm(units, axis=1, keepdims=True)
     assert np.linalg.norm(units.mean(axis=0)) <= 2e-9
-
-
-TWO = np.zeros((2, 2))
-
-
-@pytest.mark.parametrize(
-    ("points", "options", "said"),
-    [
-        *(([*TWO, [0, x], *TWO], {}, r"points\[2\]") for x in (np.nan, np.inf)),
-        ([np.zeros(3), np.zeros(4)], {}, r"points\[1\]"),
-        *((points, {}, "points|vectors") for points in (np.zeros((0, 3)), [], np.zeros(3), 5)),
-        *((points, {}, "points|vectors") for points in (TWO.astype(complex), [["a"]], [object()])),
-        *((TWO, {"weights": w}, "weights") for w in ([1.0], [-1.0, 2.0], [0, 0], [np.nan, 1])),
-        *((TWO, {"gamma": gamma}, "gamma") for gamma in (0.0, -1.0, np.nan, np.inf)),
-    ],
-)
-def test_what_has_no_median_is_refused_by_name(points, options, said):
-    with pytest.raises((TypeError, ValueError), match=said):
-        geometric_median(points, **options)

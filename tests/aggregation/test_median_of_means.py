@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flwr_byz import aggregation
 from flwr_byz.aggregation import geometric_median, geometric_median_of_means, mean
-from flwr_byz.theory import c_alpha
+from flwr_byz.theory import median_radius
+from tests.support.table import table
 
 VECTORS = np.random.default_rng(0).normal(size=(12, 30))
 
@@ -54,28 +56,48 @@ def test_a_mean_at_the_end_of_float64_does_not_overflow():
     assert np.isfinite(geometric_median_of_means(huge, 2).point).all()
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 3), st.floats(0, 38), st.integers(0, 10**6))
-def test_lemma_1_bounds_what_q_clients_can_do(q, exponent, seed):
-    rng = np.random.default_rng(seed)
-    honest = rng.normal(size=(12, 5))
-    vectors, k = honest.copy(), max(4 * q, 1)
-    vectors[rng.choice(12, size=q, replace=False)] = 10.0**exponent * rng.normal(size=5)
-    means = np.stack([b.mean(axis=0) for b in np.array_split(honest, k)])
+@settings(max_examples=60)
+@given(st.integers(1, 30), st.data(), st.floats(-1, 38), st.integers(0, 10**6))
+@pytest.mark.parametrize("gamma", [1e-9, 0.1])
+def test_lemma_1_bounds_what_q_clients_can_do(gamma, m, data, exponent, seed):
+    k = data.draw(st.integers(1, m))
+    q, rng = data.draw(st.integers(0, (k - 1) // 2)), np.random.default_rng(seed)
+    vectors = rng.normal(size=(m, 5))
+    means = [batch.mean(axis=0) for batch in np.array_split(vectors, k)]
+    vectors[rng.choice(m, size=q, replace=False)] = 10.0**exponent * rng.normal(size=5)
+    result = geometric_median_of_means(vectors, k, gamma=gamma)
     radius = np.linalg.norm(means, axis=1).max()
-    point = geometric_median_of_means(vectors, k).point
-    assert np.linalg.norm(point) <= c_alpha(q / k) * radius * (1 + 1e-6)
+    slack = {"gamma": result.gap, "largest": max(radius, result.batch_norms.max())}
+    bound = median_radius(q / k, radius, **slack if gamma > 1e-9 else {})
+    assert np.linalg.norm(result.point) <= bound * (1 + 1e-6)
 
 
-@pytest.mark.parametrize(
-    ("vectors", "k", "options", "said"),
-    [
-        *((VECTORS, 12, {"num_byzantine": q}, "num_byzantine") for q in (-1, 6, 1.5)),
-        *((VECTORS, 3, {"trim_norm": t}, "trim_norm") for t in (0.0, -1.0, np.nan, "sometimes")),
-        (VECTORS, 4, {"trim_norm": 1e-9}, "leaves no batch"),
-        *(([*VECTORS[:4], VECTORS[4] * x], 3, {}, r"vectors\[4\]") for x in (np.nan, np.inf)),
-    ],
-)
-def test_what_has_no_median_of_means_is_refused_by_name(vectors, k, options, said):
+REFUSED = r"""
+num_batches(4, 2) : num_byzantine=2 of num_clients=4 | num_batches(0, 0) : num_clients
+num_batches(5, -1) : num_byzantine | num_batches(5, 1, epsilon=0.0) : epsilon
+num_batches(5, 1, epsilon=np.nan) : epsilon | split_into_batches([1, 2], 3) : num_batches
+split_into_batches([1, 2], 0) : num_batches | permute_clients([1], -1, 1) : seed must be .* got -1
+permute_clients([1], 1, -1) : server_round must be a whole number of at least 0, got -1
+geometric_median([*TWO, [0, np.nan], *TWO]) : points\[2\] | geometric_median([]) : points
+geometric_median([*TWO, [0, np.inf], *TWO]) : points\[2\] | geometric_median(5) : points
+geometric_median([np.zeros(3), np.zeros(4)]) : points\[1\] | geometric_median([['a']]) : points
+geometric_median(np.zeros((0, 3))) : points | geometric_median(np.zeros(3)) : points
+geometric_median(TWO.astype(complex)) : points | geometric_median([object()]) : points
+geometric_median(TWO, [1.0]) : weights | geometric_median(TWO, [-1.0, 2.0]) : weights
+geometric_median(TWO, [0, 0]) : weights | geometric_median(TWO, [np.nan, 1]) : weights
+geometric_median(TWO, gamma=0.0) : gamma | geometric_median(TWO, gamma=-1.0) : gamma
+geometric_median(TWO, gamma=np.nan) : gamma | geometric_median(TWO, gamma=np.inf) : gamma
+gmom(VECTORS, 12, num_byzantine=-1) : num_byzantine | gmom(VECTORS, 4, trim_norm=1e-9) : no batch
+gmom(VECTORS, 12, num_byzantine=6) : num_byzantine | gmom(TWO, 2, trim_norm=0.0) : trim_norm
+gmom(VECTORS, 12, num_byzantine=1.5) : num_byzantine | gmom(TWO, 2, trim_norm=-1.0) : trim_norm
+gmom(TWO, 2, trim_norm='sometimes') : trim_norm | gmom(TWO, 2, trim_norm=np.nan) : trim_norm
+gmom([*TWO, [0, np.nan]], 3) : vectors\[2\] | gmom([*TWO, [0, np.inf]], 3) : vectors\[2\]
+"""
+NAMES = vars(aggregation) | {"np": np, "VECTORS": VECTORS, "TWO": np.zeros((2, 2))}
+NAMES["gmom"] = geometric_median_of_means
+
+
+@pytest.mark.parametrize(("call", "said"), table(REFUSED))
+def test_what_cannot_be_aggregated_is_refused_by_name(call, said):
     with pytest.raises((TypeError, ValueError), match=said):
-        geometric_median_of_means(vectors, k, **options)
+        eval(call, NAMES)

@@ -1,17 +1,18 @@
 """Rows where they lie: certified gaps on the stored numbers, the same bytes for any threads."""
 
+import hashlib
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flwr_byz import attacks
 from flwr_byz.aggregation import geometric_median, split_into_batches
 from flwr_byz.aggregation.careful import careful_median
 from flwr_byz.aggregation.certificate import curvature_gap, residual_bound
@@ -19,9 +20,9 @@ from flwr_byz.aggregation.gram import gram
 from flwr_byz.aggregation.median_of_means import median_of_means
 from flwr_byz.aggregation.rows import BatchSums, StoredRows, cut, form_rows
 from flwr_byz.aggregation.threads import map_in_threads
-from flwr_byz.attacks import Knowledge
 from tests.support.reference import objective
 
+ROOT = Path(__file__).parents[2]
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -33,71 +34,45 @@ def assert_near_optimal(points, position, gap):
     assert objective(rows.matrix, position) <= (1 + gap + 1e-13) * lowest
 
 
-def stored(rows):
-    """Read rows out as they are stored."""
-    return np.concatenate(list(rows.map(np.copy)), axis=1)
-
-
-def aggregate(vectors, k, dtype=FLOAT32, centre=None):
+def aggregate(vectors, k, dtype=FLOAT32, centre=None, gamma=1e-9):
     """Aggregate vectors as a strategy does; also return the stored rows in float64."""
     batches = split_into_batches([(row,) for row in vectors], k)
     rows = form_rows(batches, dtype, None if centre is None else [centre])
-    return median_of_means(rows, gram(rows)), stored(rows).astype("f8")
+    result = median_of_means(rows, gram(rows), gamma=gamma)
+    return result, np.concatenate(list(rows.map(np.copy)), axis=1).astype("f8")
 
 
-def assert_certified(vectors, k, centre=None):
-    result, rows = aggregate(vectors, k, centre=centre)
-    assert result.gap <= 1e-9
+def assert_certified(vectors, k, centre=None, gamma=1e-9):
+    result, rows = aggregate(vectors, k, centre=centre, gamma=gamma)
+    assert result.gap <= gamma
     assert_near_optimal(rows, result.point, result.gap)
-    return result
 
 
-@settings(max_examples=60)
-@given(st.integers(3, 24), st.integers(1, 4), st.integers(0, 10**6), st.floats(0.5, 1.5), st.data())
+@settings(max_examples=100)
+@given(st.integers(3, 40), st.integers(1, 4), st.integers(0, 10**6), st.floats(0.5, 1.5), st.data())
 def test_the_gap_of_float32_replies_holds_on_the_stored_rows(k, b, seed, share, data):
     """Also where colluders sit at about the limit of what they can just hold."""
     rng, offset = np.random.default_rng(seed), data.draw(st.sampled_from([0.0, 1.0, 1e3, 1e5]))
     vectors = rng.normal(size=(k * b, 700)) + offset * rng.normal(size=700)
-    if attack := data.draw(st.sampled_from([None, 1.0, 30.0, 1e6, 1e18, 1e34])):
+    if attack := data.draw(st.sampled_from([None, 1.0, 30.0, 1e6, 1e18, 1e32])):
         vectors[: k * b // 5] *= -attack
     else:
         vectors[: max(int(share * k**0.5), 1) * b] = 0.3 * rng.normal(size=700) + offset
     unit = data.draw(st.sampled_from([1e-20, 1e-3, 1.0]))
     centre = (offset * np.ones(700) * unit).astype("f4") if seed % 2 else None
-    assert_certified((vectors * unit).astype("f4"), k, centre)
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e4])
-@pytest.mark.parametrize("gamma", [1e-3, 1e-9])
-@pytest.mark.parametrize("k", [20, 40])
-@pytest.mark.parametrize(
-    "attack",
-    [attacks.SignFlip(10), attacks.GaussianNoise(200), attacks.InnerProductManipulation(0.5)],
-)
-def test_the_gap_holds_under_every_attack(attack, gamma, k, offset):
-    rng = np.random.default_rng(0)
-    vectors = (rng.normal(size=(40, 2000)) + offset).astype("f4")
-    others = vectors[8:].astype("f8")
-    for row in vectors[:8]:
-        row[:] = attack(Knowledge(row.astype("f8"), 40, 8, rng, others))
-    _, rows = aggregate(vectors, k)
-    median = geometric_median(rows.astype("f4"), gamma=gamma)
-    assert median.gap <= gamma
-    assert_near_optimal(rows, median.point, median.gap)
+    gamma = data.draw(st.sampled_from([1e-3, 1e-9]))
+    assert_certified((vectors * unit).astype("f4"), k, centre, gamma)
 
 
 def test_usual_replies_take_one_pass_to_measure_and_one_to_combine(monkeypatch):
-    def fail(*args):
-        raise AssertionError("float64 is needed for unusual input only")
-
     module = sys.modules["flwr_byz.aggregation.geometric_median"]
-    monkeypatch.setattr(module, "careful_median", fail)
+    monkeypatch.delattr(module, "careful_median")  # in float64, for unusual input only
     vectors = np.random.default_rng(0).normal(size=(500, 2000)).astype("f4")
     far = vectors[:40].copy()
     far[:8] = 1e38 * np.sign(far[:8])
     few, large = vectors[:40], vectors[:40] * np.float32(1e30)
-    for usual, k in ((few, 20), (large, 20), (few, 2), (far, 20), (vectors, 250)):
-        aggregate(usual, k)
+    for usual, k in ((few, 20), (large, 20), (few, 2), (far, 20), (vectors, 250), (vectors, 500)):
+        assert_certified(usual, k)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
@@ -113,11 +88,6 @@ def test_a_median_that_is_a_row_is_that_row_to_the_bit(dtype, alike, honest, bat
     assert result.gap <= 1e-12
     assert np.array_equal(result.point, rows[-1])
     assert_near_optimal(rows, rows[-1], 1e-12)
-
-
-@pytest.mark.parametrize("k", [200, 1000])
-def test_hundreds_of_rows_are_certified(k):
-    assert_certified(np.random.default_rng(0).normal(size=(1000, 1500)).astype("f4"), k)
 
 
 @settings(max_examples=50)
@@ -143,13 +113,12 @@ def test_the_curvature_bounds_the_gap_of_any_point_near_the_median(n, d, noise, 
 def test_coordinates_are_cut_into_blocks_that_cover_each_of_them_once(sizes, width):
     vector = [np.arange(n) + 1000 * i for i, n in enumerate(sizes)]
     blocks = cut(sizes, width)
-    assert all(b.stop - b.start <= width for b in blocks)
-    whole = np.concatenate(vector)
-    assert np.array_equal(np.concatenate([whole[:0], *(b.of(vector) for b in blocks)]), whole)
+    assert all(0 < b.stop - b.start <= width for b in blocks)
+    assert sum(b.stop - b.start for b in blocks) == sum(sizes)
     copied = [np.zeros_like(piece) for piece in vector]
     for b in blocks:
-        b.write(copied, whole[b.start : b.stop])
-    assert np.array_equal(np.concatenate(copied), whole)
+        b.write(copied, b.of(vector))
+    assert np.array_equal(np.concatenate(copied), np.concatenate(vector))
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -159,58 +128,46 @@ def test_sums_of_what_is_let_go_give_the_same_rows(dtype, centred):
     vectors = [[rng.normal(size=100_000).astype(dtype), rng.normal(size=5)] for _ in range(30)]
     centre = [np.full(100_000, 0.5, dtype), np.ones(5)] if centred else None
     sums = BatchSums(np.full((4, 100_005), np.nan, dtype), [100_000, 5], centre)
-    for i in rng.permutation(30):
-        if i % 4 != 2:
-            sums.add(int(i % 4), vectors[i])
+    for i in rng.permutation([i for i in range(30) if i % 4 != 2]):
+        sums.add(int(i % 4), vectors[i])
     rows, filled = sums.rows()
     assert filled == [0, 1, 3]
-    for row, batch in zip(rows.matrix, filled, strict=True):
-        members = [np.concatenate(v, dtype="f8") for i, v in enumerate(vectors) if i % 4 == batch]
-        exact = np.mean(members, axis=0) - (np.concatenate(centre, dtype="f8") if centred else 0)
-        assert np.allclose(row, exact, atol=8 * np.finfo(dtype).eps)
-    before = rows.matrix.copy()
-    result = median_of_means(rows, gram(rows))
+    flat = np.stack([np.concatenate(vector, dtype="f8") for vector in vectors])
+    exact = np.stack([flat[batch::4].mean(axis=0) for batch in filled])
+    exact -= np.concatenate(centre, dtype="f8") if centred else 0
+    assert np.allclose(rows.matrix, exact, atol=8 * np.finfo(dtype).eps)
+    before, point = rows.matrix.copy(), median_of_means(rows, gram(rows)).point
     assert np.array_equal(rows.matrix, before)
-    assert np.allclose(result.point, geometric_median(before).point, atol=1e-6)
+    assert np.allclose(point, geometric_median(before).point, atol=1e-6)
 
 
-PROGRAM = """
-import hashlib
-import numpy as np
-from flwr_byz.aggregation import geometric_median, split_into_batches
-from flwr_byz.aggregation.gram import gram
-from flwr_byz.aggregation.median_of_means import median_of_means
-from flwr_byz.aggregation.rows import form_rows
-rng, digest = np.random.default_rng(0), hashlib.sha256()
-sizes = (40, 20, 300_001), (60, 3, 200_000), (97, 97, 40_000), (398, 199, 9_000), (600, 300, 5_000)
-for m, k, dim in sizes:
-    vectors = rng.standard_normal((m, dim), dtype=np.float32)
-    rows = form_rows(split_into_batches([(v,) for v in vectors], k), np.dtype(np.float32))
-    result = median_of_means(rows, gram(rows))
-    for part in (result.point, result.batch_norms, result.batch_weights, np.float64(result.gap)):
-        digest.update(part.tobytes())
-    digest.update(geometric_median(vectors[:20]).point.tobytes())
-hard = rng.normal(size=(160, 3)) @ rng.normal(size=(3, 2000)) + 1e-9 * rng.normal(size=(160, 2000))
-hard[:40] = hard[0]
-digest.update(geometric_median(hard).point.tobytes())
-print(digest.hexdigest())
-"""
+def digest():
+    """Hash what comes of points of several sizes; of the last, it takes float64."""
+    rng, found = np.random.default_rng(0), hashlib.sha256()
+    sizes = (40, 20, 300_001), (60, 3, 200_000), (97, 97, 40_000), (398, 199, 9_000)
+    for m, k, dim in (*sizes, (600, 300, 5_000)):
+        vectors = rng.standard_normal((m, dim), dtype=np.float32)
+        result, _ = aggregate(vectors, k)
+        for part in (result.point, result.batch_norms, result.batch_weights, result.gap):
+            found.update(np.asarray(part).tobytes())
+        found.update(geometric_median(vectors[:20]).point.tobytes())
+    hard = rng.normal(size=(160, 3)) @ rng.normal(size=(3, 2000))
+    hard += 1e-9 * rng.normal(size=hard.shape)
+    hard[:40] = hard[0]
+    found.update(geometric_median(hard).point.tobytes())
+    return found.hexdigest()
 
 
 def test_any_number_of_threads_gives_the_same_bytes():
-    digests = set()
-    for own, blas in ((1, 1), (3, 2), (7, 4)):
+    def elsewhere(own, blas):
         threads = {"FLWR_BYZ_NUM_THREADS": str(own), "OPENBLAS_NUM_THREADS": str(blas)}
-        command = [sys.executable, "-c", PROGRAM]
-        ran = subprocess.run(command, env=os.environ | threads, capture_output=True, check=True)
-        digests.add(ran.stdout)
-    assert len(digests) == 1
+        command = [sys.executable, "-c", f"import {__name__} as test; print(test.digest())"]
+        return subprocess.check_output(command, env=os.environ | threads, cwd=ROOT)
+
+    assert elsewhere(1, 1) == elsewhere(3, 2) == elsewhere(7, 4)
 
 
-def test_a_wrong_number_of_threads_is_refused_and_nothing_works_on_after_an_error(monkeypatch):
-    monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "many")
-    with pytest.raises(ValueError, match="FLWR_BYZ_NUM_THREADS"):
-        geometric_median(np.eye(3, 1000))
+def test_no_thread_works_on_after_an_error(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "4")
     working, done = [], []
 
@@ -226,9 +183,7 @@ def test_a_wrong_number_of_threads_is_refused_and_nothing_works_on_after_an_erro
     assert len(done) == len(working) - 1
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="Windows has no fork: a new process has no threads to inherit"
-)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_process_that_is_forked_has_threads_of_its_own(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "2")
     list(map_in_threads(time.sleep, [0.05] * 4))  # starts both threads

@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.serde import context_from_proto, context_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,38 +19,32 @@ UPDATES = [1.0, -2.0, 0.5, 4.0]
 BOTH = pytest.mark.parametrize("api", ["message", "classic"])
 
 
-@given(st.floats(0, 1, exclude_max=True), st.integers(1, 12), st.integers(0, 100))
-def test_momentum_is_the_weighted_sum_of_all_updates(beta, num_rounds, seed):
-    updates = np.random.default_rng(seed).normal(size=(num_rounds, 5, 3))
+@given(
+    st.floats(0, 1, exclude_max=True),
+    st.integers(1, 12),
+    st.sampled_from([(), (0, 3), (5, 3)]),
+    st.sampled_from([("f2", "f4"), ("f4", "f4"), (">f4", "f4"), ("f8", "f8"), ("i8", "f8")]),
+)
+def test_momentum_is_the_weighted_sum_of_all_updates(beta, num_rounds, shape, dtypes):
+    """In the precision of the updates, and at least float32."""
+    updates = np.random.default_rng(0).normal(scale=9, size=(num_rounds, *shape)).astype(dtypes[0])
     kept, state = updates.copy(), None
     for update in updates:
-        state = momentum(state, update, beta)
+        state = momentum(state, np.asarray(update), beta)
+        assert isinstance(state, np.ndarray)
+        assert (state.shape, state.dtype) == (shape, np.dtype(dtypes[1]))
     ages = np.arange(num_rounds)[::-1]
     weights = beta**ages * np.where(ages == num_rounds - 1, 1.0, 1 - beta)
-    assert sum(weights) == pytest.approx(1.0)
-    assert np.allclose(state, np.tensordot(weights, updates, 1), rtol=1e-12, atol=1e-13)
+    expected = np.tensordot(weights, updates.astype("f8"), 1)
+    assert np.allclose(state, expected, rtol=1e-12, atol=500 * np.finfo(dtypes[1]).eps)
     state += 1  # a new array
     assert np.array_equal(updates, kept)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "kept"), [("f2", "f4"), ("f4", "f4"), (">f4", "f4"), ("f8", "f8"), ("i8", "f8")]
-)
-@pytest.mark.parametrize("shape", [(), (0, 3), (2, 2)])
-def test_momentum_is_an_array_of_the_update_s_precision_and_at_least_float32(dtype, kept, shape):
-    state = None
-    for _ in range(2):
-        state = momentum(state, np.ones(shape, dtype), 0.9)
-        assert isinstance(state, np.ndarray)
-        assert (state.shape, state.dtype) == (shape, np.dtype(kept))
-    assert np.allclose(state, 1.0, rtol=1e-7)
-
-
 def test_a_beta_a_momentum_and_a_reply_that_cannot_be_are_refused():
-    said = "beta must be a finite number of at least 0 and below 1, got"
-    for beta in (-0.1, 1.0, 2, np.nan, np.inf):
+    for beta in (-0.1, 1.0, np.nan):
         for make in (ClientMomentum, lambda beta: momentum(None, np.ones(2), beta)):
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=r"beta must be .* at least 0 and below 1, got"):
                 make(beta)
     with pytest.raises(ValueError, match=r"update's shape \(3,\), got \(1,\)"):
         momentum(np.ones(1), np.ones(3), 0.9)
@@ -60,11 +54,6 @@ def test_a_beta_a_momentum_and_a_reply_that_cannot_be_are_refused():
 
 def by_hand(updates, beta=0.9):
     return np.array(list(accumulate(updates, lambda made, u: beta * made + (1 - beta) * u)))
-
-
-def trains(node, updates):
-    """Return the first number that comes back in each of some rounds."""
-    return [node.ask(u, number)[0].flat[0] for number, u in enumerate(updates, start=1)]
 
 
 def stored(node):
@@ -92,22 +81,19 @@ def test_the_model_that_was_sent_plus_the_momentum_comes_back(api, beta, reply, 
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "store",  # as a SuperNode and as Ray do it
-    [lambda c: context_from_proto(context_to_proto(c)), lambda c: pickle.loads(pickle.dumps(c))],
-)
 @pytest.mark.parametrize("numbered", [True, False])
-def test_the_momentum_lasts_while_the_context_is_stored_between_rounds(api, store, numbered):
+def test_the_momentum_lasts_while_the_context_is_stored_between_rounds(api, numbered):
     node, made = Node(api, ClientMomentum(0.9)), []
     for number, update in enumerate(UPDATES, start=1):
         made.append(node.ask(update, number * numbered)[0].flat[0] - 5)
-        node.context = store(node.context)
+        stored_by_ray = pickle.loads(pickle.dumps(node.context))
+        node.context = context_from_proto(context_to_proto(stored_by_ray))  # by a SuperNode
     assert np.allclose(made, by_hand(UPDATES), atol=1e-6)
 
 
 @apis.BOTH
-def test_in_a_training_the_momentum_lasts_from_round_to_round(api):
-    """The first of the rounds trains with -3 times the update, through the mod listed after."""
+def test_in_a_training_the_momentum_is_that_of_what_mods_after_it_make(api):
+    """The first of the rounds trains with -3 times the update."""
     shift = np.mean([1 + 0.01 * np.sin(node) for node in range(app_grid.NUM_NODES)])
     everyone = range(app_grid.NUM_NODES)
     flip = ByzantineMod(attacks.SignFlip(3.0), when=lambda r: set(everyone if r == 1 else ()))
@@ -118,72 +104,47 @@ def test_in_a_training_the_momentum_lasts_from_round_to_round(api):
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [[np.ones((3, 3), "f4"), *SENT[1:]], SENT[:1], [SENT[0].reshape(3, 2), *SENT[1:]]],
-    ids=["size", "number", "shape"],
+    "asked",  # update, round and momentum
+    [
+        [(2.0, 1, 2.0), (5.0, 2, 2.3), (4.0, 2, 4.0), (0.0, 9, 3.6)],  # another training: no later
+        [(1.0, 1, 1.0), (np.nan, 2, np.nan), (0.0, 3, 0.9)],
+        [(1.0, 1, 1.0), (np.inf, 2, np.inf), (0.0, 3, 0.9)],
+        [(1.0, 1, 1.0), (3.0, 2, 3.0, {"kind": "train.other"}), (0.0, 2, 0.9)],
+        [(1.0, 1, 1.0), *((u, u, u, {"kind": "evaluate"}) for u in (1, 2)), (0.0, 2, 0.9)],
+        *(
+            [(1.0, 1, 1.0), (3.0, 2, 3.0, {"sent": changed}), (1.0, 3, 2.8, {"sent": changed})]
+            for changed in (SENT[:1], *([w, *SENT[1:]] for w in (SENT[0][:1], SENT[0].T)))
+        ),
+    ],
 )
-def test_a_model_whose_shapes_have_changed_starts_afresh(changed):
-    node = Node("message", ClientMomentum(0.9))
-    trains(node, UPDATES)
-    assert np.allclose(node.ask(3.0, 5, changed)[0], changed[0] + 3.0)
-    assert np.allclose(node.ask(1.0, 6, changed)[0], changed[0] + 2.8)
-
-
-@BOTH
-def test_another_training_with_the_same_node_starts_afresh(api):
-    node = Node(api, ClientMomentum(0.9))
-    assert trains(node, UPDATES) == trains(node, UPDATES)
-    last = len(UPDATES)
-    assert node.ask(UPDATES[-1], last)[0].flat[0] == 5 + UPDATES[-1]  # the same number is no later
-    trains(node, UPDATES)
-    assert node.ask(0.0, 9)[0].flat[0] == pytest.approx(5 + 0.9 * by_hand(UPDATES)[-1])
-
-
-def test_two_functions_that_train_have_a_momentum_each():
+def test_what_is_no_later_finite_update_of_the_same_model_leaves_no_trace(asked):
     node = Node("message", ClientMomentum(0.9))
     node.app.train("other")(node.train)
-    node.ask(1.0, 1)
-    assert node.ask(3.0, 2, kind="train.other")[0].flat[0] == 8.0
-    assert node.ask(0.0, 2)[0].flat[0] == pytest.approx(5.9)
-
-
-@pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_an_update_that_is_not_finite_goes_out_and_leaves_no_trace(broken):
-    made = trains(Node("message", ClientMomentum(0.9)), [1.0, broken, 0.0])
-    assert made == pytest.approx([6.0, broken, 5.9], nan_ok=True)
+    for update, server_round, expected, *options in asked:
+        made = node.ask(update, server_round, **options[0] if options else {})
+        assert made[0].flat[0] - 5 == pytest.approx(expected, nan_ok=True)
 
 
 @BOTH
-def test_mods_before_it_change_what_is_sent_and_mods_after_it_what_enters_the_momentum(api):
+def test_mods_before_it_change_what_is_sent(api):
     flip = ByzantineMod(attacks.SignFlip(3.0), when=lambda r: {3} if r != 2 else {})
-    sent = [m if r == 2 else -3 * m for r, m in enumerate(by_hand(UPDATES), start=1)]
-    made = trains(Node(api, flip, ClientMomentum(0.9)), UPDATES)
-    assert np.allclose(made, np.add(5, sent), rtol=1e-6)
-    entered = [u if r == 2 else -3 * u for r, u in enumerate(UPDATES, start=1)]
-    made = trains(Node(api, ClientMomentum(0.9), flip), UPDATES)
-    assert np.allclose(made, 5 + by_hand(entered), rtol=1e-6)
+    node = Node(api, flip, ClientMomentum(0.9))
+    made = [node.ask(u, number)[0].flat[0] - 5 for number, u in enumerate(UPDATES, start=1)]
+    assert np.allclose(made, by_hand(UPDATES) * [-3, 1, -3, -3], rtol=1e-6)
 
 
-def reply_of(made, kind="train"):
+def reply_of(made):
     """Hand the mod what an app made of SENT; return what becomes of it, and the node's state."""
     malformed.in_a_run()
     context = Context(11, 1003, {}, RecordDict(), {})
-    message = Message(RecordDict({"arrays": malformed.named(SENT)}), 1, kind)
+    message = Message(RecordDict({"arrays": malformed.named(SENT)}), 1, "train")
     reply = ClientMomentum()(message, context, lambda m, _: Message(made, reply_to=m))
     return reply, context.state
 
 
-def test_errors_and_evaluations_go_out_as_they_are_and_leave_no_trace():
+def test_an_error_goes_out_as_it_is_and_leaves_no_trace():
     reply, state = reply_of(Error(2, "x"))
     assert (reply.error.code, reply.error.reason, dict(state)) == (2, "x", {})
-    loss = RecordDict({"metrics": MetricRecord({"loss": 0.5})})
-    reply, state = reply_of(loss, "evaluate")
-    assert (reply.content, dict(state)) == (loss, {})
-    node = Node("message", ClientMomentum(0.9))
-    trains(node, [1.0])
-    made = [node.ask(update, r, kind="evaluate")[0].flat[0] for r, update in ((1, 3.0), (2, 9.0))]
-    assert made == [8.0, 14.0]
-    assert node.ask(1.0, 2)[0].flat[0] == pytest.approx(6.0)
 
 
 def test_arrays_are_matched_by_their_names_whatever_their_order():
@@ -209,6 +170,5 @@ def test_a_reply_that_is_no_model_of_the_one_sent_is_refused():
         with pytest.raises(ValueError, match="is not in the model that was sent"):
             reply_of(RecordDict({"arrays": record}))
     for names in ("", "ab"):
-        said = f"needs one ArrayRecord in a message, got {len(names)}"
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=f"needs one ArrayRecord .*, got {len(names)}"):
             reply_of(RecordDict({name: malformed.named(SENT) for name in names}))

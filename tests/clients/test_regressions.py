@@ -6,21 +6,11 @@ from scipy.optimize import approx_fprime
 
 from clients.away import AwayAmongShort, AwayFromTruth
 from clients.logistic_regression import LogisticRegression, curvature
+from clients.pooled_regression import PooledRegression
 from clients.regression import LinearRegression
 from clients.selection import mean_of_smallest_norms
 from clients.summarized_regression import SummarizedRegression, summaries
 from flwr_byz.attacks import Knowledge
-
-
-def test_a_gradient_from_summaries_is_the_real_client_s_to_float32_rounding():
-    problem = LinearRegression(3, 50, 20)
-    theta, optimum = np.random.default_rng(1).normal(size=20).astype("f4"), problem.optimum()
-    for client in range(3):
-        features, targets = problem.data(client)
-        noise = features.T @ (targets - features @ optimum) / 50
-        made = features.T @ features / 50 @ (theta - optimum) - noise
-        (real,) = problem.reply(client, [theta], 1)[0]
-        np.testing.assert_allclose(made, real, rtol=1e-5, atol=1e-6)
 
 
 def test_a_client_replies_the_gradient_of_its_summaries():
@@ -69,7 +59,9 @@ def test_the_logistic_curvature_is_that_of_samples():
     assert slope_at.max() == pytest.approx(smooth, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", [LinearRegression, SummarizedRegression, LogisticRegression])
+@pytest.mark.parametrize(
+    "kind", [LinearRegression, SummarizedRegression, LogisticRegression, PooledRegression]
+)
 def test_flipped_labels_mirror_the_risk(kind):
     problem, theta = kind(2, 30, 4), np.arange(4.0)
     (flipped,) = problem.relabelled().reply(0, [theta], 1)[0]

@@ -6,9 +6,7 @@ the exit code is 1 where it holds more at the end than at the beginning.
 """
 
 import json
-import statistics
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -33,30 +31,28 @@ Rounds = Annotated[int, typer.Option(min=300, help="Rounds of training.")]
 app = typer.Typer(help=__doc__)
 
 
-@dataclass
 class Holdings:
     """Memory and open descriptors of a process, round by round."""
 
-    process: psutil.Process = field(default_factory=psutil.Process)
-    memory: list[int] = field(default_factory=list)
-    descriptors: list[int] = field(default_factory=list)
+    def __init__(self, process):
+        self.process, self.notes = process, []
 
     def note(self, *_):
-        self.memory.append(self.process.memory_info().rss)
-        self.descriptors.append(self.process.num_fds())
+        self.notes.append((self.process.memory_info().rss, self.process.num_fds()))
 
     def report(self):
         """Compare the last 100 rounds with the second 100."""
-        before, after = map(statistics.mean, (self.memory[100:200], self.memory[-100:]))
-        descriptors = max(self.descriptors[100:200]), max(self.descriptors[-100:])
-        figures = {"rounds": len(self.memory), "growth": round(after / before - 1, 4)}
-        print(json.dumps(figures | {"megabytes": before / 1e6, "descriptors": descriptors}))
-        raise typer.Exit(int(after > 1.05 * before or descriptors[1] > descriptors[0]))
+        second, last = np.array(self.notes[100:200]), np.array(self.notes[-100:])
+        growth = last[:, 0].mean() / second[:, 0].mean() - 1
+        descriptors = int(second[:, 1].max()), int(last[:, 1].max())
+        figures = {"rounds": len(self.notes), "megabytes": last[:, 0].mean() / 1e6}
+        print(json.dumps(figures | {"growth": round(growth, 4), "descriptors": descriptors}))
+        raise typer.Exit(int(growth > 0.05 or descriptors[1] > descriptors[0]))
 
 
 def train(grid, model, rounds):
     """Train with checkpoints and an audit trail."""
-    holdings = Holdings()
+    holdings = Holdings(psutil.Process())
     with tempfile.TemporaryDirectory() as folder:
         files = {"checkpoints": Path(folder) / "checkpoints", "audit": Path(folder) / "audit.jsonl"}
         least = {"min_train_nodes": 20, "min_available_nodes": 20, "fraction_evaluate": 0.0}

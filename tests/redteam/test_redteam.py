@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples import red_team
-from flwr_byz import cli
+from flwr_byz.redteam import command as red_team_command
 from flwr_byz.redteam import simulate
 from flwr_byz.redteam.command import DEFAULT_ATTACKS, Trial, rehearse
 from flwr_byz.redteam.flower_app import FlowerApp
@@ -21,17 +21,9 @@ APP = ROOT / "tests/apps/quickstart-message"
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Return what runs the command in this process: for its exit code, output and errors."""
-
-    def run(*arguments):
-        arguments = ["redteam", *arguments, "--results", tmp_path / "results"]
-        monkeypatch.setattr(sys, "argv", ["flwr-byz", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
+def try_out(command, tmp_path):
+    """Return what runs the command, with a folder of results."""
+    return lambda *arguments: command("redteam", *arguments, "--results", tmp_path / "results")
 
 
 @pytest.mark.parametrize(
@@ -50,32 +42,39 @@ def command(monkeypatch, capsys, tmp_path):
         ([APP, "--run-config", "rate=1"], "no rate"),
     ],
 )
-def test_nonsense_gets_one_line_and_nothing_is_run(command, tmp_path, arguments, named):
-    code, _, error = command(*arguments)
+def test_nonsense_gets_one_line_and_nothing_is_run(try_out, tmp_path, arguments, named):
+    code, _, error = try_out(*arguments)
     assert (code, error.count("\n")) == (2, 1)
     assert named in error
     assert not (tmp_path / "results").exists()
 
 
-def test_what_is_not_installed_is_named_with_the_extra(command, monkeypatch):
-    monkeypatch.setattr("flwr_byz.redteam.command.find_spec", lambda name: None)
-    code, _, error = command(APP)
-    assert (code, error.count("\n")) == (2, 1)
-    assert "a trial needs ray, matplotlib, jinja2: pip install 'flwr-byz[redteam]'" in error
+def ends(end):
+    return lambda run, timeout: RunResult(run, end, "the app collects no trees")
 
 
-@pytest.mark.parametrize("is_gone", [True, False])
-def test_a_flower_that_simulates_in_another_way_is_named_with_its_version(
-    command, monkeypatch, is_gone
-):
-    monkeypatch.delitem(sys.modules, simulate.__name__)
-    flower = sys.modules["flwr.simulation.run_simulation"]
-    monkeypatch.setattr(flower, "_run_simulation", lambda server_app: None)
-    if is_gone:
-        monkeypatch.delattr(flower, "_run_simulation")
-    code, _, error = command(APP)
+FLOWER = sys.modules["flwr.simulation.run_simulation"], "_run_simulation"
+OTHER_FLOWER = f"flwr {version('flwr')} simulates in another way than a trial expects"
+NOT_INSTALLED = "a trial needs ray, matplotlib, jinja2: pip install 'flwr-byz[redteam]'"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value", "named"),
+    [
+        (red_team_command, "find_spec", lambda name: None, NOT_INSTALLED),
+        (*FLOWER, None, OTHER_FLOWER),
+        (*FLOWER, lambda server_app: None, OTHER_FLOWER),
+        (simulate, "run_apart", ends("refused"), "collects no trees"),
+        (simulate, "run_apart", ends("crashed"), "its log is"),
+    ],
+)
+def test_what_makes_a_trial_impossible_is_named(try_out, monkeypatch, owner, name, value, named):
+    if owner is not simulate:
+        monkeypatch.delitem(sys.modules, simulate.__name__)  # for it to be imported anew
+    monkeypatch.setattr(owner, name, value) if value else monkeypatch.delattr(owner, name)
+    code, _, error = try_out(APP)
     assert (code, error.count("\n")) == (2, 1)
-    assert f"flwr {version('flwr')} simulates in another way than a trial expects" in error
+    assert named in error
 
 
 def test_the_default_attacks_are_possible_among_few_clients():
@@ -87,7 +86,7 @@ def test_the_default_attacks_are_possible_among_few_clients():
 
 @pytest.mark.slow
 def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_done(
-    command, tmp_path
+    try_out, tmp_path
 ):
     app, results = tmp_path / "an app", tmp_path / "results"
     shutil.copytree(APP, app)
@@ -104,7 +103,7 @@ def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_
     attacked.record("end", end="crashed", reason="OSError: disk", seconds=1.0)
 
     arguments = [app, "--nodes", 5, "--byzantine", 2, "--rounds", 1, "--attack", attack]
-    code, output, _ = command(*arguments)
+    code, output, _ = try_out(*arguments)
     assert code == 0
     words = " ".join(output.split())
     assert f"FedAvg is broken by 1 of 1 attacks: {attack}. GeometricMedianOfMeans" in words
@@ -126,17 +125,8 @@ def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_
     assert {int(path.stem) for path in folder.glob("*.npy")} == set(run.byzantine)
 
     written = {path: path.stat().st_mtime_ns for path in results.rglob("runs/*/*")}
-    assert command(*arguments) == (0, output, "")
+    assert try_out(*arguments) == (0, output, "")
     assert {path: path.stat().st_mtime_ns for path in results.rglob("runs/*/*")} == written
-
-
-@pytest.mark.parametrize(("end", "named"), [("refused", "no trees"), ("crashed", "its log is")])
-def test_an_app_that_cannot_be_tried_gets_one_line(command, monkeypatch, end, named):
-    result = lambda run, timeout: RunResult(run, end, "the app collects no trees")  # noqa: E731
-    monkeypatch.setattr(simulate, "run_apart", result)
-    code, _, error = command(APP)
-    assert (code, error.count("\n")) == (2, 1)
-    assert named in error
 
 
 @pytest.mark.parametrize(

@@ -91,22 +91,16 @@ def test_a_value_that_is_no_number_is_never_the_best(tmp_path):
     assert Checkpoint.read(tmp_path / "best.npz").server_round == 3
 
 
-def test_a_loop_that_is_not_start_is_named_once_with_what_cannot_act_there(tmp_path, caplog):
-    """A run that was broken off before it is not taken for it."""
+def test_a_loop_is_that_of_start_until_it_ends_or_is_broken_off(tmp_path, caplog):
     guarded._warn_once.cache_clear()
     hooks = {"on_round_end": print, "stop_when": lambda *_: False}
     hardened = strategy("message", "Hardened", checkpoints=tmp_path, **hooks)()
     with pytest.raises(Stop):
         hardened.start(AnsweringGrid(5, Mock(side_effect=Stop)), model(), 1)
     assert "the loop that runs" not in caplog.text
-    arrays, grid = model(), AnsweringGrid(5, nearby)
-    for server_round in (1, 2):
-        sent = list(hardened.configure_train(server_round, arrays, ConfigRecord(), grid))
-        arrays, _ = hardened.aggregate_train(server_round, grid.send_and_receive(sent))
-    first, second = [m for m in caplog.messages if "the loop that runs is not Hardened.start" in m]
-    assert "may take any size" in first
-    assert second.endswith("no use of checkpoints, on_round_end, stop_when")
-    caplog.clear()
-    guarded._warn_once.cache_clear()
-    ran("message", "Hardened", 2, on_round_end=print)
-    assert "the loop that runs" not in caplog.text
+    grid = AnsweringGrid(5, nearby)
+    sent = hardened.configure_train(1, model(), ConfigRecord(), grid)
+    hardened.aggregate_train(1, grid.send_and_receive(sent))
+    loop = "the loop that runs is not Hardened.start: "
+    assert loop + "replies may take any size" in caplog.text
+    assert loop + "no use of checkpoints, on_round_end, stop_when" in caplog.text

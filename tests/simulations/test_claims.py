@@ -47,21 +47,8 @@ def test_an_interval_is_within_a_band_only_as_a_whole():
     assert not alone.within(-math.inf, math.inf)  # one run of a cell gives no interval
 
 
-def test_determination_distinguishes_a_line_from_a_curve():
-    of = stats.determination([1.0, 2.0, 3.0, 4.0])
-    assert of(np.array([3.0, 5.0, 7.0, 9.0])) == pytest.approx(1)
-    assert of(np.array([3.0, 9.0, 3.0, 9.0])) < 0.5
-
-
-def test_no_failure_in_a_thousand_is_not_no_probability():
-    found = stats.share([False] * 1000)
-    assert found.low == 0
-    assert found.high == pytest.approx(1 - 0.025 ** (1 / 1000), rel=1e-6)
-
-
-def test_rounds_and_contractions_are_those_of_the_descent():
+def test_a_contraction_is_that_of_the_rounds_until_the_descent_ends():
     errors = np.array([[8.0, 4.0, 2.0, 1.0, 1.0], [8.0, 8.0, 8.0, 8.0, 8.0]])
-    assert stats.rounds_until(errors, 2.0).tolist() == [2, math.inf]
     assert stats.contractions(errors).tolist() == [0.5, 1.0]
 
 

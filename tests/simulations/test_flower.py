@@ -1,21 +1,18 @@
 """Runs through Flower's simulation, all in one, beside the same runs in process."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from clients.rules import GMOM
 from clients.run import Run
 from simulations.flower import train_through_flower
 from simulations.process import train
+from trial.deployment import Deployment
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"num_clients": 8, "num_byzantine": 1, "num_rounds": 3, "through": "flower"}
@@ -53,32 +50,14 @@ def test_a_run_in_process_is_that_of_flower_s_simulation_in_both_apis_to_the_bit
 @pytest.fixture
 def flwr(tmp_path):
     """Flower's command line on a copy of this app, with a SuperLink that ends with the test."""
-    app, home = tmp_path / "flwr-byz", tmp_path / "home"
     ignored = shutil.ignore_patterns(".git", ".venv", "results", ".hypothesis", "*cache*", "tests")
-    shutil.copytree(ROOT, app, ignore=ignored)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    env = os.environ | {
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": port,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-
-    def run(*arguments):
-        command = ["flwr", *arguments]
-        return subprocess.run(command, cwd=app, env=env, capture_output=True, text=True)
-
-    yield run
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("FLWR_HOME") == str(home):
-                process.kill()
-        except psutil.Error:
-            continue
+    app = shutil.copytree(ROOT, tmp_path / "flwr-byz", ignore=ignored)
+    deployment = Deployment(tmp_path, 0, app)  # not started: it finds the processes
+    port = {"FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(deployment.port)}
+    options = {"cwd": app, "env": deployment.environment | port}
+    options |= {"capture_output": True, "text": True}
+    yield lambda *arguments: subprocess.run(["flwr", *arguments], **options)
+    deployment.stop()
 
 
 @pytest.mark.slow

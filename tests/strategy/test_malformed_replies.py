@@ -1,113 +1,226 @@
-"""One malformed reply of every kind, and all of them together, among 100 honest ones."""
+"""What counts as no message: malformed, second, unasked and forged replies, and mere copies."""
 
-from copy import deepcopy
-from functools import cache
+from itertools import cycle
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
+from flwr.common import Code
 
 from tests.support import malformed
-from tests.support.apis import CLASSIC, MESSAGE, flat
-from tests.support.malformed import FALSE, content, honest_arrays, model_arrays, named
-from tests.support.server import APIS, a_reply, a_round
+from tests.support.apis import BOTH, CLASSIC, HONEST, MESSAGE, NAMES, SENT, Proxy, exact, flat, own
 
-NUM_HONEST = 100
-MALFORMED = {
-    "classic": malformed.CLASSIC_MALFORMED,
-    **dict.fromkeys(["message", "streamed"], malformed.MESSAGE_MALFORMED),
+A = malformed.honest_arrays(0)
+RECORD, GOOD = (MESSAGE.reply(A)[name] for name in ("arrays", "metrics"))
+LOST = CLASSIC.reply(A)
+LOST.status.code = Code.FIT_NOT_IMPLEMENTED
+
+
+def forged(records):
+    """Return a content past Flower's own checks."""
+    made = RecordDict()
+    made.__dict__["_data"].update(records)
+    return made
+
+
+KINDS = {  # which no rule takes
+    CLASSIC: malformed.CLASSIC_MALFORMED
+    | {"raised": ConnectionError("gone"), "not implemented": LOST, "silence": None},
+    MESSAGE: malformed.MESSAGE_MALFORMED | {"silence": None},
 }
-EVERY_API = pytest.mark.parametrize("api", APIS)
+FORMS = {  # which strategies of Flower's cannot take beside the others
+    CLASSIC: {"metrics no mapping": CLASSIC.reply(A, [1.0])},
+    MESSAGE: {
+        "a record whose name is a number": forged({"arrays": RECORD, "metrics": GOOD, 7: GOOD}),
+        "a name for its metrics that is a number": forged({"arrays": RECORD, 7: GOOD}),
+        "another name of its metrics": forged({"arrays": RECORD, "other": GOOD}),
+        "one more record": forged({"arrays": RECORD, "metrics": GOOD, "more": ConfigRecord()}),
+    },
+}
+ODD_NAMES = ["", "a\nb", "a\0", "\x1b[2J", "é" * 500, "byz-gap", "arrays", "metrics", "\u202e", 7]
+for made in (CLASSIC, MESSAGE):
+    KINDS[made] |= {
+        **{k: made.reply(A, num_examples=n) for k, n in malformed.BAD_NUM_EXAMPLES.items()},
+        "missing array": made.reply(A[:-1]),
+        "extra array": made.reply([*A, A[0]]),
+    }
+    FORMS[made] |= KINDS[made] | {
+        **{kind: made.reply(A, claim) for kind, claim in malformed.BAD_METRICS.items()},
+        "an extra metric": made.reply(A, {"loss": 0.5, "more": 1.0}),
+        "a metric of another name": made.reply(A, {"los": 0.5}),
+        "a metric beyond 64 bits": made.reply(A, {"loss": 10**308}),
+        **{f"a metric {odd!r}": made.reply(A, {"loss": 0.5, odd: 1.0}) for odd in ODD_NAMES},
+    }
+
+OWN = ("held", "streamed")
+RULES = [(api, name) for api in KINDS for name in [*NAMES, *api.others, *OWN]]
+RULES.remove((CLASSIC, "streamed"))
 
 
-def beside_honest(api, extra, num_honest=NUM_HONEST, **options):
-    replies = {c: a_reply(api, honest_arrays(c)) for c in range(num_honest)}
-    replies |= dict(enumerate(deepcopy([*extra]), start=num_honest))  # streaming empties them
-    arrays, metrics = a_round(api, model_arrays(), replies, **options)
-    return flat(arrays), metrics
+def rules(*names):
+    chosen = [(api, name) for api, name in RULES if name in names or not names]
+    return pytest.mark.parametrize(("api", "name"), chosen)
 
 
-@cache
-def alone(api):
-    return beside_honest(api, [], num_batches=NUM_HONEST)[0].tobytes()
+def rule(api, name, is_hardened=True, **options):
+    """Return the median of clients' models, held or streamed, or a strategy of Flower's."""
+    if name in OWN:
+        options |= {"streaming": True} if name == "streamed" else {}
+        return api.gmom(num_batches=200, **options)
+    return api.own.Hardened(api.stock(name, **options)) if is_hardened else api.stock(name)
 
 
-# k = m: every client is a batch of its own, so that honest batches are the same with and without
-# the extra reply.
-@pytest.mark.parametrize(("api", "kind"), [(api, kind) for api in APIS for kind in MALFORMED[api]])
-def test_a_malformed_reply_counts_as_no_message(api, kind):
-    model, metrics = beside_honest(api, [MALFORMED[api][kind]], num_batches=NUM_HONEST + 1)
-    assert model.tobytes() == alone(api)
-    assert (metrics["byz-rejected"], metrics["loss"]) == (1, 0.5)
+def of_honest(api, name):
+    outcome = exact(api.round(rule(api, name, is_hardened=False), api.honest()))
+    assert outcome[0]
+    return outcome
 
 
-@EVERY_API
-def test_all_malformed_replies_together_count_as_no_messages(api):
-    kinds, lost = MALFORMED[api].values(), api == "classic"
-    failures = {"failures": [ValueError("raised")]} if lost else {}
-    num_batches = NUM_HONEST + len(kinds) + lost
-    model, metrics = beside_honest(api, kinds, num_batches=num_batches, **failures)
-    assert model.tobytes() == alone(api)
-    assert metrics["byz-rejected"] == len(kinds) + lost
+@rules("FedAvg", *OWN)
+def test_a_malformed_reply_counts_as_no_message(api, name, caplog):
+    reference, kinds = of_honest(api, name), (KINDS if name in OWN else FORMS)[api]
+    for (kind, bad), client in zip(kinds.items(), cycle((1, 115)), strict=False):
+        outcome = api.round(rule(api, name), api.honest() | {client: bad})
+        assert exact(outcome) == reference, kind
+        assert outcome[1]["byz-rejected"] + outcome[1]["byz-missing"] == 1
+    lines = [message.strip("\t") for message in caplog.messages if "Rejected" in message]
+    assert len(lines) == len(kinds) - 1  # without silence
+    assert all(line.isprintable() and len(line) < 400 for line in lines)
 
 
-@EVERY_API
-@pytest.mark.parametrize("kind", malformed.CLASSIC_BAD_METRICS)
-def test_metrics_of_another_make_are_left_out_of_the_metrics(api, kind):
-    bad = (CLASSIC if api == "classic" else MESSAGE).kinds[kind]
-    model, metrics = beside_honest(api, [bad], num_honest=9, num_byzantine=1)
-    assert np.isfinite(model).all()
-    assert metrics["loss"] == 0.5
-    assert (metrics["byz-metrics-rejected"], metrics["byz-rejected"]) == (1, 0)
+@rules()
+def test_all_malformed_replies_together_count_as_none_and_take_little_of_the_log(api, name, caplog):
+    bad = (KINDS if name in OWN else FORMS)[api].values()
+    ids = [n for n in range(1, 200) if n not in HONEST][:: 180 // len(bad)]
+    together = api.honest() | dict(zip(ids, bad, strict=False))
+    assert len(together) == len(HONEST) + len(bad)
+    options = {"accept_failures": False} if api is CLASSIC and name not in OWN else {}
+    assert exact(api.round(rule(api, name, **options), together)) == of_honest(api, name)
+    assert len(caplog.text) < 20_000
 
 
-@EVERY_API
-@pytest.mark.parametrize("kind", FALSE)
+OF_ARRAYS = {"missing array", "extra array", "renamed array", "no arrays", *malformed.BAD_TENSORS}
+OF_ARRAYS |= {"names swapped with a longer array", "unknown serialisation"}
+
+
+def test_no_malformed_reply_changes_the_evaluation_of_the_others():
+    reference = MESSAGE.evaluation(MESSAGE.stock("FedAvg"), MESSAGE.honest())
+    assert list(reference) == ["loss"]
+    for kind in FORMS[MESSAGE].keys() - OF_ARRAYS:  # which evaluations do not look at
+        contents = MESSAGE.honest() | {1: FORMS[MESSAGE][kind]}
+        assert own(MESSAGE.evaluation(MESSAGE.hardened("FedAvg"), contents)) == reference, kind
+
+
+def of_others(api, asked, bad):
+    """Return replies of who answers twice, of a stranger, and in an honest client's name."""
+    if api is CLASSIC:
+        return [(Proxy(cid), bad) for cid in ("1", "999", "1", "5", "5")]
+    replies = api.replies(asked, {1: bad, 5: bad, 10: Error(5, "gone")})
+    for reply, source in zip(replies, (10, 999, 1), strict=True):  # as the SuperLink does of errors
+        reply.metadata.__dict__["_src_node_id"] = source
+    replies[1].metadata.__dict__["_reply_to_message_id"] = "never sent"
+    return replies + api.replies(asked, {5: bad, 1: bad}) + api.replies(asked, {5: bad})
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["FedMedian", "held"])
+def test_second_unasked_and_forged_replies_change_neither_model_nor_evaluation(api, name):
+    far, twice = api.reply([1e6 * a for a in A]), {1: None, 5: None}
+    claims = dict.fromkeys(HONEST, api.claim(0.5, accuracy=0.5))
+    model = api.round(
+        rule(api, name), api.honest() | twice, also=lambda asked: of_others(api, asked, far)
+    )
+    assert exact(model) == of_honest(api, name)
+    metrics = api.evaluation(
+        rule(api, name), claims | twice, also=lambda asked: of_others(api, asked, api.claim(1e9))
+    )
+    assert own(metrics) == own(api.evaluation(rule(api, name), claims))
+    for counts in (model[1], metrics):
+        assert (counts["byz-clients"], counts["byz-missing"]) == (13, 0)
+
+
+# Replies that count. ----------------------------------------------------------------------------
+
+ODD = {
+    "float64": lambda array: array.astype("f8"),
+    "big-endian": lambda array: array.astype(">f4"),
+    "Fortran order": np.asfortranarray,
+}
+ODD_RECORDS = {
+    "keys in another order": lambda record: reversed(record.items()),
+    "claims of another dtype and shape": lambda record: [
+        (name, Array("int8", (7,), a.stype, a.data)) for name, a in record.items()
+    ],
+}
+
+
+@rules("FedAvg", "Krum", *OWN)
+@pytest.mark.parametrize("form", [*ODD, *ODD_RECORDS])
+def test_a_reply_of_an_odd_form_counts_as_the_same_numbers_in_the_model_s(api, name, form):
+    replies = api.honest()
+    for client in (10, 60):
+        if form in ODD:
+            arrays = [*map(ODD[form], malformed.honest_arrays(client))]
+            replies[client] = api.reply(arrays, {"loss": 0.1 * client})
+        elif api is MESSAGE:
+            record = ODD_RECORDS[form](replies[client]["arrays"])
+            replies[client]["arrays"] = ArrayRecord(dict(record))
+    assert exact(api.round(rule(api, name), replies)) == of_honest(api, name)
+
+
+@rules(*OWN)
+@pytest.mark.parametrize("kind", malformed.FALSE)
 @pytest.mark.parametrize("trim_norm", [None, "auto"])
-def test_a_false_reply_moves_the_model_no_further_than_lemma_1_allows(api, kind, trim_norm):
-    options = {"num_batches": 101, "trim_norm": trim_norm}
-    model, metrics = beside_honest(api, [a_reply(api, *FALSE[kind])], **options)
-    honest = np.stack([flat(honest_arrays(c)) for c in range(NUM_HONEST + 1)]).astype("f8")
-    centre, alpha = honest.mean(axis=0), 1 / 101
+def test_a_false_reply_moves_the_model_no_further_than_lemma_1_allows(api, name, kind, trim_norm):
+    replies = api.honest() | {55: api.reply(malformed.FALSE[kind])}
+    made, metrics = api.round(rule(api, name, trim_norm=trim_norm), replies)
+    honest = np.stack([flat(malformed.honest_arrays(c)) for c in HONEST]).astype("f8")
+    centre, alpha = honest.mean(axis=0), 1 / 12
     radius = np.linalg.norm(honest - centre, axis=1).max()
-    assert np.linalg.norm(model - centre) <= 2 * (1 - alpha) / (1 - 2 * alpha) * radius
+    assert np.linalg.norm(flat(made) - centre) <= 2 * (1 - alpha) / (1 - 2 * alpha) * radius
     assert metrics["byz-rejected"] == 0
     assert metrics["byz-gap"] <= 1e-9
 
 
-def test_everything_at_once_leaves_a_finite_model_near_the_honest_ones():
-    false = [a_reply("message", arrays, n) for arrays, n in FALSE.values()]
-    options = {"num_byzantine": len(false), "trim_norm": "auto"}
-    model, metrics = beside_honest("message", [*MESSAGE.kinds.values(), *false], **options)
-    assert np.abs(model - flat(model_arrays(1.0))).max() < 0.3
-    assert metrics["byz-rejected"] == len(MALFORMED["message"])
+@rules(*OWN)
+def test_a_huge_claim_of_examples_weighs_nothing(api, name):
+    claims = (api.reply(A, num_examples=number) for number in (10, 10**12))
+    fair, greedy = (api.round(rule(api, name), api.honest() | {1: claim}) for claim in claims)
+    assert exact(fair) == exact(greedy)
 
 
-@EVERY_API
-def test_a_huge_claim_of_examples_weighs_nothing(api):
-    claims = [[a_reply(api, honest_arrays(200), number)] for number in (10, 10**12)]
-    fair, greedy = (beside_honest(api, claim, 9, num_byzantine=1)[0] for claim in claims)
-    assert fair.tobytes() == greedy.tobytes()
+@rules(*OWN)
+def test_counters_of_another_dtype_are_rounded_and_malformed_where_they_do_not_fit(api, name):
+    """No client can move them, and they need no weights beside them."""
+    numbers = [2.6, 2.6, 2.6, 2.0, 2.0**62, np.nan, 1e30]
+    for weights in ([], [np.zeros(2, "f4")]):
+        arrays = [[np.array([n]), *(w + i for w in weights)] for i, n in enumerate(numbers)]
+        replies, sent = dict(enumerate(map(api.reply, arrays))), [np.array([0]), *weights]
+        model, metrics = api.round(rule(api, name), replies, sent)
+        assert model[0].tolist() == [3]
+        assert metrics["byz-rejected"] == 2
 
 
-@pytest.mark.parametrize("api", ["message", "streamed"])
-def test_a_reply_whose_swapped_names_hide_swapped_layers_is_read_by_name(api):
-    record = named(honest_arrays(1))
-    swapped = type(record)({name: record[name] for name in ("b", "v", "w")})
-    replies = [[content(swapped)], [content(record)]]
-    model, expected = (beside_honest(api, extra, 5, num_byzantine=1)[0] for extra in replies)
-    assert model.tobytes() == expected.tobytes()
+# Copies. ----------------------------------------------------------------------------------------
 
 
-def test_the_reasons_of_rejection_are_logged_in_bounded_size(caplog):
-    beside_honest("message", [MALFORMED["message"]["an error"]] * 40, num_batches=140)
-    assert len(caplog.text) < 20_000
+@rules("FedMedian", *OWN)
+def test_copies_are_refused_unless_they_are_the_model_that_was_sent(api, name, caplog):
+    other = malformed.honest_arrays(3)
+    copies = dict.fromkeys(HONEST, api.reply(other))
+    assert api.round(rule(api, name), copies)[0] is None
+    assert "all 11 replies are the same numbers" in caplog.text
+    wider = copies | {10: api.reply([a.astype("f8") for a in other])}  # which is the same
+    assert api.round(rule(api, name), wider)[0] is None
+    assert api.round(rule(api, name), copies | {10: api.reply(SENT)})[0] is not None
+    still = api.round(rule(api, name), dict.fromkeys(HONEST, api.reply(SENT)))
+    assert exact(still)[0] == exact((SENT, {}))[0]
 
 
-@EVERY_API
-def test_counters_of_another_dtype_are_rounded_and_malformed_where_they_do_not_fit(api):
-    numbers = [2.6, 2.6, 2.6, 2.6, 2.6, np.nan, 1e30]
-    replies = {c: [np.full(2, c, "f4"), np.array([n])] for c, n in enumerate(numbers)}
-    sent = [np.zeros(2, "f4"), np.array([0], "i8")]
-    model, metrics = a_round(api, sent, replies, num_batches=7)
-    assert model[1].tolist() == [3]
-    assert metrics["byz-rejected"] == 2
+def test_copies_are_used_where_the_rule_is_the_mean():
+    sizes = {"num_byzantine": 0}, {"num_batches": 1}, {"num_batches": 1, "streaming": True}
+    for strategy in [
+        MESSAGE.hardened("FedAvg", num_byzantine=0),
+        *(MESSAGE.gmom(**s) for s in sizes),
+    ]:
+        assert MESSAGE.round(strategy, dict.fromkeys(HONEST, MESSAGE.reply(A)))[0] is not None

@@ -1,6 +1,7 @@
 """The state of strategies in checkpoints."""
 
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,15 +26,11 @@ VALUES = st.recursive(
 )
 
 
-class Holder:
-    """Stands for a strategy."""
-
-
 def through_a_checkpoint(folder, holder, before):
     History(folder).keep(1, {"w": np.zeros(2)}, state.state_of(holder, before))
     with closing(History.resume(folder)) as back:
         assert back.finished == 1
-        restored = Holder()
+        restored = SimpleNamespace()
         state.restore(restored, back.state)
         return restored
 
@@ -44,7 +41,7 @@ def through_a_checkpoint(folder, holder, before):
 @example(value=ndarrays_to_parameters(malformed.model_arrays(0.9)))
 @example(value=Parameters([b"any"], "bytes"))
 def test_any_state_of_numbers_text_and_arrays_comes_back_from_a_checkpoint(tmp_path_factory, value):
-    holder = Holder()
+    holder = SimpleNamespace()
     before = state.attributes(holder)
     holder.value = value
     restored = through_a_checkpoint(tmp_path_factory.mktemp("state"), holder, before)
@@ -57,13 +54,13 @@ def test_any_state_of_numbers_text_and_arrays_comes_back_from_a_checkpoint(tmp_p
     [
         *(np.zeros(2, kind) for kind in ("g", "c8", object, "V8", [("a" * 2000, "f4")])),
         *(np.array([text]) for text in ("a", "")),
-        *([np.zeros(2), object()], {1: 2.0}, {1}, Holder()),
+        *([np.zeros(2), object()], {1: 2.0}, {1}, SimpleNamespace()),
     ],
 )
 def test_state_that_no_checkpoint_can_hold_is_named_and_left_out(unknown, tmp_path, caplog):
     state._log_once.cache_clear()
-    holder = Holder()
-    holder.accountant, holder.options = Holder(), (1, 2)  # the one may have changed inside
+    holder = SimpleNamespace()
+    holder.accountant, holder.options = SimpleNamespace(), (1, 2)  # the one may have changed inside
     before = state.attributes(holder)
     holder.unknown, holder.known = unknown, 7
     assert vars(through_a_checkpoint(tmp_path, holder, before)) == {"known": 7}

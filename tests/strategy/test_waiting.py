@@ -1,11 +1,11 @@
 """Waiting for nodes: what is logged, and when. No second of these tests passes."""
 
 import pytest
-from flwr.server import Server
 
 from flwr_byz import waiting
 from tests.support.answering_grid import AnsweringGrid, model
-from tests.support.apis import BOTH, MESSAGE, manager_of
+from tests.support.apis import MESSAGE
+from tests.support.strategies import KINDS, ran
 
 NEEDS_FIVE = (
     "Waiting: num_byzantine=2 needs 2q + 1 = 5 nodes, 2 are connected; "
@@ -56,18 +56,11 @@ def test_a_wait_ends_at_its_limit_and_other_options_may_ask_for_more_nodes(clock
     assert "num-supernodes=12" in caplog.text
 
 
-@BOTH
-@pytest.mark.parametrize("is_hardened", [False, True])
-def test_a_run_logs_what_it_waits_for(api, is_hardened, clock, caplog):
+@pytest.mark.parametrize(("api", "kind"), KINDS)
+def test_a_run_logs_what_it_waits_for(api, kind, clock, caplog):
     clock.events[61] = lambda: 1 / 0  # in place of an endless wait
-    strategy = api.own.GeometricMedianOfMeans(num_byzantine=2, **api.initial())
-    if is_hardened:
-        strategy = api.own.Hardened(api.flower.FedAvg(**api.initial()), num_byzantine=2)
-    begin = Server(client_manager=manager_of("01"), strategy=strategy).fit, 1, None
-    if api is MESSAGE:
-        begin = strategy.start, AnsweringGrid(2, None), model()
     with pytest.raises(ZeroDivisionError):
-        begin[0](*begin[1:])
+        ran(api, kind, num_rounds=1, num_nodes=2)
     assert caplog.messages.count(NEEDS_FIVE) == 3
 
 

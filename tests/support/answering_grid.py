@@ -4,7 +4,6 @@ Each of the nodes 0 … m − 1 answers what a `reply` makes of (node, round, mo
 reply, an Error is one, None is silence.
 """
 
-import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -126,8 +125,8 @@ def run(api, make, num_rounds, reply=drift, num_nodes=M, *, initial=None, stop_a
 
         grid = AnsweringGrid(num_nodes, noted)
         result = make().start(grid, initial, num_rounds, evaluate_fn=evaluate_fn)
-        arrays, history = result.arrays.to_numpy_ndarrays(), summary(result)
-        return SimpleNamespace(arrays=arrays, history=history, asked=asked)
+        arrays = result.arrays.to_numpy_ndarrays()
+        return SimpleNamespace(arrays=arrays, history=vars(result), asked=asked)
     strategy = make(
         initial_parameters=ndarrays_to_parameters(initial.to_numpy_ndarrays()),
         evaluate_fn=lambda r, a, _: (evaluate(r, a), {"mean": np.float32(mean(a))}),
@@ -150,15 +149,8 @@ def train(folder, num_rounds, reply=drift, api="message", num_nodes=M, stop_afte
     return run(api, make, num_rounds, reply, num_nodes, stop_after=stop_after)
 
 
-def summary(result):
-    """Everything that a training of the Message API ends with, exactly."""
-    kinds = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
-    rounds = {kind: {r: dict(m) for r, m in getattr(result, kind).items()} for kind in kinds}
-    return {"model": [a.tobytes().hex() for a in result.arrays.to_numpy_ndarrays()], **rounds}
-
-
 def train_to_the_end(folder, num_rounds, connection):
-    """Train in a process of its own: it sends when it has begun, and waits until it may end."""
+    """Train in a process that sends when it has begun and, once it may end, its history."""
     began = iter([True])
 
     def reply(node, server_round, arrays):
@@ -168,5 +160,4 @@ def train_to_the_end(folder, num_rounds, connection):
             connection.recv()
         return drift(node, server_round, arrays)
 
-    ended = train(folder, num_rounds, reply).history
-    (folder / "ended.json").write_text(json.dumps(ended))
+    connection.send(train(folder, num_rounds, reply).history)

@@ -3,6 +3,7 @@
 import gc
 import itertools
 from copy import deepcopy
+from types import SimpleNamespace
 
 import flwr.client.mod
 import flwr.clientapp.mod
@@ -11,14 +12,7 @@ import flwr.serverapp.strategy
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from flwr.common import (
-    Code,
-    EvaluateRes,
-    FitRes,
-    Status,
-    ndarrays_to_parameters,
-    parameters_to_ndarrays,
-)
+from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server.client_manager import SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 
@@ -53,11 +47,6 @@ class Proxy(ClientProxy):
     get_properties = get_parameters = fit = evaluate = reconnect = None
 
 
-class Grid:
-    def __init__(self, node_ids):
-        self.get_node_ids = lambda: list(node_ids)
-
-
 def pushed(messages):
     """Return messages as they are once a grid has pushed them: with an id."""
     messages = list(messages)
@@ -83,13 +72,21 @@ class Api:
         claims = {client: {"loss": 0.1 * client} | metrics for client in HONEST}
         return {c: self.reply(malformed.honest_arrays(c), claim) for c, claim in claims.items()}
 
-    def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None):
-        """Return arrays or None, and metrics; `contents` maps clients to what each replies."""
+    def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None, also=lambda _: []):
+        """Return arrays or None, and metrics; `contents` maps clients to what each replies.
+
+        `also` makes more replies of the messages that were sent.
+        """
         asked = self.begin(strategy, sorted(contents), sent, server_round)
-        replies = self.replies(asked, dict(sorted(contents.items())))
+        replies = self.replies(asked, dict(sorted(contents.items()))) + also(asked)
         if shuffle is not None:
             np.random.default_rng(shuffle).shuffle(replies)
         return self.end(strategy, replies, server_round)
+
+    def evaluation(self, strategy, claims, also=lambda _: []):
+        """Return the metrics of an evaluation, with the loss, as `round` does."""
+        asked = self.begin(strategy, claims, kind="evaluate")
+        return self.evaluated(strategy, self.replies(asked, claims) + also(asked))
 
     def step(self, arrays, sent, shuffle=None, **options):
         """Return what a round of the median of means makes of these arrays, client by client."""
@@ -101,7 +98,6 @@ class Classic(Api):
     name, method = "classic", "aggregate_fit"
     flower, own, mods = flwr.server.strategy, flwr_byz.server.strategy, flwr.client.mod
     least = dict.fromkeys(["min_fit_clients", "min_evaluate_clients", "min_available_clients"], 1)
-    kinds = malformed.CLASSIC_MALFORMED | malformed.CLASSIC_BAD_METRICS
     others = CLASSIC_OTHERS
 
     def initial(self, arrays=SENT):
@@ -121,7 +117,9 @@ class Classic(Api):
     def begin(self, strategy, cids, sent=SENT, server_round=1, kind="fit"):
         """Let a strategy begin a round."""
         configure = getattr(strategy, f"configure_{kind}")
-        configure(server_round, ndarrays_to_parameters(sent), manager_of(cids))
+        manager = SimpleClientManager()
+        manager.clients |= {str(cid): Proxy(str(cid)) for cid in cids}
+        configure(server_round, ndarrays_to_parameters(sent), manager)
 
     def replies(self, asked, results):
         """Return what clients reply; exceptions and results of another status are failures."""
@@ -129,15 +127,11 @@ class Classic(Api):
         return [pair for pair in pairs if pair[1] is not None]
 
     def end(self, strategy, replies, server_round=1):
-        usable = [p for p in replies if isinstance(p[1], FitRes) and p[1].status.code == Code.OK]
-        failed = [p[1] if isinstance(p[1], Exception) else p for p in replies if p not in usable]
-        parameters, metrics = strategy.aggregate_fit(server_round, usable, failed)
+        parameters, metrics = strategy.aggregate_fit(server_round, *with_failures(replies))
         return parameters and parameters_to_ndarrays(parameters), dict(metrics or {})
 
-    def evaluation(self, strategy, claims):
-        """Return the metrics of an evaluation, with the loss."""
-        self.begin(strategy, claims, kind="evaluate")
-        loss, metrics = strategy.aggregate_evaluate(1, self.replies(None, claims), [])
+    def evaluated(self, strategy, replies):
+        loss, metrics = strategy.aggregate_evaluate(1, *with_failures(replies))
         return {"loss": loss, **metrics}
 
 
@@ -145,7 +139,6 @@ class Message(Api):
     name, method = "message", "aggregate_train"
     flower, own, mods = flwr.serverapp.strategy, flwr_byz.serverapp.strategy, flwr.clientapp.mod
     least = dict.fromkeys(["min_train_nodes", "min_evaluate_nodes", "min_available_nodes"], 1)
-    kinds = malformed.MESSAGE_MALFORMED | malformed.MESSAGE_BAD_METRICS
     others = MESSAGE_OTHERS
 
     def initial(self, arrays=SENT):
@@ -163,7 +156,8 @@ class Message(Api):
         malformed.in_a_run()
         gc.freeze()  # Flower collects garbage after each array that it reads: of what is new only
         configure = getattr(strategy, f"configure_{kind}")
-        messages = pushed(configure(server_round, record(sent), ConfigRecord(), Grid(nodes)))
+        grid = SimpleNamespace(get_node_ids=lambda: list(nodes))
+        messages = pushed(configure(server_round, record(sent), ConfigRecord(), grid))
         return {message.metadata.dst_node_id: message for message in messages}
 
     def replies(self, asked, contents):
@@ -175,8 +169,7 @@ class Message(Api):
         arrays, metrics = strategy.aggregate_train(server_round, replies)
         return arrays and arrays.to_numpy_ndarrays(), dict(metrics or {})
 
-    def evaluation(self, strategy, claims):
-        replies = self.replies(self.begin(strategy, claims, kind="evaluate"), claims)
+    def evaluated(self, strategy, replies):
         return dict(strategy.aggregate_evaluate(1, replies))
 
 
@@ -185,17 +178,17 @@ BY_NAME = {"classic": CLASSIC, "message": MESSAGE}
 BOTH = pytest.mark.parametrize("api", BY_NAME.values(), ids=BY_NAME)
 
 
-def manager_of(cids):
-    manager = SimpleClientManager()
-    for cid in cids:
-        manager.register(Proxy(str(cid)))
-    return manager
+def with_failures(pairs):
+    """Return clients' results, and what Flower's server calls failures."""
+    raised = [result for _, result in pairs if isinstance(result, Exception)]
+    came = [pair for pair in pairs if not isinstance(pair[1], Exception)]
+    usable = [pair for pair in came if pair[1].status.code == Code.OK]
+    return usable, [*raised, *(pair for pair in came if pair[1].status.code != Code.OK)]
 
 
 def mean_loss(pairs):
     """A user's aggregation function of metrics in the classic API."""
-    total = sum(number for number, _ in pairs)
-    return {"loss": sum(number * metrics["loss"] for number, metrics in pairs) / total}
+    return {"loss": float(np.average([m["loss"] for _, m in pairs], weights=[n for n, _ in pairs]))}
 
 
 def updates(num_clients=13):

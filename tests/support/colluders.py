@@ -6,10 +6,9 @@ import numpy as np
 
 from flwr_byz.aggregation import geometric_median, geometric_median_of_means
 from flwr_byz.theory import sharp_c_alpha
-from tests.support.server import APIS as SERVER_APIS
-from tests.support.server import a_round
+from tests.support import server
 
-APIS = ("function", *SERVER_APIS)
+APIS = ("function", *server.APIS)
 DTYPES = ("f2", "f4", "f8")
 
 
@@ -113,7 +112,7 @@ class Round(SimpleNamespace):
         options = q | {"num_batches": k, "reply": self.reply, "trim_norm": self.trim_norm}
         options |= {"server_learning_rate": self.rate, "audit": audit if self.audited else None}
         made = {client: [vector] for client, vector in enumerate(replies)}
-        arrays, metrics = a_round(self.api, [sent], made, **options)
+        arrays, metrics = server.a_round(self.api, [sent], made, **options)
         assert metrics["byz-rejected"] == 0, metrics
         trimmed, bound = int(metrics.get("byz-trimmed", 0)), float(metrics.get("byz-bound", 1.0))
         if arrays is None:

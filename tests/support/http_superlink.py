@@ -1,7 +1,7 @@
 """A SuperLink in this process: Flower's own HTTP grid on it pulls whatever nodes have uploaded."""
 
 import time
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import httpx
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -15,26 +15,18 @@ from flwr.superlink.grid import HttpGrid
 from tests.support import hostile_node, malformed
 
 
-@dataclass
-class Reply:
-    """What a node has uploaded: an envelope, a tree of objects, and the objects by their ids."""
+def reply(content, is_uploaded=True, seconds=0.0, times=1):
+    """Make what a node uploads: an envelope, a tree of objects, and the objects by their ids.
 
-    envelope: message_pb2.Message
-    tree: message_pb2.ObjectTree
-    objects: dict[str, bytes]
-    is_uploaded: bool = True
-    seconds: float = 0.0  # that each object takes to pull
-    times: int = 1
-
-
-def reply(content, **how):
-    """Make a reply with this content, which does not say what it replies to."""
+    It does not say what it replies to. Each object takes `seconds` to pull.
+    """
     malformed.in_a_run()
     made = Message(content, dst_node_id=1, message_type="train")
     objects = {i: part.deflate() for i, part in get_all_nested_objects(made).items()}
     made.metadata.__dict__["_message_id"] = made.object_id
-    envelope = message_to_proto(remove_content_from_message(made))
-    return Reply(envelope, get_object_tree(made), objects, **how)
+    envelope, tree = message_to_proto(remove_content_from_message(made)), get_object_tree(made)
+    how = {"is_uploaded": is_uploaded, "seconds": seconds, "times": times}
+    return SimpleNamespace(envelope=envelope, tree=tree, objects=objects, **how)
 
 
 def named(name):

@@ -1,17 +1,11 @@
 """One round of this package's own strategy: in the classic API, the Message API, or streamed."""
 
-from tests.support.apis import CLASSIC, MESSAGE, Grid, Proxy, pushed
+import pytest
 
-__all__ = ["APIS", "Grid", "Proxy", "a_reply", "a_round", "as_content", "pushed"]
+from tests.support.apis import CLASSIC, MESSAGE
+
 APIS = ("classic", "message", "streamed")
-
-
-def a_reply(api, arrays, num_examples=10, metrics=None):
-    return (CLASSIC if api == "classic" else MESSAGE).reply(arrays, metrics, num_examples)
-
-
-def as_content(arrays, num_examples=10, metrics=None):
-    return MESSAGE.reply(arrays, metrics, num_examples)
+EVERY_API = pytest.mark.parametrize("api", APIS)
 
 
 def a_round(api, model, replies, failures=(), shuffle=None, **options):

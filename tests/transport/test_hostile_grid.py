@@ -6,6 +6,7 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Event
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -19,8 +20,7 @@ from flwr_byz import audit
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
 from flwr_byz.transport import grid as transport_grid
 from tests.support import malformed
-from tests.support.answering_grid import AnsweringGrid, train
-from tests.support.apis import Proxy
+from tests.support.apis import MESSAGE, Proxy
 from tests.support.http_superlink import SuperLink, bomb, named, names, reply
 
 
@@ -56,20 +56,13 @@ class HostileGrid:
         return ArrivingGrid(self).send_and_receive(to_nodes(len(self.does)), timeout=timeout)
 
 
-def raising(error):
-    def do():
-        raise error
-
-    return do
-
-
 UNREADABLE = [ValueError("no JSON"), KeyError("child"), RecursionError(), ReplyTooLarge("a lot")]
 FAILED = [MemoryError(), OSError("network"), httpx.ConnectError("network"), TimeoutError()]
 
 
 def test_what_a_node_does_costs_its_own_reply_alone():
     """None stands for a node that makes the push raise, as one that confirms too early does."""
-    hostile = [*map(raising, [*UNREADABLE, *FAILED]), lambda: 2, None]
+    hostile = [*(Mock(side_effect=e) for e in [*UNREADABLE, *FAILED]), lambda: 2, None]
     replies = list(HostileGrid(*hostile, lambda: 1, Event().wait, lambda: 1).replies(timeout=1))
     assert names(replies) == ["10", "12"]
     node_ids = [reply.metadata.src_node_id for reply in replies]
@@ -171,22 +164,16 @@ def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
     assert max(most) == 1
 
 
-def test_unreadable_replies_count_as_malformed_with_their_reason(tmp_path, monkeypatch):
-    pull = AnsweringGrid.pull_messages
-
-    def pull_messages(grid, message_ids):
-        (pulled,) = pull(grid, message_ids)
-        if pulled.metadata.src_node_id in (0, 3):
-            raise ValueError("no JSON")
-        return [pulled]
-
-    monkeypatch.setattr(AnsweringGrid, "pull_messages", pull_messages)
-    ran = train(tmp_path, 1)
-    assert ran.history["train_metrics_clientapp"][1]["byz-rejected"] == 3  # and the error of node 2
+def test_an_unreadable_reply_counts_as_malformed_with_its_reason(tmp_path):
+    replies = {c: MESSAGE.reply(malformed.honest_arrays(c)) for c in range(4)}
+    replies[4] = Unreadable("ValueError: no JSON")
+    strategy = MESSAGE.gmom(num_byzantine=1, audit=tmp_path / "audit.jsonl")
+    arrays, metrics = MESSAGE.round(strategy, replies)
+    assert arrays is not None
+    assert metrics["byz-rejected"] == 1
     (line,) = audit.read(tmp_path / "audit.jsonl")
-    entry = line["clients"]["3"]
+    entry = line["clients"]["4"]
     assert (entry["reply"], entry["reason"]) == ("rejected", "ValueError: no JSON")
-    assert not line["kept"]
 
 
 # The classic API. -------------------------------------------------------------------------------

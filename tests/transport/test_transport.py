@@ -74,48 +74,34 @@ def test_a_reply_that_takes_more_than_it_may_is_refused_before_it_does(kind):
         tracemalloc.stop()
 
 
-def test_there_is_no_limit_for_others():
-    grid = SuperLink(reply(arrays(bomb(2000)))).grid()
-    message_id = push(grid)
-    for _ in range(2):
-        with pytest.raises(ReplyTooLarge):
-            BoundedPull(grid)(message_id, Limits(1 << 20, 10.0))
-        (made,) = grid.pull_messages([message_id])
-        assert len(made.content["arrays"]["0"].data) == 2000 * 1024
-
-
-class Endless(httpx.SyncByteStream):
-    """A body in parts that come as long as they are read, or nearly so."""
-
-    def __init__(self, part=bytes(1 << 16), seconds=0.0):
-        self.part, self.seconds, self.num_read = part, seconds, 0
-
-    def __iter__(self):
-        for _ in range(1 << 14):
-            self.num_read += 1
-            time.sleep(self.seconds)
-            yield self.part
-
-
 PACKED = gzip.compress(bytes(64 << 20))
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "error", "most_read"),
+    ("part", "seconds", "headers", "error", "most_read"),
     [
-        (Endless(), {"content-length": str(2 << 20)}, ReplyTooLarge, 0),
-        (Endless(), {}, ReplyTooLarge, 20),
-        (Endless(b"0", 0.02), {}, TimeoutError, 20),
-        (Endless(PACKED), {"content-encoding": "gzip"}, ReplyTooLarge, 0),
+        (bytes(1 << 16), 0, {"content-length": str(2 << 20)}, ReplyTooLarge, 0),
+        (bytes(1 << 16), 0, {}, ReplyTooLarge, 20),
+        (b"0", 0.02, {}, TimeoutError, 20),
+        (PACKED, 0, {"content-encoding": "gzip"}, ReplyTooLarge, 0),
     ],
     ids=["its length is too large", "of no length", "slow", "packed"],
 )
-def test_a_response_is_read_no_further_than_it_may(body, headers, error, most_read):
+def test_a_response_is_read_no_further_than_it_may(part, seconds, headers, error, most_read):
+    read = []
+
+    def nearly_endless():
+        for number in range(1 << 14):
+            read.append(number)
+            time.sleep(seconds)
+            yield part
+
     superlink = SuperLink(reply(named("a")))
-    superlink.pull_object = lambda _: httpx.Response(200, stream=body, headers=headers)
+    answer = httpx.Response(200, content=nearly_endless(), headers=headers)
+    superlink.pull_object = lambda _: answer
     with pytest.raises(error):
         pull(superlink, seconds=0.2 if error is TimeoutError else 60.0)
-    assert body.num_read <= most_read
+    assert len(read) <= most_read
 
 
 @pytest.mark.parametrize("event_hooks", [True, False])
@@ -186,21 +172,24 @@ def test_what_a_newer_grid_must_have_is_passed_on():
 
 
 PULL_OBJECT = RuntimeHttpClient.PullObject
-HOOKS = {  # what is missing, or another: a class, its attribute, what it is then, and the warning
-    "_runtime_client": (HttpGrid, "_runtime_client", None, "in one object or in many"),
-    "PullMessages": (RuntimeHttpClient, "PullMessages", None, "pulled as many times"),
-    "PullObject": (
-        *(RuntimeHttpClient, "PullObject", lambda self, it: PULL_OBJECT(self, it)),
+STUB, OTHER = (HttpGrid, "_runtime_client"), SuperLink().grid()
+HOOKS = [  # what is missing, or another: a class, its attribute, what it is then, and the warning
+    ("_runtime_client", *STUB, None, "in one object or in many"),
+    ("_runtime_client", *STUB, property(lambda grid: OTHER._client), "in one object or in many"),
+    ("PullMessages", RuntimeHttpClient, "PullMessages", None, "pulled as many times"),
+    (
+        *("PullObject", RuntimeHttpClient, "PullObject", lambda self, it: PULL_OBJECT(self, it)),
         "any number of bytes, unfold to any number",
     ),
-    "event_hooks": (httpx._client.BaseClient, "event_hooks", None, "one object of a reply"),
-    "Array.deflate": (Array, "deflate", None, "arrays of a reply may unfold"),
-}
+    ("event_hooks", httpx._client.BaseClient, "event_hooks", None, "one object of a reply"),
+    ("Array.deflate", Array, "deflate", None, "arrays of a reply may unfold"),
+]
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_what_is_missing_in_flower_is_named_and_the_rest_works(hook, monkeypatch, caplog):
-    kind, name, other, warning = HOOKS[hook]
+@pytest.mark.parametrize(("hook", "kind", "name", "other", "warning"), HOOKS)
+def test_what_is_missing_in_flower_is_named_and_the_rest_works(
+    hook, kind, name, other, warning, monkeypatch, caplog
+):
     grid = SuperLink(reply(named("honest")), reply(arrays(bomb(2000)))).grid()
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "flwr"):
         patch.setattr(kind, name, other) if other else patch.delattr(kind, name)
@@ -213,20 +202,6 @@ def test_what_is_missing_in_flower_is_named_and_the_rest_works(hook, monkeypatch
     assert names([first, second]) == ["honest"]
     is_refused = "arrays" not in second.content
     assert is_refused == (hook in ("PullMessages", "event_hooks"))
-
-
-def test_a_grid_that_keeps_its_client_elsewhere_is_left_alone(caplog):
-    grid = SuperLink(reply(named("a"))).grid()
-
-    class Elsewhere(HttpGrid):
-        _runtime_client = property(lambda self: grid._runtime_client)
-
-    other = Elsewhere(token="token")
-    other.set_run(grid.run)
-    with caplog.at_level(logging.WARNING, "flwr"):
-        arriving = ArrivingGrid(other)
-    assert "Elsewhere: no _runtime_client as expected" in caplog.text
-    assert names(arriving.send_and_receive([Message(RecordDict(), 0, "train")])) == ["a"]
 
 
 UNCHANGED = """

@@ -21,15 +21,14 @@ def evaluate(server_round, parameters, config):
 
 
 def server_fn(context: Context):
-    initial = [np.zeros((10, 64)), np.zeros(10)]
     strategy = FedAvg(
         evaluate_fn=evaluate,
         on_fit_config_fn=lambda server_round: {"round": server_round},
         evaluate_metrics_aggregation_fn=weighted_average,
-        initial_parameters=ndarrays_to_parameters(initial),
+        initial_parameters=ndarrays_to_parameters([np.zeros((10, 64)), np.zeros(10)]),
     )
-    num_rounds = context.run_config["num-server-rounds"]
-    return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=num_rounds))
+    config = ServerConfig(num_rounds=context.run_config["num-server-rounds"])
+    return ServerAppComponents(strategy=strategy, config=config)
 
 
 app = ServerApp(server_fn=server_fn)
