@@ -173,9 +173,17 @@ class Message(Api):
         return dict(strategy.aggregate_evaluate(1, replies))
 
 
-CLASSIC, MESSAGE = Classic(), Message()
+class Streamed(Message):
+    """Rounds whose replies are added up on arrival."""
+
+    def gmom(self, **options):
+        return super().gmom(streaming=True, **options)
+
+
+CLASSIC, MESSAGE, STREAMED = Classic(), Message(), Streamed()
 BY_NAME = {"classic": CLASSIC, "message": MESSAGE}
 BOTH = pytest.mark.parametrize("api", BY_NAME.values(), ids=BY_NAME)
+EVERY = pytest.mark.parametrize("api", [*BY_NAME.values(), STREAMED], ids=[*BY_NAME, "streamed"])
 
 
 def with_failures(pairs):

@@ -1,7 +1,7 @@
 """Every way of being malformed that a reply is known to come in, for both of Flower's APIs.
 
-`MALFORMED` replies count as no message, as do `BAD_NUM_EXAMPLES`; `FALSE` arrays are well-formed,
-and the rule has to outvote them; `BAD_METRICS` must not reach the aggregated metrics.
+`MALFORMED` replies count as no message, as do `BAD_NUM_EXAMPLES`; `BAD_METRICS` must not reach the
+aggregated metrics.
 """
 
 import pickle
@@ -143,16 +143,4 @@ MESSAGE_MALFORMED = {
     "two MetricRecords": RecordDict({**content(), "more": MetricRecord({"num-examples": 1})}),
     "nothing": RecordDict(),
     "an error": Error(code=2, reason="raised\n" * 1000),
-}
-
-# Well-formed, alike in both APIs.
-FALSE = {
-    "1e38 values": [np.full_like(a, 1e38) for a in A],
-    "sign flip times 10": [-10 * a for a in A],
-    "int64 arrays": [np.full(a.shape, 7) for a in A],
-    "float64 arrays": [3.0 * a.astype("f8") for a in A],
-    "float16 arrays": [a.astype("f2") for a in A],
-    "big-endian arrays": [-a.astype(">f4") for a in A],
-    "Fortran order": [np.asfortranarray(5 * a) for a in A],
-    "all zero": [np.zeros_like(a) for a in A],
 }
