@@ -21,6 +21,7 @@ TRIMMED = pytest.mark.parametrize("trim_norm", [None, "auto"])
 
 def one_array_round(api, vectors, model=ZEROS, **options):
     """A round in which each client replies one vector; the new model's vector, and metrics."""
+    options = api.initial([model]) | options
     arrays, metrics = api.step([[vector] for vector in vectors], [model], **options)
     return arrays and arrays[0], metrics
 
