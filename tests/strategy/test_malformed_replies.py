@@ -149,8 +149,6 @@ def test_second_unasked_and_forged_replies_change_neither_model_nor_evaluation(a
         assert (counts["byz-clients"], counts["byz-missing"]) == (13, 0)
 
 
-# Replies that count. ----------------------------------------------------------------------------
-
 ODD = {
     **{d: lambda array, d=d: array.astype(d) for d in ("f2", "f8", "i8", ">f4")},
     "Fortran order": np.asfortranarray,
@@ -175,13 +173,6 @@ def test_a_reply_of_an_odd_form_counts_as_the_same_numbers_in_the_model_s(api, n
 
 
 @rules(*OWN)
-def test_a_huge_claim_of_examples_weighs_nothing(api, name):
-    claims = (api.reply(A, num_examples=number) for number in (10, 10**12))
-    fair, greedy = (api.round(rule(api, name), api.honest() | {1: claim}) for claim in claims)
-    assert exact(fair) == exact(greedy)
-
-
-@rules(*OWN)
 def test_counters_of_another_dtype_are_rounded_and_malformed_where_they_do_not_fit(api, name):
     """No client can move them, and they need no weights beside them."""
     numbers = [2.6, 2.6, 2.6, 2.0, 2.0**62, np.nan, 1e30]
@@ -191,9 +182,6 @@ def test_counters_of_another_dtype_are_rounded_and_malformed_where_they_do_not_f
         model, metrics = api.round(rule(api, name), replies, sent)
         assert model[0].tolist() == [3]
         assert metrics["byz-rejected"] == 2
-
-
-# Copies. ----------------------------------------------------------------------------------------
 
 
 @rules("FedMedian", *OWN)

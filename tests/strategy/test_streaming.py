@@ -30,8 +30,6 @@ def test_counters_are_the_median_over_one_reply_a_batch_whatever_the_order():
     assert {int(counter) for _, counter in rounds} == {40}
 
 
-# More replies than were asked for. --------------------------------------------------------------
-
 CONTENTS = {node: MESSAGE.reply(ARRAYS[node]) for node in range(1, 7)}
 FAR, NAN = (MESSAGE.reply([a * np.float32(x) for a in MODEL]) for x in (100.0, np.nan))
 
@@ -68,9 +66,6 @@ def test_only_a_client_of_which_nothing_is_accepted_shows_that_it_is_byzantine(m
     model, metrics = streamed(contents, more, num_byzantine=2)
     assert (metrics["byz-missing"], metrics["byz-rejected"]) == (1, number)
     assert (model is not None) == bool(bad)
-
-
-# Memory. ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ class Api:
 
     def step(self, arrays, sent, shuffle=None, **options):
         """Return what a round of the median of means makes of these arrays, client by client."""
-        replies = {c: self.reply(made, {"loss": 0.1 * c}) for c, made in enumerate(arrays)}
+        replies = {c: self.reply(a, {"loss": 0.1 * c}, 1 + c) for c, a in enumerate(arrays)}
         return self.round(self.gmom(**options), replies, sent, shuffle=shuffle)
 
 
