@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flwr_byz.metrics import common_metrics, robust_metrics
 from tests.support import malformed
-from tests.support.apis import BOTH, CLASSIC, MESSAGE, own
+from tests.support.apis import BOTH, CLASSIC, MESSAGE
 from tests.support.malformed import honest_arrays, model_arrays
 
 CLIENT_NAMES = st.sampled_from(["loss", "accuracy", "byz-gap", "x"])
@@ -122,17 +122,6 @@ def test_a_function_of_the_user_s_is_called_once_with_clients_alike(api, made, c
     assert metrics.get("mean") == (made and 1.0)
     assert metrics["byz-metrics-rejected"] == 2
     assert ("the metrics of this round could not be aggregated" in caplog.text) == (made is None)
-
-
-@BOTH
-def test_a_round_that_keeps_the_model_reports_no_metrics_of_clients(api):
-    called, arrays = [], [honest_arrays(c) for c in range(4)]
-    for option in ({}, custom_option(api, called.append)):
-        model, metrics = api.step(arrays, model_arrays(), num_byzantine=2, **option)
-        assert model is None
-        assert metrics["byz-clients"] == 4
-        assert own(metrics) == {}
-    assert called == []
 
 
 class Raising(dict):
