@@ -33,9 +33,7 @@ def normal(m, d=DIM, dtype="f4"):
 @REPLIES
 @TRIMMED
 @pytest.mark.parametrize("api", colluders.APIS)
-def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(
-    tmp_path, api, trim_norm, reply
-):
+def test_cancelling_vectors_lead_no_further_than_the_sharp_bound(tmp_path, api, trim_norm, reply):
     """Also where one hides behind two others, in a batch at the median of the honest ones."""
     fields = {"api": api, "trim_norm": trim_norm, "reply": reply}
     hidden = {"pattern": "around one", "target": "hidden", "honest": "symmetric"}
@@ -108,9 +106,7 @@ SPANS += [((-38, -9), "f8", "f4"), ((-38, -9), "f8", "f2"), ((-38, -9), "f4", "f
 @TRIMMED
 @pytest.mark.parametrize(("exponents", "dtype", "of_model"), SPANS)
 @pytest.mark.parametrize("num_batches", [5, 10])
-def test_numpy_that_raises_ends_no_round_and_makes_no_number_malformed(
-    api, trim_norm, exponents, dtype, of_model, num_batches
-):
+def test_numpy_that_raises_ends_no_round(api, trim_norm, exponents, dtype, of_model, num_batches):
     vectors = (normal(10, dtype="f8") * 10.0 ** np.linspace(*exponents, num=DIM)).astype(dtype)
     options = {"num_batches": num_batches, "trim_norm": trim_norm}
     with np.errstate(all="raise"):

@@ -25,9 +25,7 @@ def lines(caplog, part):
 
 
 @BOTH
-def test_the_error_of_a_client_is_one_printable_line_in_the_log_and_the_trail(
-    api, caplog, tmp_path
-):
+def test_an_error_of_a_client_is_a_printable_line_in_log_and_trail(api, caplog, tmp_path):
     path, reason = tmp_path / "audit.jsonl", "a\n\x1b[2J" + "b" * 10_000
     failed = FitRes(Status(Code.FIT_NOT_IMPLEMENTED, reason), Parameters([], ""), 0, {})
     round_with(api, [failed if api is CLASSIC else Error(code=2, reason=reason)], audit=path)

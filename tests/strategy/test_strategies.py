@@ -18,8 +18,6 @@ from flwr_byz.theory import c_alpha, sharp_c_alpha
 from tests.support import malformed
 from tests.support.apis import BOTH, CLASSIC, MESSAGE, MODEL, Proxy, exact, flat, updates
 
-# What a round makes of its replies. -------------------------------------------------------------
-
 
 @BOTH
 @pytest.mark.parametrize("size", [{"num_batches": 1}, {"num_byzantine": 0}])
@@ -92,9 +90,7 @@ def test_silent_clients_and_errors_leave_their_batches_to_the_others(api):
         (updates(), {"num_batches": 13, "server_learning_rate": 1e99}, "leaves the range", {}),
     ],
 )
-def test_a_round_that_cannot_hold_keeps_the_model_and_logs_why(
-    api, arrays, options, reason, count, caplog
-):
+def test_a_round_that_cannot_hold_keeps_the_model(api, arrays, options, reason, count, caplog):
     model, metrics = api.step(arrays, MODEL, **options)
     assert model is None
     assert metrics.items() >= count.items()
@@ -121,13 +117,10 @@ def test_rounds_give_every_array_back_as_it_was(api):
         assert model[3].tolist() == [True, False, True]
 
 
-# Trimming, and the bound that follows. ----------------------------------------------------------
-
-
 @BOTH
 @pytest.mark.parametrize("trim_norm", ["auto", 100.0])
 @pytest.mark.parametrize(("sizes", "q"), [({"num_byzantine": 3}, 3), ({}, 4)])
-def test_weights_far_from_the_model_sent_are_trimmed_and_the_bound_is_that_of_the_rest(
+def test_long_updates_are_trimmed_and_the_bound_is_that_of_the_rest(
     api, trim_norm, sizes, q, caplog
 ):
     caplog.set_level(logging.INFO, "flwr")
@@ -152,14 +145,9 @@ def test_a_strategy_that_was_not_given_the_model_takes_the_layout_of_most_replie
     assert metrics["byz-rejected"] == 1
 
 
-# Metrics and evaluations. -----------------------------------------------------------------------
-
-
 @BOTH
 @pytest.mark.parametrize("is_robust", [False, True])
-def test_evaluations_are_aggregated_robustly_where_they_have_an_honest_majority(
-    api, is_robust, caplog
-):
+def test_evaluations_of_an_honest_majority_are_aggregated_robustly(api, is_robust, caplog):
     losses = [1.0, 2.0, 3.0, 1e30, float("nan")]
     claims = {c: api.claim(loss, accuracy=loss) for c, loss in enumerate(losses)}
     robust = api.own.robust(api.flower.FedAvg, num_byzantine=1, **api.least)
@@ -173,9 +161,6 @@ def test_evaluations_are_aggregated_robustly_where_they_have_an_honest_majority(
         assert few.get("accuracy") == loss
     (line,) = [m for m in caplog.messages if "too few for an honest majority over 1" in m]
     assert line.startswith("2 clients evaluated")
-
-
-# Options, and the initial model. ----------------------------------------------------------------
 
 
 @BOTH

@@ -83,6 +83,11 @@ class Api:
             np.random.default_rng(shuffle).shuffle(replies)
         return self.end(strategy, replies, server_round)
 
+    def replies(self, asked, contents):
+        """Return what clients reply; an Error, or an exception, is one, None is silence."""
+        made = {c: deepcopy(content) for c, content in contents.items() if content is not None}
+        return [self.reply_of(asked, client, content) for client, content in made.items()]
+
     def evaluation(self, strategy, claims, also=lambda _: []):
         """Return the metrics of an evaluation, with the loss, as `round` does."""
         asked = self.begin(strategy, claims, kind="evaluate")
@@ -121,10 +126,8 @@ class Classic(Api):
         manager.clients |= {str(cid): Proxy(str(cid)) for cid in cids}
         configure(server_round, ndarrays_to_parameters(sent), manager)
 
-    def replies(self, asked, results):
-        """Return what clients reply; exceptions and results of another status are failures."""
-        pairs = ((Proxy(str(cid)), deepcopy(result)) for cid, result in results.items())
-        return [pair for pair in pairs if pair[1] is not None]
+    def reply_of(self, asked, cid, result):
+        return Proxy(str(cid)), result
 
     def end(self, strategy, replies, server_round=1):
         parameters, metrics = strategy.aggregate_fit(server_round, *with_failures(replies))
@@ -160,10 +163,8 @@ class Message(Api):
         messages = pushed(configure(server_round, record(sent), ConfigRecord(), grid))
         return {message.metadata.dst_node_id: message for message in messages}
 
-    def replies(self, asked, contents):
-        """Return what nodes reply; an Error is one, None is silence."""
-        made = {node: content for node, content in contents.items() if content is not None}
-        return [malformed.reply_to(asked[n], deepcopy(content)) for n, content in made.items()]
+    def reply_of(self, asked, node, content):
+        return malformed.reply_to(asked[node], content)
 
     def end(self, strategy, replies, server_round=1):
         arrays, metrics = strategy.aggregate_train(server_round, replies)
