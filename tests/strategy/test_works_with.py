@@ -13,9 +13,8 @@ from flwr.server import LegacyContext, ServerConfig
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.supercore.privacy_accounting import SamplingMethod
 
+from flwr_byz import transport
 from flwr_byz.serverapp.strategy import guarded
-from flwr_byz.transport import ArrivingGrid
-from flwr_byz.transport import client as transport_client
 from tests.support import app_grid
 from tests.support.apis import BOTH, CLASSIC, MESSAGE
 from tests.support.app_grid import MODEL, NUM_NODES, NUM_ROUNDS, attack, trained
@@ -26,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def logged(caplog):
     """Return the lines of the log; what is logged once is so in each test."""
-    transport_client._log_once.cache_clear()
+    transport.client._log_once.cache_clear()
     guarded._warn_once.cache_clear()
     caplog.set_level(logging.INFO, "flwr")
     return lambda text: [m for m in caplog.messages if text in m]
@@ -70,7 +69,6 @@ def unchanged(step=0.0):
 FAILING = changed(2, lambda sent, arrays: sent["none of this name"])
 MALFORMED = changed(5, lambda sent, arrays: ArrayRecord([np.zeros(7)]))
 
-# Wrappers for differential privacy, and mods. ---------------------------------------------------
 
 NOISE, CLIP = 0.001, 100.0  # little noise, and little is clipped: an attack would show
 
@@ -150,9 +148,6 @@ def test_mods_of_training_fail_in_evaluation_where_the_whole_app_has_them(logged
     assert all("fixedclipping_mod requires the key 'clipping_norm'" in line for line in failures)
 
 
-# Options and models. ----------------------------------------------------------------------------
-
-
 @BOTH
 def test_a_fraction_of_the_clients(api, logged):
     fraction = {"fraction_fit" if api is CLASSIC else "fraction_train": 0.5}
@@ -176,9 +171,6 @@ def test_five_thousand_arrays(api):
     check_trained(arrays, num_rounds=1)
 
 
-# Subclasses, mixins, hooks and own loops. -------------------------------------------------------
-
-
 @BOTH
 @pytest.mark.parametrize("name", ["GeometricMedianOfMeans", "Hardened"])
 def test_subclasses_and_mixins_that_save_models_and_change_what_is_sent(api, name):
@@ -188,9 +180,8 @@ def test_subclasses_and_mixins_that_save_models_and_change_what_is_sent(api, nam
 
     def configure(self, *arguments, **named):
         made = list(getattr(super(Saving, self), configures)(*arguments, **named))
-        for config in (
-            each[1].config if api is CLASSIC else each.content["config"] for each in made
-        ):
+        for each in made:
+            config = each[1].config if api is CLASSIC else each.content["config"]
             config["rate"] = 0.1
         return made
 
@@ -227,7 +218,7 @@ def test_hooks_of_a_wrapped_strategy_act_at_the_outermost(logged):
 @pytest.mark.parametrize("protected", [False, True])
 def test_own_loops(protected, logged):
     grid = app_grid.AppGrid(app_grid.client_app(MESSAGE, [attack(2), MALFORMED]))
-    grid = ArrivingGrid(grid) if protected else grid
+    grid = transport.ArrivingGrid(grid) if protected else grid
     strategy, arrays = gmom(MESSAGE, stop_when=lambda *_: True), ArrayRecord(MODEL)
     for server_round in range(1, NUM_ROUNDS + 1):
         messages = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
@@ -241,15 +232,11 @@ def test_own_loops(protected, logged):
     assert all("sends through flwr_byz.transport.ArrivingGrid(grid)" in m for m in unlimited)
 
 
-# Workflows, which send to nodes past their clients. ---------------------------------------------
-
-
 def run(strategy, workflow=None, mods=(), num_nodes=5):
     """Train by a workflow; return the model, and the losses of clients."""
     legacy = LegacyContext(app_grid.context(0), ServerConfig(num_rounds=NUM_ROUNDS), strategy)
-    DefaultWorkflow(fit_workflow=workflow)(
-        app_grid.AppGrid(app_grid.client_app(CLASSIC, mods), num_nodes), legacy
-    )
+    grid = app_grid.AppGrid(app_grid.client_app(CLASSIC, mods), num_nodes)
+    DefaultWorkflow(fit_workflow=workflow)(grid, legacy)
     (record,) = legacy.state.array_records.values()
     return record.to_numpy_ndarrays(), [loss for _, loss in legacy.history.losses_distributed]
 
@@ -277,9 +264,6 @@ def test_secure_aggregation_is_refused_unless_all_are_honest(num_byzantine, num_
     refused = logged("all 5 replies are the same numbers")
     assert len(refused) == NUM_ROUNDS - num_steps
     assert all("SecAgg workflows write one mean into every reply: leave" in m for m in refused)
-
-
-# The page. --------------------------------------------------------------------------------------
 
 
 def test_each_line_of_the_table_names_its_test():

@@ -73,10 +73,7 @@ class Api:
         return {c: self.reply(malformed.honest_arrays(c), claim) for c, claim in claims.items()}
 
     def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None, also=lambda _: []):
-        """Return arrays or None, and metrics; `contents` maps clients to what each replies.
-
-        `also` makes more replies of the messages that were sent.
-        """
+        """Return the arrays or None, and metrics; `also` makes more replies of what was sent."""
         asked = self.begin(strategy, sorted(contents), sent, server_round)
         replies = self.replies(asked, dict(sorted(contents.items()))) + also(asked)
         if shuffle is not None:

@@ -25,14 +25,12 @@ class Round(SimpleNamespace):
     def _honest(self, rng):
         """Return the members' vectors by batch, and what they are spread about."""
         k, d = self.num_batches, self.dim
-        means = rng.normal(size=(k, d))
+        means, offset = rng.normal(size=(k, d)), self.offset * rng.normal(size=d)
+        scatter = rng.choice([0.0, 1.0]) * rng.normal(size=(k, self.batch_size, d))
         if self.honest == "symmetric":
             means[1::2] = -means[: k // 2 * 2 : 2]
-        if self.honest == "alike":
-            means[:] = means[0]
-        offset = self.offset * rng.normal(size=d)
-        within = 0.0 if self.honest == "alike" else rng.choice([0.0, 1.0])
-        scatter = within * rng.normal(size=(k, self.batch_size, d))
+        elif self.honest == "alike":
+            means[:], scatter[:] = means[0], 0.0
         scatter -= scatter.mean(axis=1, keepdims=True)
         return offset + self.spread * (means[:, None] + scatter), offset
 

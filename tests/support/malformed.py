@@ -71,9 +71,6 @@ VALUES = (float("nan"), "low", {"a": 1}, [1.0, 2.0], 10**400)
 BAD_METRICS = {"metric missing": {}, **{f"metric {v!r:.9}": {"loss": v} for v in VALUES}}
 
 
-# The classic API. -------------------------------------------------------------------------------
-
-
 def fit_res(arrays, num_examples=10, metrics=None):
     return _fit_res_of([npy(array) for array in arrays], num_examples, metrics)
 
@@ -92,8 +89,6 @@ CLASSIC_MALFORMED = {
     "no parameters": FitRes(Status(Code.OK, ""), None, 10, {}),
     "permuted arrays": _fit_res_of(_TENSORS[::-1]),
 }
-
-# The Message API. -------------------------------------------------------------------------------
 
 
 def in_a_run():
