@@ -162,7 +162,7 @@ def test_a_reply_of_an_odd_form_counts_as_the_same_numbers_in_the_model_s(api, n
 @EVERY
 def test_counters_of_another_dtype_are_rounded_and_malformed_where_they_do_not_fit(api):
     """No client can move them, and they need no weights beside them."""
-    numbers = [2.6, 2.6, 2.6, 2.0, 2.0**62, np.nan, 1e30]
+    numbers = [2.6, 2.6, 2.0**62, 2.0**62, np.nan, 1e30]
     for weights in ([], [np.zeros(2, "f4")]):
         arrays = [[np.array([n]), *(w + i for w in weights)] for i, n in enumerate(numbers)]
         model, metrics = api.step(arrays, [np.array([0]), *weights], num_batches=200)
