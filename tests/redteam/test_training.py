@@ -96,15 +96,6 @@ def test_an_apps_own_strategy_trains_as_it_would_and_what_it_measures_is_recorde
     assert json.loads(training.run.asked(2).read_text()) == [4, 5]
 
 
-def test_the_robust_strategy_replaces_the_apps_own(watch):
-    training = watch("NonFinite", "robust")
-    result = start(FedAvg(fraction_evaluate=0.0), byzantine)
-    assert training.events("begun")[0]["strategy"] == "FedAvg"
-    assert training.measured("server")[2] == {"distance": 0.25}
-    assert training.final == pytest.approx(0.75 * np.ones(3))
-    assert result.train_metrics_clientapp[1]["byz-rejected"] == 2
-
-
 def test_the_same_clients_are_asked_in_a_round_of_every_run(watch):
     asked = []
 
@@ -119,7 +110,7 @@ def test_the_same_clients_are_asked_in_a_round_of_every_run(watch):
     assert len(asked) == 20
 
 
-def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
+def test_the_robust_strategy_replaces_the_apps_own_which_aggregates_evaluations_still(watch):
     seen = []
 
     class Own(FedAvg):
@@ -127,8 +118,12 @@ def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
             seen.append(len(list(replies)))
             return MetricRecord({"accuracy": 0.5})
 
-    training = watch(strategy="robust")
-    result = start(Own())
+    training = watch("NonFinite", "robust")
+    result = start(Own(), byzantine)
+    assert training.events("begun")[0]["strategy"] == "Own"
+    assert training.measured("server")[2] == {"distance": 0.25}
+    assert training.final == pytest.approx(0.75 * np.ones(3))
+    assert result.train_metrics_clientapp[1]["byz-rejected"] == 2
     assert training.measured("evaluate") == {1: {"accuracy": 0.5}, 2: {"accuracy": 0.5}}
     assert seen == [7, 7]
     assert result.evaluate_metrics_clientapp[1]["loss"] == 3.0

@@ -50,7 +50,7 @@ kind = "cost"
 WRONG = [
     ("num_clients = 8", 'num_clients = "many"', "num_clients = 'many'"),
     ("[0, 2]", "[8]", "num_byzantine must be from 0 to 7, got 8"),
-    ('"iid"', '"even"', "got 'even'"),
+    *(('"iid"', f'"{split}"', f"got '{split}'") for split in ("iids", "dirichlet--1", "dirichlet")),
     ('"Malformed"', '"Malformd"', "did you mean 'Malformed'?"),
     ('"FedAvg"', '"FedSgd"', "rule must be one of FedAvg, "),
     ('"FedAvg"', '"FedAvg(q=1)"', "FedAvg has no option q"),
