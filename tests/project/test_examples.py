@@ -1,6 +1,7 @@
 """The examples, run on nodes in this process."""
 
 import logging
+import re
 import sys
 from types import SimpleNamespace
 
@@ -11,12 +12,6 @@ from examples import app, log_metrics, resume_and_stop, save_models
 from flwr_byz import audit
 from flwr_byz.history import Checkpoint
 from tests.support.app_grid import AppGrid, context
-
-
-@pytest.fixture(autouse=True)
-def log(caplog):
-    caplog.set_level(logging.INFO, "flwr")
-    return caplog
 
 
 def run(server_app, **run_config):
@@ -64,13 +59,13 @@ def test_metrics_are_logged_to_a_tracker(module, monkeypatch):
     assert all(metrics["train/byz-clients"] == app.NUM_CLIENTS for metrics in rounds.values())
 
 
-def test_a_training_goes_on_excludes_its_attackers_and_ends_with_the_best_model(tmp_path, log):
+def test_a_training_goes_on_excludes_its_attackers_and_ends_with_the_best_model(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "flwr")
     options = {"folder": str(tmp_path), "num-server-rounds": 5}
     run(resume_and_stop.server_app, **options)
     assert len(audit.read(tmp_path / "audit.jsonl")) == 5
     grid = run(resume_and_stop.server_app, folder=str(tmp_path))
-    (stopped,) = [m for m in log.messages if m.startswith("stop_when ends training after round")]
-    last = int(stopped.rpartition(" ")[2])
+    (last,) = map(int, re.findall(r"stop_when ends training after round (\d+)", caplog.text))
     rounds = audit.read(tmp_path / "audit.jsonl")
     assert [each["round"] for each in rounds] == list(range(1, last + 1))
     assert not {"2", "7"} & set(rounds[5]["clients"])
