@@ -84,7 +84,6 @@ def test_the_model_that_was_sent_plus_the_momentum_comes_back(api, beta, numbere
 
 @apis.BOTH
 def test_in_a_training_mods_after_it_change_what_enters_it_and_mods_before_it_what_is_sent(api):
-    """The first of the rounds trains with -3 times the update."""
     shift = np.mean([1 + 0.01 * np.sin(node) for node in range(app_grid.NUM_NODES)])
     everyone, flipped = range(app_grid.NUM_NODES), np.array([-3, 1, 1])
     flip = ByzantineMod(attacks.SignFlip(3.0), when=lambda r: set(everyone if r == 1 else ()))

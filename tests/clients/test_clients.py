@@ -38,18 +38,6 @@ def form(arrays):
     return [(a.shape, a.dtype) for a in arrays]
 
 
-@PROBLEMS
-def test_an_honest_reply_has_the_model_s_form_and_depends_on_seed_client_and_round_alone(problem):
-    first, num_examples, metrics = fit(HonestClient(problem, 3))
-    second, other = fit(HonestClient(problem, 3))[0], fit(HonestClient(problem, 4))[0]
-    assert form(first) == form(problem.initial_arrays())
-    assert [a.tobytes() for a in first] == [a.tobytes() for a in second]
-    assert not np.array_equal(flatten(first), flatten(other))
-    assert num_examples > 0
-    assert metrics["partition-id"] == 3
-    assert np.isfinite(metrics["loss"])
-
-
 def test_gradient_descent_on_all_data_comes_within_the_statistical_error():
     sizes = {"num_clients": 40, "num_byzantine": 0, "num_rounds": 30}
     run = Run(problem="LinearRegression", rule="FedAvg", **sizes)
@@ -60,7 +48,6 @@ def test_the_digits_of_all_clients_are_all_training_digits_once():
     problem = Digits(num_clients=5)
     sizes = [problem.reply(c, problem.initial_arrays(), 1)[1] for c in range(5)]
     assert sum(sizes) == 1347
-    assert min(sizes) >= problem.batch_size
 
 
 @PROBLEMS
@@ -79,6 +66,7 @@ def test_attacks_act_on_updates_or_gradients_and_the_omniscient_recompute_the_ho
         assert form(arrays) == form(model)
         assert np.allclose(flatten(arrays) - origin, expected, atol=1e-5)
         assert others == expected_others
+        assert others[1]["partition-id"] == 4
     client.adversary = Adversary(attacks.Silent(), attacks.Fixed({4}), 1)
     with pytest.raises(ConnectionAbortedError, match="silent"):
         fit(client)

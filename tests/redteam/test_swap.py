@@ -54,7 +54,14 @@ class SendsRate(message.FedProx):
         raise AssertionError("the app's own rule")
 
 
-def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost():
+class ChoosesHalf(classic.FedAvg):
+    def num_fit_clients(self, num_available_clients):
+        return 17, 23
+
+    aggregate_fit = SendsRate.aggregate_train
+
+
+def test_a_subclass_is_carried_over_but_for_its_rule_which_is_named_as_lost():
     robust, notes = exchange(SendsRate(3.0), 1)
     assert isinstance(robust, Message)
     assert notes == [f"SendsRate's own aggregate_train is not carried over to {ROBUST}"]
@@ -65,16 +72,6 @@ def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost():
     assert robust.aggregate_train(2, []) is not None
     already, notes = exchange(Message(num_byzantine=1, gamma=1e-6), 1)
     assert (type(already), notes) == (Message, [])
-
-
-class ChoosesHalf(classic.FedAvg):
-    def num_fit_clients(self, num_available_clients):
-        return 17, 23
-
-    aggregate_fit = SendsRate.aggregate_train
-
-
-def test_a_classic_subclass_is_carried_over_but_for_its_rule():
     robust, notes = exchange(ChoosesHalf(), 1)
     assert robust.num_fit_clients(100) == (17, 23)
     assert notes == [f"ChoosesHalf's own aggregate_fit is not carried over to {ROBUST}"]

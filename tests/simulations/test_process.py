@@ -12,6 +12,7 @@ from clients.rules import GMOM, RULES, KnownRule, batches_of, title
 from clients.run import Run, adversary_of, problem_of
 from flwr_byz.attacks.arrays import flatten
 from flwr_byz.attacks.names import CLASSES
+from flwr_byz.clientapp.mod import momentum
 from simulations.process import train
 
 REBUCKETED = f"{GMOM}(batch_size=2, rebucketed=True)"
@@ -52,8 +53,8 @@ def test_every_attack_does_something_and_the_geometric_median_learns_on(attack):
         attacked = train(replace(run, attack=attack)).values
         assert attacked != clean
         assert (attacked[-1] > attacked[0]) == (run.problem == "Perceptron")
-    for rule, momentum in ((REBUCKETED, 0.9), ("SmallestNorms", 0.0), ("Bulyan", 0.5)):
-        run = replace(REGRESSION, rule=rule, momentum=momentum, attack=attack, num_rounds=2)
+    for rule, beta in ((REBUCKETED, 0.9), ("SmallestNorms", 0.0), ("Bulyan", 0.5)):
+        run = replace(REGRESSION, rule=rule, momentum=beta, attack=attack, num_rounds=2)
         assert len(train(run).values) == 3
 
 
@@ -108,13 +109,12 @@ def test_a_batch_size_gives_way_where_so_few_batches_would_not_outvote_the_byzan
 @pytest.mark.parametrize("text", ["Perceptron", "LinearRegression"])
 def test_momentum_is_that_of_every_client_s_own_updates(text):
     inner = make_problem(text, 8, 0)
-    problem = WithMomentum(inner, 0.75)
-    rng, expected = np.random.default_rng(0), None
+    problem, rng, expected = WithMomentum(inner, 0.75), np.random.default_rng(0), None
     for server_round in (1, 2, 3):
         model = [rng.normal(size=a.shape).astype("f4") for a in inner.initial_arrays()]
         origin = flatten(model) if inner.reply_kind == "weights" else 0
         update = flatten(inner.reply(2, model, server_round)[0]) - origin
-        expected = update if expected is None else 0.75 * expected + 0.25 * update
+        expected = momentum(expected, update, 0.75)
         for _ in range(2):  # asked again, it is the same
             sent = flatten(problem.reply(2, model, server_round)[0]) - origin
             np.testing.assert_allclose(sent, expected, atol=1e-5)
