@@ -34,10 +34,6 @@ def fit(client):
     return client.fit(client.problem.initial_arrays(), {"server-round": 1})
 
 
-def form(arrays):
-    return [(a.shape, a.dtype) for a in arrays]
-
-
 def test_gradient_descent_on_all_data_comes_within_the_statistical_error():
     sizes = {"num_clients": 40, "num_byzantine": 0, "num_rounds": 30}
     run = Run(problem="LinearRegression", rule="FedAvg", **sizes)
@@ -63,7 +59,8 @@ def test_attacks_act_on_updates_or_gradients_and_the_omniscient_recompute_the_ho
     ):
         client = ByzantineClient(problem, 4, Adversary(attack, attacks.Fixed({0, 4}), 2))
         (arrays, *others), (_, *expected_others) = fit(client), replies[4]
-        assert form(arrays) == form(model)
+        forms = [[(a.shape, a.dtype) for a in made] for made in (arrays, model)]
+        assert forms[0] == forms[1]
         assert np.allclose(flatten(arrays) - origin, expected, atol=1e-5)
         assert others == expected_others
         assert others[1]["partition-id"] == 4

@@ -13,7 +13,6 @@ import flwr_byz
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [page for page in DOCS.rglob("*.md") if not page.is_relative_to(DOCS / "_build")]
 
 
 @pytest.fixture
@@ -30,8 +29,8 @@ def test_the_site_builds_offline_and_without_a_warning_such_as_of_a_dead_link(tm
     options = {"cwd": ROOT, "env": os.environ | offline, "capture_output": True, "text": True}
     ran = subprocess.run(command, **options)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    pages = [page.relative_to(DOCS).with_suffix(".html") for page in PAGES]
-    assert all((tmp_path / "html" / page).exists() for page in pages)
+    for page in {*DOCS.rglob("*.md")} - {*DOCS.glob("_build/**/*.md")}:
+        assert (tmp_path / "html" / page.relative_to(DOCS).with_suffix(".html")).exists()
 
 
 def test_the_reference_covers_every_package_and_a_public_name_without_an_entry_is_named(conf):

@@ -17,17 +17,15 @@ from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as Message
 from tests.support.answering_grid import AnsweringGrid
 
-SENT = ndarrays_to_parameters([np.zeros(2)])
-
 
 @pytest.mark.parametrize(("own", "kind"), [(message.FedAvg, Message), (classic.FedAvg, Classic)])
 def test_options_are_carried_over_enough_clients_asked_and_the_rule_is_robust(own, kind):
-    options = {}
+    options, sent = {}, ndarrays_to_parameters([np.zeros(2)])
     for number, (name, each) in enumerate(signature(own).parameters.items(), start=2):
         if isinstance(each.default, bool):
             options[name] = not each.default
         else:
-            given = {"min": number, "fraction": 1 / number, "initial": SENT}
+            given = {"min": number, "fraction": 1 / number, "initial": sent}
             other = Mock() if name.endswith("_fn") else f"the app's {name}"
             options[name] = given.get(name.partition("_")[0], other)
     if kind is Message:  # where the default is Flower's, and the robust strategy has its own

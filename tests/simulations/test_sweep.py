@@ -51,7 +51,6 @@ WRONG = [
     ("num_clients = 8", 'num_clients = "many"', "num_clients = 'many'"),
     ("[0, 2]", "[8]", "num_byzantine must be from 0 to 7, got 8"),
     *(('"iid"', f'"{split}"', f"got '{split}'") for split in ("iids", "dirichlet--1", "dirichlet")),
-    ('"Malformed"', '"Malformd"', "did you mean 'Malformed'?"),
     ('"FedAvg"', '"FedAvg(q=1)"', "FedAvg has no option q"),
     ('"PooledRegression(dim=5)"', '"PooledRegression(size=5)"', "has no option size"),
     ("momentum = 0.9", 'momentum = 0.9\nthrough = "flower"', 'momentum needs through = "proc'),
