@@ -52,7 +52,7 @@ def test_a_beta_a_momentum_and_a_reply_that_cannot_be_are_refused():
         ClientMomentum(reply="models")
 
 
-def by_hand(updates, beta=0.9):
+def by_hand(updates, beta):
     return np.array(list(accumulate(updates, lambda made, u: beta * made + (1 - beta) * u)))
 
 

@@ -109,8 +109,7 @@ def test_the_metric_is_given_or_found_by_source_and_by_name(reported, given, cho
 
 UP = Standard.of(result(0.1, 0.5, 0.9), ACCURACY)
 DOWN = Standard.of(result(2.0, 1.0), replace(ACCURACY, higher_is_better=False))
-LATE = result(metrics={"server": {"accuracy": {1: 0.2, 2: 0.6}}})
-LATE = Standard.of(LATE, ACCURACY)
+LATE = Standard.of(result(metrics={"server": {"accuracy": {1: 0.2, 2: 0.6}}}), ACCURACY)
 DISTANCE = Standard.of(result(0.5, 0.4), ACCURACY)
 
 

@@ -63,10 +63,8 @@ def flwr(tmp_path):
 def test_the_flower_app_runs_and_fails_a_wrong_config_in_one_line(flwr, tmp_path):
     results = tmp_path / "results"
     nodes = "num-supernodes=6 client-resources-num-cpus=1 init-args-num-cpus=2"
-    ran = flwr(
-        *("run", ".", "--stream", "--federation-config", nodes),
-        *("--run-config", f"num-rounds=2 results='{results}'"),
-    )
+    config = f"num-rounds=2 results='{results}'"
+    ran = flwr("run", ".", "--stream", "--federation-config", nodes, "--run-config", config)
     assert "round 2: error" in ran.stdout + ran.stderr
     (line,) = (results / "runs.jsonl").read_text().splitlines()
     assert len(json.loads(line)["values"]) == 3
