@@ -85,25 +85,20 @@ DAMAGED = {
     "'train'": lambda path: Checkpoint(2, ARRAYS, {}).save(path.parent),
     "'items'": lambda path: Checkpoint(2, ARRAYS, ROUNDS | {"train": []}).save(path.parent),
     "it is no file": Path.mkdir,
-}
-SPECIAL = {
-    "a pipe": lambda path: os.mkfifo(path),
-    "an endless device": lambda path: path.symlink_to("/dev/zero"),
-    "a broken link": lambda path: path.symlink_to(path.parent / "not there"),
-    "a sparse file": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+    "not a zip file": lambda path: (path.touch(), os.truncate(path, 1 << 26)),
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGED | (SPECIAL if os.name == "posix" else {}))
+@pytest.mark.parametrize("kind", DAMAGED)
 def test_what_is_no_whole_checkpoint_is_refused_in_little_memory(tmp_path, kind, caplog):
     path = tmp_path / "round-000002.npz"
-    (DAMAGED | SPECIAL)[kind](path)
+    DAMAGED[kind](path)
     tracemalloc.start()
     with pytest.raises(DamagedCheckpoint, match="round-000002") as raised:
         Checkpoint.read(path)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
-    assert kind in SPECIAL or raised.match(kind)
+    assert raised.match(kind)
     with pytest.raises(DamagedCheckpoint, match="to start anew, empty the folder"):
         History.resume(tmp_path)  # which lets go of the folder
     Checkpoint(1, ARRAYS).save(tmp_path)
@@ -116,10 +111,7 @@ def test_what_is_no_whole_checkpoint_is_refused_in_little_memory(tmp_path, kind,
     assert not (tmp_path / "round-000003.npz").exists()
 
 
-STATES = [None, 7, [], [3, [1, 2], None], [3, ["x"] * 625, None], [9, [], None], [3, None, None]]
-
-
-@pytest.mark.parametrize("state", [*STATES, (*random.Random(6).getstate()[:2], "x")])
+@pytest.mark.parametrize("state", [7, [3, [1, 2], 0.5], (*random.Random(6).getstate()[:2], "x")])
 def test_a_random_state_that_cannot_be_used_is_logged_and_left_out(tmp_path, caplog, state):
     Checkpoint(1, ARRAYS, random_state=state).save(tmp_path)
     expected = random.getstate()
