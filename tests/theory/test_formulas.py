@@ -236,12 +236,9 @@ def test_both_theorems_in_plain_numbers(n):
 def test_theorem_2_bounds_algorithm_2_on_small_instances(k, q, reach):
     """With ξ1 and ξ2 measured on the very data, so that the good event holds by construction."""
     dim, samples, rng = 2, 20_000, np.random.default_rng(3)  # as `descend` draws its data
-    gradients, roughness = [], []
-    for _ in range(k):
-        features, noise = rng.normal(size=(samples, dim)), rng.normal(size=samples)
-        gradients.append(np.linalg.norm(features.T @ noise / samples))
-        hessian = features.T @ features / samples
-        roughness.append(np.linalg.norm(hessian - np.eye(dim), ord=2))
+    data = [(rng.normal(size=(samples, dim)), rng.normal(size=samples)) for _ in range(k)]
+    gradients = [np.linalg.norm(x.T @ noise / samples) for x, noise in data]
+    roughness = [np.linalg.norm(x.T @ x / samples - np.eye(dim), ord=2) for x, _ in data]
     factor = theory.c_alpha(q / k)  # no other batch is bad
     xi = {"xi_1": factor * max(gradients), "xi_2": factor * max(roughness)}
     sizes = {"num_clients": k, "num_byzantine": q, "num_batches": k, "samples_per_client": samples}
