@@ -172,13 +172,9 @@ FIT = FitIns(Parameters([], ""), {})
 
 
 def test_a_classic_failure_bears_the_name_of_its_client():
-    class Client(Proxy):
-        def fit(self, *args):
-            raise ValueError("operands")
-
-        evaluate = fit
-
-    client = GuardedClient(Client("7"), 1 << 20)
+    broken = Proxy("7")
+    broken.fit = broken.evaluate = Mock(side_effect=ValueError("operands"))
+    client = GuardedClient(broken, 1 << 20)
     for failed in (client.fit(FIT, None, 1), client.evaluate(FIT, 3.0, 1)):
         assert failed.status.code != Code.OK
         assert failed.status.message == "ValueError: operands"
