@@ -40,15 +40,12 @@ NAMES["SHELLS"] = 1.7 * sqrt(7) / (4 * 1.3 / (2 * 2.1**2) * sqrt(7 / 300))
 NAMES["SCATTER"] = {"sigma_1": 1.3, "sigma_2": 2.1, "alpha_2": 4, "r": 1.7}
 
 VALUES = """
-c_alpha(0) : 2 | c_alpha(0.375) : 1.25 / 0.25 | c_alpha(0.5 - 1e-9) : 1 / 2e-9
-sharp_c_alpha(0) : 1 | sharp_c_alpha(0.25) : 0.75 / sqrt(0.5) | sharp_c_alpha(0.48) : 2.6
+c_alpha(0) : 2 | c_alpha(0.375) : 5 | sharp_c_alpha(0) : 1 | sharp_c_alpha(0.48) : 2.6
 median_radius(0.25, 2.0) : 6 | median_radius(0.25, 2.0, gamma=0.01, largest=100.0) : 6 + 1 / 0.5
-step_size(1, 2) : 0.125 | step_size(3, 5) : 0.06
-population_contraction(1, 2) : sqrt(15 / 16) | population_contraction(3, 5) : sqrt(0.91)
-contraction(1, 1) : 0.5 + sqrt(3) / 4 | contraction(3, 5) : 0.5 + sqrt(0.91) / 2
-sharp_population_contraction(1, 1) : 0.5 | sharp_population_contraction(3, 5) : sqrt(0.73)
-rho(1, 1, 0.1) : 0.0839745962155614 | rho(1, 2, 0.2) : 0.0317541634481457 - 0.025
-largest_xi_2(1, 1) : 2 - sqrt(3) | xi_1(0.375, 0.01) : 0.2 | xi_2(0.4, 2.0) : 96
+step_size(3, 5) : 0.06 | population_contraction(3, 5) : sqrt(0.91)
+contraction(3, 5) : 0.5 + sqrt(0.91) / 2 | sharp_population_contraction(3, 5) : sqrt(0.73)
+rho(1, 2, 0.2) : 0.0317541634481457 - 0.025 | largest_xi_2(1, 1) : 2 - sqrt(3)
+xi_1(0.375, 0.01) : 0.2 | xi_2(0.4, 2.0) : 96
 error_bound(50, 3, L=1, M=1, xi_1=0.02, xi_2=0.1) : 0.9160254038**50 * 3 + 0.119083633
 delta_2(300, 7, 0.03, **SCATTER, M=2.5, M_prime=1) : 2.1 * sqrt((NET + log(100 * SHELLS)) / 150)
 delta_2(300, 7, 0.03, **SCATTER, M=1, M_prime=2.5) : 2.1 * sqrt((NET + log(100 * SHELLS)) / 150)
