@@ -49,9 +49,8 @@ TOO_LARGE = {
 }
 
 
-@pytest.mark.parametrize("kind", TOO_LARGE)
-def test_a_reply_that_takes_more_than_it_may_is_refused_before_it_does(kind):
-    content, reason = TOO_LARGE[kind]
+@pytest.mark.parametrize(("content", "reason"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_reply_that_takes_more_than_it_may_is_refused_before_it_does(content, reason):
     superlink = SuperLink(reply(content))
     tracemalloc.start()
     try:
