@@ -21,16 +21,10 @@ DIRECTIONS = {
     "spread": lambda honest: honest.std(axis=0, ddof=1),
     "sign": lambda honest: np.sign(honest.mean(axis=0)),
 }
-ALL = [
-    *(attacks.SignFlip(), attacks.Scale(), attacks.Constant(), attacks.Constant(-3.0)),
-    *(attacks.GaussianNoise(0.5), attacks.GaussianNoise(around_own=True), attacks.NonFinite()),
-    *(attacks.Silent(), attacks.Malformed(), attacks.LabelFlip(), attacks.ModelReplacement()),
-    *(attacks.InnerProductManipulation(), attacks.ALittleIsEnough(), attacks.Mimic()),
-    *(attacks.FangTrimmedMean(), attacks.FangKrum(), attacks.Adaptive(budget=18)),
-    *(attacks.MinMax(direction) for direction in DIRECTIONS),
-    *(attacks.MinSum(direction) for direction in DIRECTIONS),
-    *(attacks.BatchTakeover(direction=direction) for direction in DIRECTIONS),
-]
+DIRECTED = attacks.MinMax, attacks.MinSum, attacks.BatchTakeover
+ALL = [kind() for kind in CLASSES.values()]
+ALL += [attacks.Constant(-3.0), attacks.GaussianNoise(around_own=True)]
+ALL += [kind(direction=direction) for kind in DIRECTED for direction in DIRECTIONS]
 BYZANTINE = (2, 3, 9, 14)
 HONEST = [client for client in range(20) if client not in BYZANTINE]
 
@@ -57,10 +51,6 @@ def knowledge(honest=None, byzantine=BYZANTINE, dim=6, seed=0, **changes):
         "relabelled": lambda: np.arange(dim, dtype=np.float64),
     }
     return Knowledge(num_clients=m, num_byzantine=len(byzantine), honest=honest, **known | changes)
-
-
-def test_every_attack_of_the_package_is_held_to_the_contract():
-    assert {type(attack) for attack in ALL} == set(CLASSES.values())
 
 
 @pytest.mark.parametrize("dim", [1, 6, 300])
@@ -112,10 +102,7 @@ Scale(np.int64(3)) : THREE : [3, -6] | Constant(4.0) : THREE : [4, 4]
 NonFinite() : THREE : [nan, nan] | NonFinite(-inf) : THREE : [-inf, -inf]
 ModelReplacement([3.0, 0.0], server_learning_rate=0.5) : THREE : [20, -10]
 ModelReplacement([3.0, 0.0], server_learning_rate=0.5) : -THREE : [-20, 10]
-Mimic() : THREE * [[1], [1], [9]] : [18, 27] | InnerProductManipulation(0.5) : THREE : [-1, -0.5]
-ALittleIsEnough(z=2.0) : THREE : [2 - 2 * 1, 1 - 2 * 3**0.5]
-FangKrum() : 1e200 * THREE : [-inf, -inf]
-InnerProductManipulation(0.5) : FOUR : [-0.5, -0.0625, -0.5]
+Mimic() : THREE * [[1], [1], [9]] : [18, 27] | FangKrum() : 1e200 * THREE : [-inf, -inf]
 InnerProductManipulation(10.0) : FOUR : [-10.0, -1.25, -10.0]
 ALittleIsEnough(1.5) : FOUR : [-1.524876234591, -2.898346655612, -2.107450723664]
 """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flwr_byz import audit
-from flwr_byz.audit import AuditTrail, BatchRecord, RoundRecord, Verdict
+from flwr_byz.audit import AuditTrail, RoundRecord, Verdict
 from tests.support.answering_grid import run, train
 from tests.support.malformed import honest_arrays, model_arrays
 from tests.support.server import APIS, a_round
@@ -22,7 +22,7 @@ def trail(tmp_path):
 def record(**clients):
     verdicts = {c: Verdict("used", 0, distance=d) for c, d in clients.items() if d is not None}
     silent = {c: Verdict("silent") for c, d in clients.items() if d is None}
-    return RoundRecord(False, 1e-10, [BatchRecord(1.0, 2.0, False)], verdicts | silent)
+    return RoundRecord(False, 1e-10, [], verdicts | silent)
 
 
 def test_a_line_has_what_every_client_did(tmp_path):
@@ -123,9 +123,8 @@ def test_a_trail_is_of_bounded_size(tmp_path, trail):
 @pytest.mark.parametrize("accept_failures", [True, False])
 def test_a_round_that_a_failure_vetoes_is_one_that_kept_the_model(tmp_path, accept_failures):
     options = {"num_batches": 3, "accept_failures": accept_failures, "audit": tmp_path / "audit"}
-    options["failures"] = [ValueError("raised")]
-    replies = {client: honest_arrays(client) for client in range(5)}
-    arrays, metrics = a_round("classic", model_arrays(), replies, **options)
+    replies = [*map(honest_arrays, range(5)), ValueError("raised")]
+    arrays, metrics = a_round("classic", model_arrays(), dict(enumerate(replies)), **options)
     (line,) = audit.read(tmp_path / "audit")
     assert (arrays is None) == line["kept"] == (not accept_failures)
     assert ("loss" in metrics) == accept_failures
