@@ -91,8 +91,9 @@ class Api:
         return self.evaluated(strategy, self.replies(asked, claims) + also(asked))
 
     def step(self, arrays, sent, shuffle=None, **options):
-        """Return what a round of the median of means makes of these arrays, client by client."""
-        replies = {c: self.reply(a, {"loss": 0.1 * c}, 1 + c) for c, a in enumerate(arrays)}
+        """Return what a round of the median of means makes of these arrays by client."""
+        arrays = arrays if isinstance(arrays, dict) else dict(enumerate(arrays))
+        replies = {c: self.reply(a, {"loss": 0.1 * c}, 1 + c) for c, a in arrays.items()}
         return self.round(self.gmom(**options), replies, sent, shuffle=shuffle)
 
 

@@ -20,9 +20,8 @@ from flwr_byz import audit
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
 from flwr_byz.transport import grid as transport_grid
 from tests.support import malformed
-from tests.support.apis import Proxy
+from tests.support.apis import MESSAGE, Proxy
 from tests.support.http_superlink import SuperLink, bomb, named, names, reply
-from tests.support.server import a_round
 
 
 def to_nodes(number):
@@ -156,10 +155,9 @@ def test_one_reply_is_pulled_at_a_time_where_none_is_slow():
 
 
 def test_an_unreadable_reply_counts_as_malformed_with_its_reason(tmp_path):
-    replies = dict(enumerate(map(malformed.honest_arrays, range(4))))
-    replies[4] = Unreadable("ValueError: no JSON")
     options = {"num_byzantine": 1, "audit": tmp_path / "audit.jsonl"}
-    arrays, metrics = a_round("message", malformed.model_arrays(), replies, **options)
+    replies = MESSAGE.honest() | {4: Unreadable("ValueError: no JSON")}
+    arrays, metrics = MESSAGE.round(MESSAGE.gmom(**options), replies)
     assert (arrays is not None, metrics["byz-rejected"]) == (True, 1)
     (line,) = audit.read(options["audit"])
     entry = line["clients"]["4"]
