@@ -164,8 +164,6 @@ def test_an_unreadable_reply_counts_as_malformed_with_its_reason(tmp_path):
     assert (entry["reply"], entry["reason"]) == ("rejected", "ValueError: no JSON")
 
 
-# The classic API. -------------------------------------------------------------------------------
-
 FIT = FitIns(Parameters([], ""), {})
 
 
