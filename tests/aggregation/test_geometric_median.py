@@ -119,7 +119,7 @@ def test_magnitudes_at_the_ends_of_float64(exponent):
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-4, 1e-6])
-@pytest.mark.parametrize(("n", "dim"), [(15, 5), (15, 300), (9999, 3)])
+@pytest.mark.parametrize(("n", "dim"), [(3, 100), (15, 5), (15, 300), (9999, 3)])
 def test_many_points_or_coordinates_and_a_tight_cluster_far_from_the_origin(spread, n, dim):
     rng = np.random.default_rng(dim)
     assert_certified(rng.normal(size=dim) + spread * rng.standard_t(2, size=(n, dim)))

@@ -73,8 +73,7 @@ def test_the_cost_of_an_attack_leaves_out_the_first_round_and_the_start(monkeypa
 
     def simulated(runs):
         for number, run in enumerate(runs):
-            a_round = 2 if run.attack == "Mimic" else 1
-            clock[0] += 5 + run.num_rounds * a_round if number else 50
+            clock[0] += 5 + run.num_rounds * (1 + (run.attack == "Mimic")) if number else 50
             yield run, None
 
     monkeypatch.setattr(attack_cost, "train_through_flower", simulated)

@@ -16,7 +16,6 @@ BOTH = pytest.mark.parametrize("api", ["message", "classic"])
 
 
 def attacks_of(api, mod, server_round=1, **node):
-    """Whether a node attacks in a round."""
     return bool((Node(api, mod, **node).ask(1.0, server_round)[0] != 6.0).any())
 
 

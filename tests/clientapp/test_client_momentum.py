@@ -52,7 +52,7 @@ def test_a_beta_a_momentum_and_a_reply_that_cannot_be_are_refused():
         ClientMomentum(reply="models")
 
 
-def by_hand(updates, beta=0.9):
+def by_hand(updates, beta):
     return np.array(list(accumulate(updates, lambda made, u: beta * made + (1 - beta) * u)))
 
 
@@ -63,44 +63,35 @@ def stored(node):
 
 
 @BOTH
-@pytest.mark.parametrize("beta", [0.0, 0.9])
+@pytest.mark.parametrize(("beta", "numbered"), [(0.0, True), (0.9, True), (0.9, False)])
 @pytest.mark.parametrize("reply", ["weights", "gradients"])
 @pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f2", "f2")])
-def test_the_model_that_was_sent_plus_the_momentum_comes_back(api, beta, reply, dtypes):
+def test_the_model_that_was_sent_plus_the_momentum_comes_back(api, beta, numbered, reply, dtypes):
     """Of gradients, the momentum itself; in at least float32, and no counter is kept."""
     node = Node(api, ClientMomentum(beta, reply=reply), gradients=reply == "gradients")
     for number, expected in enumerate(by_hand(UPDATES, beta)):
         sent = [np.full((2, 3), 5 + number, dtypes[0]), SENT[1] + number, np.array(1.0, dtypes[1])]
-        made = node.ask(UPDATES[number], number + 1, sent)
+        made = node.ask(UPDATES[number], (number + 1) * numbered, sent)
         assert [(a.shape, a.dtype) for a in made] == [(a.shape, a.dtype) for a in sent]
         for array, origin in ((made[0], sent[0]), (made[2], sent[2])):
             exact = expected + (origin if reply == "weights" else 0)
             assert np.allclose(array, exact, rtol=4 * np.finfo(array.dtype).eps)
         assert np.array_equal(made[1], sent[1] + 1)  # as the app made it
+        stored_by_ray = pickle.loads(pickle.dumps(node.context))
+        node.context = context_from_proto(context_to_proto(stored_by_ray))  # by a SuperNode
     assert list(stored(node).values()) == ["<f4", "<f8" if dtypes[1] == "f8" else "<f4"]
 
 
-@BOTH
-@pytest.mark.parametrize("numbered", [True, False])
-def test_the_momentum_lasts_while_the_context_is_stored_between_rounds(api, numbered):
-    node, made = Node(api, ClientMomentum(0.9)), []
-    for number, update in enumerate(UPDATES, start=1):
-        made.append(node.ask(update, number * numbered)[0].flat[0] - 5)
-        stored_by_ray = pickle.loads(pickle.dumps(node.context))
-        node.context = context_from_proto(context_to_proto(stored_by_ray))  # by a SuperNode
-    assert np.allclose(made, by_hand(UPDATES), atol=1e-6)
-
-
 @apis.BOTH
-def test_in_a_training_the_momentum_is_that_of_what_mods_after_it_make(api):
-    """The first of the rounds trains with -3 times the update."""
+def test_in_a_training_mods_after_it_change_what_enters_it_and_mods_before_it_what_is_sent(api):
     shift = np.mean([1 + 0.01 * np.sin(node) for node in range(app_grid.NUM_NODES)])
-    everyone = range(app_grid.NUM_NODES)
+    everyone, flipped = range(app_grid.NUM_NODES), np.array([-3, 1, 1])
     flip = ByzantineMod(attacks.SignFlip(3.0), when=lambda r: set(everyone if r == 1 else ()))
-    mean = api.gmom(num_batches=1, **api.initial(app_grid.MODEL))
-    model = app_grid.trained(api, mean, [ClientMomentum(0.8), flip], 3)
-    expected = shift * by_hand([-3, 1, 1], 0.8).sum()
-    assert np.allclose(np.concatenate([a.ravel() for a in model]), expected, rtol=1e-5)
+    own = ClientMomentum(0.8)
+    for mods, sent in (([own, flip], by_hand(flipped, 0.8)), ([flip, own], flipped)):
+        mean = api.gmom(num_batches=1, **api.initial(app_grid.MODEL))
+        model = app_grid.trained(api, mean, mods, 3)
+        assert np.allclose(np.concatenate([a.ravel() for a in model]), shift * sent.sum())
 
 
 @pytest.mark.parametrize(
@@ -123,14 +114,6 @@ def test_what_is_no_later_finite_update_of_the_same_model_leaves_no_trace(asked)
     for update, server_round, expected, *options in asked:
         made = node.ask(update, server_round, **options[0] if options else {})
         assert made[0].flat[0] - 5 == pytest.approx(expected, nan_ok=True)
-
-
-@BOTH
-def test_mods_before_it_change_what_is_sent(api):
-    flip = ByzantineMod(attacks.SignFlip(3.0), when=lambda r: {3} if r != 2 else {})
-    node = Node(api, flip, ClientMomentum(0.9))
-    made = [node.ask(u, number)[0].flat[0] - 5 for number, u in enumerate(UPDATES, start=1)]
-    assert np.allclose(made, by_hand(UPDATES) * [-3, 1, -3, -3], rtol=1e-6)
 
 
 def reply_of(made):

@@ -31,34 +31,30 @@ Rounds = Annotated[int, typer.Option(min=300, help="Rounds of training.")]
 app = typer.Typer(help=__doc__)
 
 
-class Holdings:
-    """Memory and open descriptors of a process, round by round."""
+def holdings(process):
+    return process.memory_info().rss, process.num_fds()
 
-    def __init__(self, process):
-        self.process, self.notes = process, []
 
-    def note(self, *_):
-        self.notes.append((self.process.memory_info().rss, self.process.num_fds()))
-
-    def report(self):
-        """Compare the last 100 rounds with the second 100."""
-        second, last = np.array(self.notes[100:200]), np.array(self.notes[-100:])
-        growth = last[:, 0].mean() / second[:, 0].mean() - 1
-        descriptors = int(second[:, 1].max()), int(last[:, 1].max())
-        figures = {"rounds": len(self.notes), "megabytes": last[:, 0].mean() / 1e6}
-        print(json.dumps(figures | {"growth": round(growth, 4), "descriptors": descriptors}))
-        raise typer.Exit(int(growth > 0.05 or descriptors[1] > descriptors[0]))
+def report(notes):
+    """Compare what a process held in the last 100 rounds with the second 100."""
+    second, last = np.array(notes[100:200]), np.array(notes[-100:])
+    growth = last[:, 0].mean() / second[:, 0].mean() - 1
+    descriptors = int(second[:, 1].max()), int(last[:, 1].max())
+    figures = {"rounds": len(notes), "megabytes": last[:, 0].mean() / 1e6}
+    print(json.dumps(figures | {"growth": round(growth, 4), "descriptors": descriptors}))
+    raise typer.Exit(int(growth > 0.05 or descriptors[1] > descriptors[0]))
 
 
 def train(grid, model, rounds):
-    """Train with checkpoints and an audit trail."""
-    holdings = Holdings(psutil.Process())
+    """Train with checkpoints and an audit trail; return what this process held in each round."""
+    notes, process = [], psutil.Process()
     with tempfile.TemporaryDirectory() as folder:
         files = {"checkpoints": Path(folder) / "checkpoints", "audit": Path(folder) / "audit.jsonl"}
         least = {"min_train_nodes": 20, "min_available_nodes": 20, "fraction_evaluate": 0.0}
         strategy = GeometricMedianOfMeans(num_byzantine=4, **files, **least)
-        strategy.start(grid, model, rounds, timeout=120, evaluate_fn=holdings.note)
-    return holdings
+        options = {"evaluate_fn": lambda *_: notes.append(holdings(process)), "timeout": 120}
+        strategy.start(grid, model, rounds, **options)
+    return notes
 
 
 def faulty(node, server_round, arrays):
@@ -74,22 +70,22 @@ def faulty(node, server_round, arrays):
 def soak_process(rounds: Rounds = 500) -> None:
     """Run the strategy alone."""
     model = ArrayRecord({"a0": Array(np.zeros(10_000, np.float32))})
-    train(AnsweringGrid(20, faulty), model, rounds).report()
+    report(train(AnsweringGrid(20, faulty), model, rounds))
 
 
 @app.command("simulation")
 def soak_simulation(rounds: Rounds = 500) -> None:
     """Run twenty nodes in Flower's engine, of which four send malformed replies."""
-    held, server_app = [], ServerApp()
+    notes, server_app = [], ServerApp()
 
     @server_app.main()
     def main(grid, context):
-        held.append(train(grid, ArrayRecord(app_grid.MODEL), rounds))
+        notes.extend(train(grid, ArrayRecord(app_grid.MODEL), rounds))
 
     mods = [ByzantineMod(attacks.Malformed(), when={0, 5, 10, 15})]
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     run_simulation(server_app, app_grid.client_app("message", mods), 20, backend_config=resources)
-    held[0].report()
+    report(notes)
 
 
 @app.command("deployment")
@@ -100,13 +96,13 @@ def soak_deployment(
     config = {"attack": "Malformed", "num-byzantine": 1, "num-rounds": rounds, "num-clients": 5}
     kept = {"audit": "audit.jsonl", "checkpoints": "checkpoints"}
     config |= {option: str(results.resolve() / name) for option, name in kept.items()}
-    holdings = None
+    notes, process = [], None
     with Deployment(results, 5, ROOT) as deployment:
         ended = filter(None, map(round_of, deployment.run(config)))
         for _ in track(ended, total=rounds + 1, console=Console(stderr=True)):
-            holdings = holdings or Holdings([*deployment.processes("flwr-serverapp")][-1])
-            holdings.note()
-    holdings.report()
+            process = process or [*deployment.processes("flwr-serverapp")][-1]
+            notes.append(holdings(process))
+    report(notes)
 
 
 if __name__ == "__main__":

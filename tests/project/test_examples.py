@@ -1,8 +1,9 @@
 """The examples, run on nodes in this process."""
 
 import logging
+import re
 import sys
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,12 +12,6 @@ from examples import app, log_metrics, resume_and_stop, save_models
 from flwr_byz import audit
 from flwr_byz.history import Checkpoint
 from tests.support.app_grid import AppGrid, context
-
-
-@pytest.fixture(autouse=True)
-def log(caplog):
-    caplog.set_level(logging.INFO, "flwr")
-    return caplog
 
 
 def run(server_app, **run_config):
@@ -34,43 +29,34 @@ def test_models_are_saved_after_each_round(tmp_path):
     assert third < second < first < np.sqrt(app.DIM)
 
 
-def trackers(calls):
-    """Return by name what stands in for a tracker's module, which notes (round, metrics)."""
-
-    def note(metrics, step):
-        calls.append((step, metrics))
-
-    def add_scalar(tag, scalar_value, global_step):
-        note({tag: scalar_value}, global_step)
-
-    writer = SimpleNamespace(add_scalar=add_scalar, flush=lambda: None)
-    return {
-        "torch.utils.tensorboard": {"SummaryWriter": lambda: writer},
-        "wandb": {"init": lambda project: SimpleNamespace(log=note)},
-        "mlflow": {"set_experiment": lambda name: None, "log_metrics": note},
-    }
+TRACKERS = {  # by module, the function that logs
+    "torch.utils.tensorboard": lambda module: module.SummaryWriter().add_scalar,
+    "wandb": lambda module: module.init(project="flwr-byz").log,
+    "mlflow": lambda module: module.log_metrics,
+}
 
 
-@pytest.mark.parametrize("module", ["torch.utils.tensorboard", "wandb", "mlflow"])
-def test_metrics_are_logged_to_a_tracker(module, monkeypatch):
-    calls, rounds = [], {}
-    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**trackers(calls)[module]))
-    run(log_metrics.server_app, tracker=module.rpartition(".")[2])
-    for server_round, metrics in calls:
-        rounds.setdefault(server_round, {}).update(metrics)
+@pytest.mark.parametrize("name", TRACKERS)
+def test_metrics_are_logged_to_a_tracker(name, monkeypatch):
+    module, rounds = Mock(), {}
+    monkeypatch.setitem(sys.modules, name, module)
+    run(log_metrics.server_app, tracker=name.rpartition(".")[2])
+    for given, named in TRACKERS[name](module).call_args_list:
+        *metrics, server_round = *given, *named.values()
+        rounds.setdefault(server_round, {}).update(metrics[0] if named else [metrics])
     assert list(rounds) == [1, 2, 3]
     losses = [metrics["evaluate/loss"] for metrics in rounds.values()]
     assert losses[2] < losses[1] < losses[0]
     assert all(metrics["train/byz-clients"] == app.NUM_CLIENTS for metrics in rounds.values())
 
 
-def test_a_training_goes_on_excludes_its_attackers_and_ends_with_the_best_model(tmp_path, log):
+def test_a_training_goes_on_excludes_its_attackers_and_ends_with_the_best_model(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "flwr")
     options = {"folder": str(tmp_path), "num-server-rounds": 5}
     run(resume_and_stop.server_app, **options)
     assert len(audit.read(tmp_path / "audit.jsonl")) == 5
     grid = run(resume_and_stop.server_app, folder=str(tmp_path))
-    (stopped,) = [m for m in log.messages if m.startswith("stop_when ends training after round")]
-    last = int(stopped.rpartition(" ")[2])
+    (last,) = map(int, re.findall(r"stop_when ends training after round (\d+)", caplog.text))
     rounds = audit.read(tmp_path / "audit.jsonl")
     assert [each["round"] for each in rounds] == list(range(1, last + 1))
     assert not {"2", "7"} & set(rounds[5]["clients"])

@@ -15,7 +15,7 @@ import ray
 import flwr_byz
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FOLDERS = ("flwr_byz", "tests", "clients", "simulations", "trial", "benchmarks", "examples")
 
@@ -103,7 +103,7 @@ def test_commands_that_run_an_app_name_its_nodes():
 def test_links_name_files_that_are_there_and_those_of_the_readme_are_absolute():
     home = PROJECT["urls"]["Source"]
     raw = home.replace("github.com", "raw.githubusercontent.com")
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+    for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)", text(page)):
             own = re.match(rf"{home}/(blob|tree)/main/(.*)|{raw}/(main)/(.*)", link)
             if own:

@@ -6,30 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_byz.redteam.attacked_app import ROLL_CALL, AttackedApp
 from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.runs import NO_ATTACK, Run
 from tests.support import malformed
+from tests.support.app_grid import context
 
 app = ClientApp()
 
 
 @app.train()
-def train(message, context):
+@app.evaluate()
+def reply(message, context):
     if context.run_config["fails"]:
         raise RuntimeError("the app's own")
     made = {name: Array(array.numpy() + 1) for name, array in message.content["arrays"].items()}
     context.state["seen"] = MetricRecord({"random": random.random()})
     records = {f"arrays{i}": ArrayRecord(made) for i in range(context.run_config["records"])}
     return Message(RecordDict(records), reply_to=message)
-
-
-@app.evaluate()
-def evaluate(message, context):
-    return Message(RecordDict({"arrays": message.content["arrays"]}), reply_to=message)
 
 
 @pytest.fixture
@@ -44,12 +41,11 @@ def ask(tmp_path):
         assert run.byzantine == (set() if attack == NO_ATTACK else {1, 2})
         run.folder.mkdir(parents=True, exist_ok=True)
         run.asked(4).write_text(json.dumps([1, 2]), encoding="utf-8")
-        arrays = ArrayRecord({"w": Array(np.full(2, 5.0))})
-        content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 4})})
-        node_config = {"partition-id": client, "num-partitions": 5}
-        context = Context(1, 77, node_config, RecordDict(), {})
-        message = Message(content, dst_node_id=77, message_type=kind)
-        return AttackedApp(run)(message, context).content, context
+        records = {"arrays": malformed.named([np.full(2, 5.0)])}
+        records["config"] = ConfigRecord({"server-round": 4})
+        message = Message(RecordDict(records), dst_node_id=client, message_type=kind)
+        node = context(client, 5)
+        return AttackedApp(run)(message, node).content, node
 
     return ask
 
@@ -65,7 +61,7 @@ def test_only_byzantine_clients_attack_only_in_training_and_wait_for_none_that_r
     attack = "SignFlip(scale=10)"
     assert weights(ask(attack)) == [-5.0, -5.0]
     assert weights(ask(attack, client=3)) == [6.0, 6.0]
-    assert weights(ask(attack, kind="evaluate")) == [5.0, 5.0]
+    assert weights(ask(attack, kind="evaluate")) == [6.0, 6.0]
     assert weights(ask(NO_ATTACK)) == [6.0, 6.0]
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     assert weights(ask("InnerProductManipulation(epsilon=10)")) == [-5.0, -5.0]
@@ -73,9 +69,9 @@ def test_only_byzantine_clients_attack_only_in_training_and_wait_for_none_that_r
 
 
 def test_flowers_context_takes_the_apps_state_alone_and_the_roll_call_is_answered(ask):
-    _, context = ask(NO_ATTACK)
-    assert context.run_config == {}
-    drawn = context.state["seen"]["random"]
+    _, node = ask(NO_ATTACK)
+    assert node.run_config == {}
+    drawn = node.state["seen"]["random"]
     assert ask(NO_ATTACK)[1].state["seen"]["random"] == drawn
     assert ask(NO_ATTACK, client=3)[1].state["seen"]["random"] != drawn
     assert ask(NO_ATTACK, kind=ROLL_CALL, client=3)[0]["client"]["partition-id"] == 3

@@ -40,7 +40,6 @@ def test_components_nodes_and_the_config_with_overrides_are_read(read):
     ("text", "named"),
     [
         ("", "serverapp"),
-        ("[tool.flwr]\napp = 3\n", "serverapp"),
         (f"{TABLE}serverapp = 'a:b'", "clientapp"),
         (f"{TABLE}serverapp = 'ab'\nclientapp = 'a:b'", "serverapp"),
         ("[tool", "cannot be read"),

@@ -1,6 +1,5 @@
 """The command ``flwr-byz redteam``."""
 
-import re
 import shutil
 import sys
 from importlib.metadata import version
@@ -11,10 +10,11 @@ import pytest
 from examples import red_team
 from flwr_byz.redteam import command as red_team_command
 from flwr_byz.redteam import simulate
-from flwr_byz.redteam.command import DEFAULT_ATTACKS, Trial, rehearse
+from flwr_byz.redteam.command import Trial
 from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.runs import RunResult, load
 from tests.support.app_grid import AppGrid, context
+from tests.support.table import table
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "tests/apps/quickstart-message"
@@ -26,24 +26,19 @@ def try_out(command, tmp_path):
     return lambda *arguments: command("redteam", *arguments, "--results", tmp_path / "results")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["/nowhere/at all"], "/nowhere/at all"),
-        ([ROOT / "docs"], "no pyproject.toml"),
-        ([APP, "--attack", "SignFlop"], "'SignFlop'; did you mean 'SignFlip'?"),
-        ([APP, "--attack", "BatchTakeover"], "needs batches"),
-        ([APP, "--byzantine", "5"], "below 5 (half of the 10 nodes), got 5"),
-        ([APP, "--byzantine", "0"], "byzantine must be a whole number of at least 1"),
-        ([APP, "--nodes", "2"], "half of the 2 nodes"),
-        ([APP, "--rounds", "0"], "rounds"),
-        ([APP, "--seed", "-1"], "seed"),
-        ([APP, "--timeout", "0"], "timeout"),
-        ([APP, "--run-config", "rate=1"], "no rate"),
-    ],
-)
+WRONG = """
+/nowhere/at : /nowhere/at | {root}/docs : no pyproject.toml
+{app} --attack SignFlop : 'SignFlop'; did you mean 'SignFlip'?
+{app} --attack BatchTakeover : needs batches | {app} --nodes 2 : half of the 2 nodes
+{app} --byzantine 5 : below 5 (half of the 10 nodes), got 5 | {app} --rounds 0 : rounds
+{app} --byzantine 0 : byzantine must be a whole number of at least 1 | {app} --seed -1 : seed
+{app} --timeout 0 : timeout | {app} --nodes 3 --run-config rate=1 : no rate
+"""  # the last one comes after the default attacks, which so few nodes can carry out
+
+
+@pytest.mark.parametrize(("arguments", "named"), table(WRONG))
 def test_nonsense_gets_one_line_and_nothing_is_run(try_out, tmp_path, arguments, named):
-    code, _, error = try_out(*arguments)
+    code, _, error = try_out(*(each.format(root=ROOT, app=APP) for each in arguments.split()))
     assert (code, error.count("\n")) == (2, 1)
     assert named in error
     assert not (tmp_path / "results").exists()
@@ -77,13 +72,6 @@ def test_what_makes_a_trial_impossible_is_named(try_out, monkeypatch, owner, nam
     assert named in error
 
 
-def test_the_default_attacks_are_possible_among_few_clients():
-    for attack in DEFAULT_ATTACKS:
-        rehearse(attack, num_clients=3, num_byzantine=1)
-    with pytest.raises(ValueError, match="give z"):
-        rehearse("ALittleIsEnough", num_clients=3, num_byzantine=2)
-
-
 @pytest.mark.slow
 def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_done(
     try_out, tmp_path
@@ -107,8 +95,6 @@ def test_an_app_is_tried_as_it_is_colluders_attack_it_and_only_missing_runs_are_
     assert code == 0
     words = " ".join(output.split())
     assert f"FedAvg is broken by 1 of 1 attacks: {attack}. GeometricMedianOfMeans" in words
-    clean_values = r"Without attack, centralized_accuracy: \d\d\.\d % .*with FedAvg and 75.0 %"
-    assert re.search(clean_values, words)
     assert f"- {attack}, FedAvg (yours): crashed: OSError: disk" in words
     assert {path: path.read_bytes() for path in before} == before
     assert (results / "redteam.png").read_bytes().startswith(b"\x89PNG")

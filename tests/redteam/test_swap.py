@@ -17,17 +17,15 @@ from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as Message
 from tests.support.answering_grid import AnsweringGrid
 
-SENT = ndarrays_to_parameters([np.zeros(2)])
-
 
 @pytest.mark.parametrize(("own", "kind"), [(message.FedAvg, Message), (classic.FedAvg, Classic)])
 def test_options_are_carried_over_enough_clients_asked_and_the_rule_is_robust(own, kind):
-    options = {}
+    options, sent = {}, ndarrays_to_parameters([np.zeros(2)])
     for number, (name, each) in enumerate(signature(own).parameters.items(), start=2):
         if isinstance(each.default, bool):
             options[name] = not each.default
         else:
-            given = {"min": number, "fraction": 1 / number, "initial": SENT}
+            given = {"min": number, "fraction": 1 / number, "initial": sent}
             other = Mock() if name.endswith("_fn") else f"the app's {name}"
             options[name] = given.get(name.partition("_")[0], other)
     if kind is Message:  # where the default is Flower's, and the robust strategy has its own
@@ -54,7 +52,14 @@ class SendsRate(message.FedProx):
         raise AssertionError("the app's own rule")
 
 
-def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost():
+class ChoosesHalf(classic.FedAvg):
+    def num_fit_clients(self, num_available_clients):
+        return 17, 23
+
+    aggregate_fit = SendsRate.aggregate_train
+
+
+def test_a_subclass_is_carried_over_but_for_its_rule_which_is_named_as_lost():
     robust, notes = exchange(SendsRate(3.0), 1)
     assert isinstance(robust, Message)
     assert notes == [f"SendsRate's own aggregate_train is not carried over to {ROBUST}"]
@@ -65,16 +70,6 @@ def test_what_a_subclass_sends_is_kept_and_its_rule_is_named_as_lost():
     assert robust.aggregate_train(2, []) is not None
     already, notes = exchange(Message(num_byzantine=1, gamma=1e-6), 1)
     assert (type(already), notes) == (Message, [])
-
-
-class ChoosesHalf(classic.FedAvg):
-    def num_fit_clients(self, num_available_clients):
-        return 17, 23
-
-    aggregate_fit = SendsRate.aggregate_train
-
-
-def test_a_classic_subclass_is_carried_over_but_for_its_rule():
     robust, notes = exchange(ChoosesHalf(), 1)
     assert robust.num_fit_clients(100) == (17, 23)
     assert notes == [f"ChoosesHalf's own aggregate_fit is not carried over to {ROBUST}"]

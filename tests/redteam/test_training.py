@@ -9,17 +9,15 @@ from flwr.server import Server, SimpleClientManager
 from flwr.server import strategy as classic
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import strategy as message
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import FedAvg
 
 from flwr_byz import json_lines
+from flwr_byz.redteam import training
 from flwr_byz.redteam.flower_app import FlowerApp
 from flwr_byz.redteam.runs import NO_ATTACK, Run
 from flwr_byz.redteam.swap import Refused
-from flwr_byz.redteam.training import WatchedTraining, _with_subclasses
 from tests.support.answering_grid import AnsweringGrid
 
-WATCHED = {Strategy: "start", Server: "fit"}
-WATCHED |= {DefaultWorkflow: "__call__", SecAggPlusWorkflow: "__call__"}
 TREES, WORKFLOW = "arrays of fixed shape, no trees", "as for secure aggregation"
 
 
@@ -28,12 +26,7 @@ class PassesOn(FedAvg):
         return super().start(*args, **kwargs)
 
 
-class TakesMore(FedAvg):
-    def start(self, grid, initial_arrays, num_rounds, **kwargs):
-        return super().start(grid, initial_arrays, num_rounds, **kwargs)
-
-
-class Watched(WatchedTraining):
+class Watched(training.WatchedTraining):
     def events(self, kind):
         return [e for e in json_lines.read(self.run.folder / "events.jsonl") if e["event"] == kind]
 
@@ -47,16 +40,13 @@ def watch(tmp_path, monkeypatch):
 
     def watch(attack=NO_ATTACK, strategy="own", num_rounds=2):
         monkeypatch.undo()
-        for base, name in WATCHED.items():
-            for kind in _with_subclasses(base):
-                if name in vars(kind):
-                    monkeypatch.setattr(kind, name, vars(kind)[name])
+        monkeypatch.setattr(training, "setattr", monkeypatch.setattr, raising=False)
         app = FlowerApp(tmp_path, "a:b", "a:c")
-        training = Watched(Run(app, {}, 7, 2, num_rounds, 0, tmp_path, attack, strategy))
-        training.run.folder.mkdir(parents=True)
-        training.partitions = {node: 10 - node for node in range(7)}
-        training.watch()
-        return training
+        watched = Watched(Run(app, {}, 7, 2, num_rounds, 0, tmp_path, attack, strategy))
+        watched.run.folder.mkdir(parents=True)
+        watched.partitions = {node: 10 - node for node in range(7)}
+        watched.watch()
+        return watched
 
     return watch
 
@@ -81,28 +71,19 @@ def start(strategy, reply=towards_one):
 
 
 def test_an_apps_own_strategy_trains_as_it_would_and_what_it_measures_is_recorded(watch):
-    training = watch("NonFinite")
+    watched = watch("NonFinite")
     result = start(FedAvg(fraction_evaluate=0.0), byzantine)
     begun = {"event": "begun", "strategy": "FedAvg", "notes": [], "num_rounds": 2}
-    assert training.events("begun") == [begun]
+    assert watched.events("begun") == [begun]
     values = {0: {"distance": 1.0}, 1: {"distance": None}, 2: {"distance": None}}
-    assert training.measured("server") == values
-    assert training.measured("train")[1]["loss"] == pytest.approx(3.0)  # the mean of 0 … 6
-    assert len(training.events("round")) == 2
-    assert np.isnan(training.final).all()
+    assert watched.measured("server") == values
+    assert watched.measured("train")[1]["loss"] == pytest.approx(3.0)  # the mean of 0 … 6
+    assert len(watched.events("round")) == 2
+    assert np.isnan(watched.final).all()
     assert np.isnan(result.arrays["a0"].numpy()).all()
-    assert (training.initial == 0).all()
-    assert training.asked_byzantine
-    assert json.loads(training.run.asked(2).read_text()) == [4, 5]
-
-
-def test_the_robust_strategy_replaces_the_apps_own(watch):
-    training = watch("NonFinite", "robust")
-    result = start(FedAvg(fraction_evaluate=0.0), byzantine)
-    assert training.events("begun")[0]["strategy"] == "FedAvg"
-    assert training.measured("server")[2] == {"distance": 0.25}
-    assert training.final == pytest.approx(0.75 * np.ones(3))
-    assert result.train_metrics_clientapp[1]["byz-rejected"] == 2
+    assert (watched.initial == 0).all()
+    assert watched.asked_byzantine
+    assert json.loads(watched.run.asked(2).read_text()) == [4, 5]
 
 
 def test_the_same_clients_are_asked_in_a_round_of_every_run(watch):
@@ -119,7 +100,7 @@ def test_the_same_clients_are_asked_in_a_round_of_every_run(watch):
     assert len(asked) == 20
 
 
-def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
+def test_the_robust_strategy_replaces_the_apps_own_which_aggregates_evaluations_still(watch):
     seen = []
 
     class Own(FedAvg):
@@ -127,9 +108,13 @@ def test_evaluations_of_either_strategy_are_aggregated_by_the_apps_own(watch):
             seen.append(len(list(replies)))
             return MetricRecord({"accuracy": 0.5})
 
-    training = watch(strategy="robust")
-    result = start(Own())
-    assert training.measured("evaluate") == {1: {"accuracy": 0.5}, 2: {"accuracy": 0.5}}
+    watched = watch("NonFinite", "robust")
+    result = start(Own(), byzantine)
+    assert watched.events("begun")[0]["strategy"] == "Own"
+    assert watched.measured("server")[2] == {"distance": 0.25}
+    assert watched.final == pytest.approx(0.75 * np.ones(3))
+    assert result.train_metrics_clientapp[1]["byz-rejected"] == 2
+    assert watched.measured("evaluate") == {1: {"accuracy": 0.5}, 2: {"accuracy": 0.5}}
     assert seen == [7, 7]
     assert result.evaluate_metrics_clientapp[1]["loss"] == 3.0
 
@@ -144,15 +129,15 @@ def test_clients_evaluate_the_initial_model_after_the_app_which_may_expect_no_ro
                 raise error("of the app's,\nin two lines")
             return super().configure_evaluate(server_round, *args)
 
-    training = watch()
+    watched = watch()
     start(CountsFromOne())
-    assert set(training.measured("evaluate")) == {1, 2}
-    training.evaluate_start()
-    assert set(training.measured("evaluate")) == ({1, 2} if error else {0, 1, 2})
+    assert set(watched.measured("evaluate")) == {1, 2}
+    watched.evaluate_start()
+    assert set(watched.measured("evaluate")) == ({1, 2} if error else {0, 1, 2})
     assert ("did not evaluate the initial model" in caplog.text) == bool(error)
     assert "of the app's,\nin" not in caplog.text
-    assert (training.initial == 0).all()
-    assert training.final == pytest.approx(0.735510 * np.ones(3))
+    assert (watched.initial == 0).all()
+    assert watched.final == pytest.approx(0.735510 * np.ones(3))
 
 
 def fit(strategy):
@@ -168,30 +153,29 @@ def fit(strategy):
     ],
 )
 def test_trees_and_workflows_are_refused_by_name(watch, train, refused, reason):
-    training = watch()
+    watched = watch()
     for it in refused:
         with pytest.raises(Refused, match=f"{type(it).__name__}.* {reason}"):
             train(it)
-    assert training.events("begun") == []
+    assert watched.events("begun") == []
 
 
 @pytest.mark.parametrize("strategy", ["own", "robust"])
-@pytest.mark.parametrize("kind", [PassesOn, TakesMore])
 @pytest.mark.parametrize("num_rounds", [None, 2])
-def test_a_loop_of_the_apps_own_is_watched_once(watch, strategy, kind, num_rounds):
-    training = watch(strategy=strategy, num_rounds=num_rounds)
-    start(kind(fraction_evaluate=0.0))
+def test_a_loop_of_the_apps_own_is_watched_once(watch, strategy, num_rounds):
+    watched = watch(strategy=strategy, num_rounds=num_rounds)
+    start(PassesOn(fraction_evaluate=0.0))
     asked = num_rounds or 5  # as many as the app asks for
-    assert set(training.measured("server")) == {*range(asked + 1)}
-    assert [event["num_rounds"] for event in training.events("begun")] == [asked]
-    assert len(training.events("round")) == asked
+    assert set(watched.measured("server")) == {*range(asked + 1)}
+    assert [event["num_rounds"] for event in watched.events("begun")] == [asked]
+    assert len(watched.events("round")) == asked
 
 
 def test_what_was_measured_before_a_crash_is_recorded(watch):
     def reply(node, server_round, arrays):
         return [np.ones(4, "f4")] if (node, server_round) == (2, 2) else [arrays[0] + node]
 
-    training = watch()
+    watched = watch()
     with pytest.raises(ValueError, match="broadcast"):
         start(FedAvg(fraction_evaluate=0.0), reply)
-    assert set(training.measured("server")) == {0, 1}
+    assert set(watched.measured("server")) == {0, 1}

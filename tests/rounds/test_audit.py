@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from flwr_byz import audit
-from flwr_byz.audit import AuditTrail, BatchRecord, RoundRecord, Verdict
+from flwr_byz.audit import AuditTrail, RoundRecord, Verdict
 from tests.support.answering_grid import run, train
+from tests.support.apis import CLASSIC, EVERY, STREAMED
 from tests.support.malformed import honest_arrays, model_arrays
-from tests.support.server import APIS, a_round
 from tests.support.strategies import strategy
 
 
@@ -22,7 +22,7 @@ def trail(tmp_path):
 def record(**clients):
     verdicts = {c: Verdict("used", 0, distance=d) for c, d in clients.items() if d is not None}
     silent = {c: Verdict("silent") for c, d in clients.items() if d is None}
-    return RoundRecord(False, 1e-10, [BatchRecord(1.0, 2.0, False)], verdicts | silent)
+    return RoundRecord(False, 1e-10, [], verdicts | silent)
 
 
 def test_a_line_has_what_every_client_did(tmp_path):
@@ -43,13 +43,13 @@ def test_a_line_has_what_every_client_did(tmp_path):
     assert max(clients[str(n)]["batch"] for n in range(3, 11)) == len(first["batches"]) - 1
 
 
-@pytest.mark.parametrize("api", APIS)
+@EVERY
 def test_a_distance_is_that_of_the_reply_or_the_streamed_batch_from_the_aggregate(api, tmp_path):
     """Clients 9 and 10 send what is malformed, which is evidence at once."""
     honest = {c: honest_arrays(c) for c in range(9)}
     bad = {9: [a * np.nan for a in honest_arrays(9)], 10: honest_arrays(10)[:2]}
     path = tmp_path / "audit.jsonl"
-    arrays, _ = a_round(api, model_arrays(0.9), honest | bad, num_batches=4, audit=path)
+    arrays, _ = api.step(honest | bad, model_arrays(0.9), num_batches=4, audit=path)
     (line,) = audit.read(path)
     clients = {int(client): entry for client, entry in line["clients"].items()}
     assert "NaN" in clients[9]["reason"]
@@ -57,7 +57,7 @@ def test_a_distance_is_that_of_the_reply_or_the_streamed_batch_from_the_aggregat
     flat = {c: np.concatenate([a.ravel() for a in v]) for c, v in (honest | {-1: arrays}).items()}
     for client in honest:
         batch = [c for c in honest if clients[c]["batch"] == clients[client]["batch"]]
-        members = batch if api == "streamed" else [client]
+        members = batch if api is STREAMED else [client]
         mean = np.mean([flat[c] for c in members], axis=0, dtype=float)
         distance = np.linalg.norm(mean - flat[-1])
         assert clients[client]["distance"] == pytest.approx(distance, rel=1e-5)
@@ -123,9 +123,8 @@ def test_a_trail_is_of_bounded_size(tmp_path, trail):
 @pytest.mark.parametrize("accept_failures", [True, False])
 def test_a_round_that_a_failure_vetoes_is_one_that_kept_the_model(tmp_path, accept_failures):
     options = {"num_batches": 3, "accept_failures": accept_failures, "audit": tmp_path / "audit"}
-    options["failures"] = [ValueError("raised")]
-    replies = {client: honest_arrays(client) for client in range(5)}
-    arrays, metrics = a_round("classic", model_arrays(), replies, **options)
+    replies = CLASSIC.honest() | {1: ValueError("raised")}
+    arrays, metrics = CLASSIC.round(CLASSIC.gmom(**options), replies)
     (line,) = audit.read(tmp_path / "audit")
     assert (arrays is None) == line["kept"] == (not accept_failures)
     assert ("loss" in metrics) == accept_failures

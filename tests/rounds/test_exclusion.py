@@ -4,12 +4,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Error
-from flwr.serverapp import strategy as message
+from flwr.app import Error
 
 from flwr_byz.rounds import RoundOptions, Rounds
-from flwr_byz.serverapp.strategy import Hardened
-from tests.support.answering_grid import M, model, run
+from tests.support.answering_grid import M, model, record, run
+from tests.support.apis import MESSAGE
 from tests.support.strategies import KINDS, Q, nearby, ran, strategy
 
 APIS = pytest.mark.parametrize("api", ["message", "classic"])
@@ -84,11 +83,10 @@ def test_counters_make_no_client_suspect(tmp_path):
         return [counter.astype("i8"), *far(client, server_round, arrays[1:])]
 
     def make():
-        stock = message.FedAvg(fraction_evaluate=0.0)
-        return Hardened(stock, num_byzantine=Q, exclude_above=0.5, checkpoints=tmp_path)
+        options = {"num_byzantine": Q, "exclude_above": 0.5, "checkpoints": tmp_path}
+        return MESSAGE.own.Hardened(MESSAGE.flower.FedAvg(fraction_evaluate=0.0), **options)
 
-    start = [np.zeros(3, "i8"), *model().to_numpy_ndarrays()]
-    initial = ArrayRecord({f"a{i}": Array(a) for i, a in enumerate(start)})
+    initial = record([np.zeros(3, "i8"), *model().to_numpy_ndarrays()])
     run("message", make, 3, counting, initial=initial)
     rest = run("message", make, 6, counting, initial=initial)  # after a restart, too
     assert rest.asked == dict.fromkeys([4, 5, 6], HONEST)

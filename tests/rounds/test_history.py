@@ -61,11 +61,11 @@ def test_a_training_that_is_done_can_be_longer_but_not_shorter(tmp_path, caplog)
 
 
 @pytest.mark.parametrize(
-    ("api", "names", "size"),
-    [("message", ["a0", "a1"], 6), ("message", ["x", "a1"], 5), ("classic", ["0", "1"], 6)],
+    ("api", "first", "second", "size"),
+    [("message", "a0", "a1", 6), ("message", "x", "a1", 5), ("classic", "0", "1", 6)],
 )
-def test_a_checkpoint_of_another_model_is_refused(tmp_path, api, names, size):
-    other = dict(zip(names, [np.zeros((3, 4), "f4"), np.zeros(size)], strict=True))
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, api, first, second, size):
+    other = {first: np.zeros((3, 4), "f4"), second: np.zeros(size)}
     History(tmp_path / "checkpoints").keep(2, other)
     with pytest.raises(ValueError, match="is of another model"):
         train(tmp_path, 3, api=api)

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_byz.logs import escaped
-from tests.support.malformed import honest_arrays, model_arrays
-from tests.support.server import a_round
+from tests.support.apis import CLASSIC
 
 ESCAPED = [
     ("plain ä 7\\n", "plain ä 7\\\\n"),
@@ -37,9 +36,9 @@ def test_a_cid_and_an_error_of_a_metrics_function_are_escaped_in_the_log(caplog)
     def fail(claims):
         raise type("Odd", (Exception,), {"__repr__": lambda error: evil})
 
-    replies = {str(c): honest_arrays(c) for c in range(4)} | {evil: [np.zeros(3)]}
+    replies = {**CLASSIC.honest(), evil: CLASSIC.reply([np.zeros(3)])}
     options = {"num_byzantine": 1, "fit_metrics_aggregation_fn": fail}
-    a_round("classic", model_arrays(), replies, **options)
+    CLASSIC.round(CLASSIC.gmom(**options), {str(c): reply for c, reply in replies.items()})
     rejected, failed = [m.strip("\t") for m in caplog.messages if "all is well" in m]
     assert "Rejected the reply of client 7\\nINFO : all is well\\x1b[2Kxx" in rejected
     assert "aggregated: 7\\nINFO : all is well\\x1b[2Kxx" in failed

@@ -28,23 +28,22 @@ RUNS = [
     replace(RUN, problem="Digits", attack="InnerProductManipulation(epsilon=10)"),
     replace(RUN, problem="Perceptron", split="sorted", attack="GaussianNoise"),
 ]
-CLASSIC = [replace(run, api="classic") for run in RUNS]
 
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return dict(train_through_flower([*RUNS, *CLASSIC]))
+    both = [replace(run, api=api) for api in ("message", "classic") for run in RUNS]
+    return dict(train_through_flower(both))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(RUNS)))
-def test_a_run_in_process_is_that_of_flower_s_simulation_in_both_apis_to_the_bit(outcomes, number):
-    run = RUNS[number]
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_in_process_is_that_of_flower_s_simulation_in_both_apis_to_the_bit(outcomes, run):
     alone = train(replace(run, through="process"))
     assert outcomes[run].values == alone.values
     assert bool(outcomes[run].stopped) == bool(alone.stopped)
     if run.rule != "FedMedian":  # the classic one leaves out what it cannot read
-        assert outcomes[CLASSIC[number]].values == alone.values
+        assert outcomes[replace(run, api="classic")].values == alone.values
 
 
 @pytest.fixture
@@ -64,10 +63,8 @@ def flwr(tmp_path):
 def test_the_flower_app_runs_and_fails_a_wrong_config_in_one_line(flwr, tmp_path):
     results = tmp_path / "results"
     nodes = "num-supernodes=6 client-resources-num-cpus=1 init-args-num-cpus=2"
-    ran = flwr(
-        *("run", ".", "--stream", "--federation-config", nodes),
-        *("--run-config", f"num-rounds=2 results='{results}'"),
-    )
+    config = f"num-rounds=2 results='{results}'"
+    ran = flwr("run", ".", "--stream", "--federation-config", nodes, "--run-config", config)
     assert "round 2: error" in ran.stdout + ran.stderr
     (line,) = (results / "runs.jsonl").read_text().splitlines()
     assert len(json.loads(line)["values"]) == 3

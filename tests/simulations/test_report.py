@@ -71,10 +71,9 @@ def test_means_spreads_and_worst_cases_are_those_of_the_runs(ends, measure):
             assert worst.whole == (None not in every)
 
 
-BROKEN = [("accuracy", 0.46, 0.45), ("error", 8.9, 9.1), ("error", 1, math.inf)]
-
-
-@pytest.mark.parametrize(("measure", "good", "bad"), BROKEN)
+@pytest.mark.parametrize(
+    ("measure", "good", "bad"), [("accuracy", 0.46, 0.45), ("error", 8.9, 9.1)]
+)
 def test_broken_is_ten_times_the_error_or_half_the_accuracy_of_clean_fedavg(measure, good, bad):
     ends = {"none": 0.9, "MinMax": good, "MinSum": bad}
     rows = [run(ends[a], rule="FedAvg", attack=a, measure=measure) for a in ends]

@@ -50,11 +50,8 @@ kind = "cost"
 WRONG = [
     ("num_clients = 8", 'num_clients = "many"', "num_clients = 'many'"),
     ("[0, 2]", "[8]", "num_byzantine must be from 0 to 7, got 8"),
-    ('"iid"', '"even"', "got 'even'"),
-    ('"Malformed"', '"Malformd"', "did you mean 'Malformed'?"),
-    ('"FedAvg"', '"FedSgd"', "rule must be one of FedAvg, "),
+    *(('"iid"', f'"{split}"', f"got '{split}'") for split in ("iids", "dirichlet--1", "dirichlet")),
     ('"FedAvg"', '"FedAvg(q=1)"', "FedAvg has no option q"),
-    ('"PooledRegression(dim=5)"', '"ImageNet"', "problem must be one of LinearRegression"),
     ('"PooledRegression(dim=5)"', '"PooledRegression(size=5)"', "has no option size"),
     ("momentum = 0.9", 'momentum = 0.9\nthrough = "flower"', 'momentum needs through = "proc'),
     ('"FedAvg"', '"SmallestNorms"\nthrough = "flower"\napi = "classic"', "Message API alone"),
@@ -136,7 +133,7 @@ def test_a_sweep_does_what_is_missing_and_a_run_that_cannot_be_is_no_end(tmp_pat
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_every_finished_run_and_the_same_command_goes_on(declared, tmp_path):
+def test_ctrl_c_keeps_every_finished_run_for_the_same_command_to_go_on(declared, tmp_path):
     through = '\n[[grid]]\nproblem = "LinearRegression"\nrule = "FedAvg"\nsplit = ""\n'
     through += 'num_rounds = 400\nthrough = "flower"\nseeds = 1\nattack = "none"\n'
     declared.write_text(DECLARED + through)
@@ -151,9 +148,3 @@ def test_ctrl_c_keeps_every_finished_run_and_the_same_command_goes_on(declared, 
     assert study.returncode == 130
     assert "goes on where it stopped" in output
     assert len(load(path)) == 32
-    kept = path.read_text()
-
-    declared.write_text(DECLARED)
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert path.read_text() == kept
-    assert (tmp_path / "report.html").exists()

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from flwr_byz.aggregation import careful, geometric_median, geometric_median_of_means
 from flwr_byz.round import distances_from
 from tests.support import colluders
-from tests.support.server import EVERY_API, a_round
+from tests.support.apis import EVERY
 
 DIM = 40
 ZEROS = np.zeros(DIM, "f4")
@@ -21,8 +21,8 @@ TRIMMED = pytest.mark.parametrize("trim_norm", [None, "auto"])
 
 def one_array_round(api, vectors, model=ZEROS, **options):
     """A round in which each client replies one vector; the new model's vector, and metrics."""
-    replies = {client: [vector] for client, vector in enumerate(vectors)}
-    arrays, metrics = a_round(api, [model], replies, **options)
+    options = api.initial([model]) | options
+    arrays, metrics = api.step([[vector] for vector in vectors], [model], **options)
     return arrays and arrays[0], metrics
 
 
@@ -33,9 +33,7 @@ def normal(m, d=DIM, dtype="f4"):
 @REPLIES
 @TRIMMED
 @pytest.mark.parametrize("api", colluders.APIS)
-def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(
-    tmp_path, api, trim_norm, reply
-):
+def test_cancelling_vectors_lead_no_further_than_the_sharp_bound(tmp_path, api, trim_norm, reply):
     """Also where one hides behind two others, in a batch at the median of the honest ones."""
     fields = {"api": api, "trim_norm": trim_norm, "reply": reply}
     hidden = {"pattern": "around one", "target": "hidden", "honest": "symmetric"}
@@ -46,7 +44,7 @@ def test_colluders_whose_vectors_cancel_lead_no_further_than_the_sharp_bound(
         assert distance <= allowed, drawn
 
 
-@EVERY_API
+@EVERY
 @REPLIES
 @TRIMMED
 @pytest.mark.parametrize(("dtype", "options"), [("f4", {}), ("f8", {"num_byzantine": 1})])
@@ -60,7 +58,7 @@ def test_a_batch_whose_sum_overflows_is_left_out(api, reply, trim_norm, dtype, o
     assert np.allclose(model, without, atol=1e-6)
 
 
-@EVERY_API
+@EVERY
 def test_batches_whose_sums_overflow_outvote_no_others_and_do_not_end_the_run(api):
     """Two of five batches are left out; of the others one may be Byzantine, and is outvoted."""
     vectors = normal(10)
@@ -79,7 +77,7 @@ WIDE = np.dtype("longdouble")
 
 
 @pytest.mark.skipif(WIDE.itemsize <= 8, reason="no dtype is wider than float64 here")
-@EVERY_API
+@EVERY
 def test_a_model_wider_than_float64_is_refused_by_name_and_a_reply_is_malformed(api):
     vectors = normal(10, dtype="f8")
     with pytest.raises(ValueError, match=WIDE.name):
@@ -90,7 +88,7 @@ def test_a_model_wider_than_float64_is_refused_by_name_and_a_reply_is_malformed(
     assert np.linalg.norm(model) <= 20.0
 
 
-@EVERY_API
+@EVERY
 def test_whatever_a_solver_raises_keeps_the_model(monkeypatch, caplog, api):
     for name in ("eigh", "eigvalsh", "qr", "norm", "solve"):
         monkeypatch.setattr(np.linalg, name, Mock(side_effect=ZeroDivisionError))
@@ -104,13 +102,11 @@ SPANS = [((a, b), "f8", "f8") for a, b in [(-310, -310), (-300, 300), (200, 200)
 SPANS += [((-38, -9), "f8", "f4"), ((-38, -9), "f8", "f2"), ((-38, -9), "f4", "f2")]
 
 
-@EVERY_API
+@EVERY
 @TRIMMED
 @pytest.mark.parametrize(("exponents", "dtype", "of_model"), SPANS)
 @pytest.mark.parametrize("num_batches", [5, 10])
-def test_numpy_that_raises_ends_no_round_and_makes_no_number_malformed(
-    api, trim_norm, exponents, dtype, of_model, num_batches
-):
+def test_numpy_that_raises_ends_no_round(api, trim_norm, exponents, dtype, of_model, num_batches):
     vectors = (normal(10, dtype="f8") * 10.0 ** np.linspace(*exponents, num=DIM)).astype(dtype)
     options = {"num_batches": num_batches, "trim_norm": trim_norm}
     with np.errstate(all="raise"):

@@ -23,9 +23,6 @@ def test_two_clients_at_the_ends_of_float32_neither_stop_nor_move_a_robust_rule(
             assert np.abs(got - true).max() < 0.5
 
 
-# Metrics. ---------------------------------------------------------------------------------------
-
-
 def test_metrics_of_classic_results_count_only_where_the_strategy_aggregates_them():
     contents = CLASSIC.honest() | {12: CLASSIC.reply(SENT, {"other": "x"})}
     for options, rejected in (({}, 1), ({"fit_metrics_aggregation_fn": None}, 0)):
@@ -52,9 +49,6 @@ def test_metrics_of_another_form_are_no_evidence_against_a_client():
     assert strategy._rounds.admitted(4, list(HONEST), 5) == list(HONEST)
 
 
-# What reaches the strategy, and the audit. ------------------------------------------------------
-
-
 def test_what_a_strategy_does_to_its_replies_does_not_reach_the_audit(tmp_path):
     class Emptying(MESSAGE.flower.FedAvg):
         def aggregate_train(self, server_round, replies):
@@ -70,13 +64,9 @@ def test_what_a_strategy_does_to_its_replies_does_not_reach_the_audit(tmp_path):
 
 
 def test_an_attribute_strategy_that_holds_no_strategy_is_no_obstacle():
-    for inner in (None, "fedavg", 7):
-        strategy = MESSAGE.stock("FedAvg")
-        strategy.strategy = inner
-        assert MESSAGE.round(MESSAGE.own.Hardened(strategy), MESSAGE.honest())[0] is not None
-
-
-# What the strategy behind does wrong, or is led to do. -------------------------------------------
+    strategy = MESSAGE.stock("FedAvg")
+    strategy.strategy = "fedavg"
+    assert MESSAGE.round(MESSAGE.own.Hardened(strategy), MESSAGE.honest())[0] is not None
 
 
 def raising(*_):
@@ -114,19 +104,18 @@ def test_what_the_strategy_does_wrong_keeps_the_model_and_is_logged(api, kind, m
         assert "\nand a second line" not in caplog.text
 
 
-def test_what_evaluation_does_wrong_gives_no_metrics(monkeypatch, caplog):
-    monkeypatch.setattr(MESSAGE.flower.FedAvg, "aggregate_evaluate", raising)
-    assert own(MESSAGE.evaluation(MESSAGE.hardened("FedAvg"), MESSAGE.honest())) == {}
-    assert "the strategy failed, no metrics are reported" in caplog.text
+EVALUATED = [(CLASSIC, (None, None)), (CLASSIC, (1.0, None)), (CLASSIC, None), (MESSAGE, None)]
 
 
-@pytest.mark.parametrize("outcome", [(None, None), (1.0, None), None])
-def test_a_classic_evaluation_without_metrics_has_none(monkeypatch, outcome):
-    monkeypatch.setattr(CLASSIC.flower.FedAvg, "aggregate_evaluate", lambda *_: outcome)
-    claims = dict.fromkeys(HONEST, CLASSIC.claim(0.5))
-    metrics = CLASSIC.evaluation(CLASSIC.hardened("FedAvg"), claims)
-    assert metrics.pop("loss") == (outcome and outcome[0])
+@pytest.mark.parametrize(("api", "made"), [*EVALUATED, (CLASSIC, raising), (MESSAGE, raising)])
+def test_an_evaluation_that_makes_no_metrics_or_fails_has_none(api, made, monkeypatch, caplog):
+    method = made if callable(made) else lambda *_: made
+    monkeypatch.setattr(api.flower.FedAvg, "aggregate_evaluate", method)
+    metrics = api.evaluation(api.hardened("FedAvg"), dict.fromkeys(HONEST, api.claim(0.5)))
+    assert metrics.pop("loss", None) == (made[0] if isinstance(made, tuple) else None)
     assert own(metrics) == {}
+    failed = callable(made) or (api, made) == (CLASSIC, None)
+    assert ("no metrics are reported" in caplog.text) == failed
 
 
 @pytest.mark.parametrize(("name", "options"), [("FedAvgM", {}), ("FedAdam", {"eta": 1e30})])
@@ -144,11 +133,9 @@ def test_an_attempt_that_is_refused_leaves_no_trace_in_the_optimizer(name, optio
 @BOTH
 @pytest.mark.parametrize(("usable", "kept"), [(4, True), (5, False)])
 def test_rounds_of_at_most_2q_usable_replies_keep_the_model(api, usable, kept, caplog):
-    replies = api.honest() | dict.fromkeys(
-        [*HONEST][usable:], api.reply([a * np.nan for a in SENT])
-    )
-    outcome = api.round(api.hardened("FedMedian", num_byzantine=2), replies)
-    assert (outcome[0] is None) == kept
+    broken = dict.fromkeys(HONEST[usable:], api.reply([a * np.nan for a in SENT]))
+    made, _ = api.round(api.hardened("FedMedian", num_byzantine=2), api.honest() | broken)
+    assert (made is None) == kept
     assert ("not more than 2q = 4" in caplog.text) == kept
 
 

@@ -6,10 +6,8 @@ from flwr.app import Array, ArrayRecord, Error, RecordDict
 from flwr.common import Code, EvaluateRes, FitRes, Parameters, Status
 
 from flwr_byz import audit
-from tests.support.answering_grid import model
-from tests.support.apis import BOTH, CLASSIC, MESSAGE, exact
+from tests.support.apis import BOTH, CLASSIC, MESSAGE
 from tests.support.malformed import content, fit_res, honest_arrays, model_arrays, named
-from tests.support.strategies import KINDS, ran
 
 NUM_CLIENTS = 7
 RAISED = "<class 'KeyError'>:<'image'>"
@@ -27,9 +25,7 @@ def lines(caplog, part):
 
 
 @BOTH
-def test_the_error_of_a_client_is_one_printable_line_in_the_log_and_the_trail(
-    api, caplog, tmp_path
-):
+def test_an_error_of_a_client_is_a_printable_line_in_log_and_trail(api, caplog, tmp_path):
     path, reason = tmp_path / "audit.jsonl", "a\n\x1b[2J" + "b" * 10_000
     failed = FitRes(Status(Code.FIT_NOT_IMPLEMENTED, reason), Parameters([], ""), 0, {})
     round_with(api, [failed if api is CLASSIC else Error(code=2, reason=reason)], audit=path)
@@ -95,9 +91,3 @@ def test_one_other_layout_of_most_clients_looks_like_the_app(kind, number, caplo
     found = lines(caplog, f"{number} of 7 clients sent the same other layout: this looks like your")
     assert len(found) == (number > NUM_CLIENTS / 2)
     assert all(part in line for line in found for part in expected)
-
-
-@pytest.mark.parametrize(("api", "kind"), KINDS)
-def test_a_run_in_which_no_step_was_made_returns_the_initial_model(api, kind):
-    ended = ran(api, kind, 2, lambda *_: Error(code=2, reason=RAISED))
-    assert exact((ended.arrays, {})) == exact((model().to_numpy_ndarrays(), {}))

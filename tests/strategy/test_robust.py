@@ -10,17 +10,13 @@ NAMES = ["FedAdam", "FedYogi", "FedAdagrad", "FedAvgM", "FedProx"]
 ALL = pytest.mark.parametrize("name", NAMES)
 
 
-def options_of(api, name, options):
-    return OPTIONS.get(name, {}) | {"fraction_evaluate": 0.0} | api.initial(MODEL) | options
-
-
 def flower(api, name):
-    return getattr(api.flower, name)(**options_of(api, name, {}))
+    return api.stock(name, fraction_evaluate=0.0, **api.initial(MODEL))
 
 
 def robust(api, name, kind=None, **options):
-    options = options_of(api, name, {"num_byzantine": 2} | options)
-    return api.own.robust(kind or getattr(api.flower, name), **options)
+    least = {"num_byzantine": 2, "fraction_evaluate": 0.0} | OPTIONS.get(name, {})
+    return api.own.robust(kind or getattr(api.flower, name), **least | api.initial(MODEL) | options)
 
 
 def hardened(api, name, **options):
@@ -62,9 +58,6 @@ def test_replies_that_are_added_up_on_arrival_give_nearly_the_same_model():
 def test_what_the_optimizer_s_class_sends_to_clients_is_sent():
     sent = MESSAGE.begin(robust(MESSAGE, "FedProx", proximal_mu=0.25), range(11))
     assert sent[0].content["config"]["proximal-mu"] == 0.25
-
-
-# Restarts. --------------------------------------------------------------------------------------
 
 
 @BOTH

@@ -5,15 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tests.support.apis import CLASSIC, MESSAGE, flat
+from tests.support.apis import CLASSIC, MESSAGE, STREAMED, flat
 from tests.support.malformed import honest_arrays, model_arrays
-from tests.support.server import a_round
 
 MODEL = model_arrays(1.0)
-
-
-def replies(num_clients):
-    return {node: honest_arrays(node) for node in range(1, num_clients + 1)}
+ARRAYS = [honest_arrays(client) for client in range(40)]
 
 
 @pytest.mark.parametrize("reply", ["weights", "gradients"])
@@ -21,29 +17,25 @@ def replies(num_clients):
 @pytest.mark.parametrize("options", [{"num_batches": 20}, {"num_byzantine": 6}, {"num_batches": 1}])
 def test_the_model_is_the_same_up_to_the_last_rounding(reply, rate, options):
     options = options | {"reply": reply, "server_learning_rate": rate, "trim_norm": "auto"}
-    held, held_metrics = a_round("message", MODEL, replies(40), **options)
-    model, metrics = a_round("streamed", MODEL, replies(40), shuffle=1, **options)
+    held, held_metrics = MESSAGE.step(ARRAYS, MODEL, **options)
+    model, metrics = STREAMED.step(ARRAYS, MODEL, shuffle=1, **options)
     assert np.abs(flat(model) - flat(held)).max() <= 4 * np.spacing(np.float32(1.0))
     assert metrics == pytest.approx(held_metrics, rel=1e-4, abs=1e-8)
     assert metrics["byz-batches"] == held_metrics["byz-batches"]
 
 
 def test_counters_are_the_median_over_one_reply_a_batch_whatever_the_order():
-    counts = {n: [np.full(3, n, "f4"), np.array(n * 10, "i8")] for n in range(1, 10)}
-    sent = [np.zeros(3, "f4"), np.array(0, "i8")]
-    rounds = [a_round("streamed", sent, counts, shuffle=s, num_batches=3)[0] for s in range(5)]
+    sent, *counts = ([np.full(3, n, "f4"), np.array(n * 10, "i8")] for n in range(10))
+    rounds = [STREAMED.step(counts, sent, shuffle, num_batches=3)[0] for shuffle in range(5)]
     assert {int(counter) for _, counter in rounds} == {40}
 
 
-# More replies than were asked for. --------------------------------------------------------------
-
-CONTENTS = {node: MESSAGE.reply(arrays) for node, arrays in replies(6).items()}
+CONTENTS = {node: MESSAGE.reply(ARRAYS[node]) for node in range(1, 7)}
 FAR, NAN = (MESSAGE.reply([a * np.float32(x) for a in MODEL]) for x in (100.0, np.nan))
 
 
 def streamed(contents, more, **options):
-    strategy = MESSAGE.gmom(streaming=True, **options)
-    model, metrics = MESSAGE.round(strategy, contents, MODEL, also=more)
+    model, metrics = STREAMED.round(STREAMED.gmom(**options), contents, MODEL, also=more)
     return model and flat(model).tobytes(), metrics
 
 
@@ -76,13 +68,10 @@ def test_only_a_client_of_which_nothing_is_accepted_shows_that_it_is_byzantine(m
     assert (model is not None) == bool(bad)
 
 
-# Memory. ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("api", "m", "k", "most"),
-    [(CLASSIC, 60, 60, 4), (CLASSIC, 60, 20, 23), (MESSAGE, 300, 10, 14)],  # the first stores none
+    [(CLASSIC, 60, 60, 4), (CLASSIC, 60, 20, 23), (STREAMED, 300, 10, 14)],  # the first keeps none
 )
 def test_a_round_takes_no_more_memory_than_k_vectors_and_a_few(api, m, k, most, monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "2")
@@ -92,10 +81,10 @@ def test_a_round_takes_no_more_memory_than_k_vectors_and_a_few(api, m, k, most, 
     for client in range(0, 3 * num_bad, 3):  # one in a batch, whose sum is formed with care
         vectors[client] = np.tile(np.array([-1e38, 1e38], "f4"), d // 2)
         vectors[client][-1] = np.nan if client == 0 else 0.0
-    strategy = api.gmom(num_batches=k, **{"streaming": True} if api is MESSAGE else {})
+    strategy = api.gmom(num_batches=k)
     asked = api.begin(strategy, range(m), [np.zeros(d, "f4")])
     arriving = (r for c in range(m) for r in api.replies(asked, {c: api.reply([vectors[c]])}))
-    replies = arriving if api is MESSAGE else list(arriving)
+    replies = arriving if api is STREAMED else list(arriving)
     tracemalloc.start()
     try:
         model, metrics = api.end(strategy, replies)

@@ -4,7 +4,7 @@ Each of the nodes 0 … m − 1 answers what a `reply` makes of (node, round, mo
 reply, an Error is one, None is silence.
 """
 
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,11 +151,10 @@ def train(folder, num_rounds, reply=drift, api="message", num_nodes=M, stop_afte
 
 def train_to_the_end(folder, num_rounds, connection):
     """Train in a process that sends when it has begun and, once it may end, its history."""
-    began = iter([True])
+    send_once = cache(connection.send)
 
     def reply(node, server_round, arrays):
-        if next(began, False):
-            connection.send("begun")
+        send_once("begun")
         if (node, server_round) == (M - 1, num_rounds):
             connection.recv()
         return drift(node, server_round, arrays)

@@ -73,15 +73,17 @@ class Api:
         return {c: self.reply(malformed.honest_arrays(c), claim) for c, claim in claims.items()}
 
     def round(self, strategy, contents, sent=SENT, server_round=1, shuffle=None, also=lambda _: []):
-        """Return arrays or None, and metrics; `contents` maps clients to what each replies.
-
-        `also` makes more replies of the messages that were sent.
-        """
+        """Return the arrays or None, and metrics; `also` makes more replies of what was sent."""
         asked = self.begin(strategy, sorted(contents), sent, server_round)
         replies = self.replies(asked, dict(sorted(contents.items()))) + also(asked)
         if shuffle is not None:
             np.random.default_rng(shuffle).shuffle(replies)
         return self.end(strategy, replies, server_round)
+
+    def replies(self, asked, contents):
+        """Return what clients reply; an Error, or an exception, is one, None is silence."""
+        made = {c: deepcopy(content) for c, content in contents.items() if content is not None}
+        return [self.reply_of(asked, client, content) for client, content in made.items()]
 
     def evaluation(self, strategy, claims, also=lambda _: []):
         """Return the metrics of an evaluation, with the loss, as `round` does."""
@@ -89,8 +91,9 @@ class Api:
         return self.evaluated(strategy, self.replies(asked, claims) + also(asked))
 
     def step(self, arrays, sent, shuffle=None, **options):
-        """Return what a round of the median of means makes of these arrays, client by client."""
-        replies = {c: self.reply(made, {"loss": 0.1 * c}) for c, made in enumerate(arrays)}
+        """Return what a round of the median of means makes of these arrays by client."""
+        arrays = arrays if isinstance(arrays, dict) else dict(enumerate(arrays))
+        replies = {c: self.reply(a, {"loss": 0.1 * c}, 1 + c) for c, a in arrays.items()}
         return self.round(self.gmom(**options), replies, sent, shuffle=shuffle)
 
 
@@ -121,10 +124,8 @@ class Classic(Api):
         manager.clients |= {str(cid): Proxy(str(cid)) for cid in cids}
         configure(server_round, ndarrays_to_parameters(sent), manager)
 
-    def replies(self, asked, results):
-        """Return what clients reply; exceptions and results of another status are failures."""
-        pairs = ((Proxy(str(cid)), deepcopy(result)) for cid, result in results.items())
-        return [pair for pair in pairs if pair[1] is not None]
+    def reply_of(self, asked, cid, result):
+        return Proxy(str(cid)), result
 
     def end(self, strategy, replies, server_round=1):
         parameters, metrics = strategy.aggregate_fit(server_round, *with_failures(replies))
@@ -160,10 +161,8 @@ class Message(Api):
         messages = pushed(configure(server_round, record(sent), ConfigRecord(), grid))
         return {message.metadata.dst_node_id: message for message in messages}
 
-    def replies(self, asked, contents):
-        """Return what nodes reply; an Error is one, None is silence."""
-        made = {node: content for node, content in contents.items() if content is not None}
-        return [malformed.reply_to(asked[n], deepcopy(content)) for n, content in made.items()]
+    def reply_of(self, asked, node, content):
+        return malformed.reply_to(asked[node], content)
 
     def end(self, strategy, replies, server_round=1):
         arrays, metrics = strategy.aggregate_train(server_round, replies)
@@ -173,9 +172,17 @@ class Message(Api):
         return dict(strategy.aggregate_evaluate(1, replies))
 
 
-CLASSIC, MESSAGE = Classic(), Message()
+class Streamed(Message):
+    """Rounds whose replies are added up on arrival."""
+
+    def gmom(self, **options):
+        return super().gmom(streaming=True, **options)
+
+
+CLASSIC, MESSAGE, STREAMED = Classic(), Message(), Streamed()
 BY_NAME = {"classic": CLASSIC, "message": MESSAGE}
 BOTH = pytest.mark.parametrize("api", BY_NAME.values(), ids=BY_NAME)
+EVERY = pytest.mark.parametrize("api", [*BY_NAME.values(), STREAMED], ids=[*BY_NAME, "streamed"])
 
 
 def with_failures(pairs):

@@ -3,7 +3,7 @@
 from copy import deepcopy
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.common import parameters_to_ndarrays
@@ -16,6 +16,7 @@ from flwr_byz import attacks
 from flwr_byz.clientapp.mod import ByzantineMod
 from tests.support.answering_grid import AnsweringGrid
 from tests.support.apis import CLASSIC, MESSAGE
+from tests.support.malformed import named
 
 NUM_NODES, NUM_ROUNDS = 11, 2
 MODEL = [np.zeros((3, 4), "f4"), np.zeros(5, "f4")]
@@ -73,9 +74,8 @@ def client_app(api, mods=(), arrays_key="arrays", weight_key="num-examples", app
     @app.train(mods=list(mods))
     def train(message, context):
         record = message.content[arrays_key]
-        arrays = map(Array, moved(record.to_numpy_ndarrays(), context.node_id))
-        moved_record = ArrayRecord(dict(zip(record, arrays, strict=True)))
-        content = {arrays_key: moved_record, "metrics": MetricRecord({weight_key: 10})}
+        arrays = named(moved(record.to_numpy_ndarrays(), context.node_id), record)
+        content = {arrays_key: arrays, "metrics": MetricRecord({weight_key: 10})}
         return Message(RecordDict(content), reply_to=message)
 
     @app.evaluate()

@@ -6,9 +6,9 @@ import numpy as np
 
 from flwr_byz.aggregation import geometric_median, geometric_median_of_means
 from flwr_byz.theory import sharp_c_alpha
-from tests.support import server
+from tests.support.apis import CLASSIC, MESSAGE, STREAMED
 
-APIS = ("function", *server.APIS)
+APIS = {"function": None, "classic": CLASSIC, "message": MESSAGE, "streamed": STREAMED}
 DTYPES = ("f2", "f4", "f8")
 
 
@@ -25,14 +25,12 @@ class Round(SimpleNamespace):
     def _honest(self, rng):
         """Return the members' vectors by batch, and what they are spread about."""
         k, d = self.num_batches, self.dim
-        means = rng.normal(size=(k, d))
+        means, offset = rng.normal(size=(k, d)), self.offset * rng.normal(size=d)
+        scatter = rng.choice([0.0, 1.0]) * rng.normal(size=(k, self.batch_size, d))
         if self.honest == "symmetric":
             means[1::2] = -means[: k // 2 * 2 : 2]
-        if self.honest == "alike":
-            means[:] = means[0]
-        offset = self.offset * rng.normal(size=d)
-        within = 0.0 if self.honest == "alike" else rng.choice([0.0, 1.0])
-        scatter = within * rng.normal(size=(k, self.batch_size, d))
+        elif self.honest == "alike":
+            means[:], scatter[:] = means[0], 0.0
         scatter -= scatter.mean(axis=1, keepdims=True)
         return offset + self.spread * (means[:, None] + scatter), offset
 
@@ -111,8 +109,7 @@ class Round(SimpleNamespace):
             return result.point, k - kept, sharp_c_alpha(q / kept) if 2 * q < kept else np.inf
         options = q | {"num_batches": k, "reply": self.reply, "trim_norm": self.trim_norm}
         options |= {"server_learning_rate": self.rate, "audit": audit if self.audited else None}
-        made = {client: [vector] for client, vector in enumerate(replies)}
-        arrays, metrics = server.a_round(self.api, [sent], made, **options)
+        arrays, metrics = APIS[self.api].step([[v] for v in replies], [sent], **options)
         assert metrics["byz-rejected"] == 0, metrics
         trimmed, bound = int(metrics.get("byz-trimmed", 0)), float(metrics.get("byz-bound", 1.0))
         if arrays is None:

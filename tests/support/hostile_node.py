@@ -33,10 +33,6 @@ class Forged(Array):
         return b"Array %s %d\0" % (children, len(body)) + body
 
 
-def garbage(body):
-    return b"?" * len(body)
-
-
 def bomb(body, times=1 << 17):
     """Its one chunk, named so often that less than a megabyte fills fifty gigabytes."""
     return json.dumps(json.loads(body) | {"arraychunk_ids": [0] * times}).encode()
@@ -45,8 +41,9 @@ def bomb(body, times=1 << 17):
 def answer(message, kind, send, push_object):
     """Push a reply, or a part of one."""
     values = np.arange(100_000 if kind == "bomb" else 20, dtype="f4")  # no two chunks alike
+    changes = {"garbage": lambda body: b"?" * len(body), "bomb": bomb}
     arrays = ArrayRecord()
-    arrays.update({"0": Forged({"garbage": garbage, "bomb": bomb}.get(kind, bytes), values)})
+    arrays.update({"0": Forged(changes.get(kind, bytes), values)})
     metrics = MetricRecord({"num-examples": 10, "loss": 0.5})
     reply = Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
     claims, honest = reply.metadata.__dict__, dict(reply.metadata.__dict__)

@@ -71,10 +71,9 @@ class SuperLink:
 
     def push_messages(self, content):
         request = runtime_pb2.PushAppMessagesRequest.FromString(content)
-        sent = [message.metadata for message in request.messages_list]
-        self.waiting |= {each.message_id: self.replies[each.dst_node_id] for each in sent}
-        ids = [each.message_id for each in sent]
-        return runtime_pb2.PushAppMessagesResponse(message_ids=ids)
+        nodes = {m.metadata.message_id: m.metadata.dst_node_id for m in request.messages_list}
+        self.waiting |= {message_id: self.replies[node] for message_id, node in nodes.items()}
+        return runtime_pb2.PushAppMessagesResponse(message_ids=list(nodes))
 
     def pull_messages(self, content):
         request = runtime_pb2.PullAppMessagesRequest.FromString(content)

@@ -1,13 +1,12 @@
 import json
 import re
 from math import inf, sqrt
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer import Typer
-from typer.testing import CliRunner
 
 from flwr_byz import theory
 from flwr_byz.aggregation import num_batches
@@ -129,31 +128,22 @@ def test_both_strategies_take_a_plan(api):
 
 
 def test_a_table_that_was_interrupted_goes_on_after_its_last_cell(tmp_path, monkeypatch):
-    measured = []
-
-    def measure(dim, share, seeds):
-        measured.append((share, dim, len(seeds)))
-        return 1.0, 0.1
-
+    table, measure = tmp_path / "table.jsonl", Mock(return_value=(1.0, 0.1))
     monkeypatch.setattr(calibrate, "measure_factor", measure)
     monkeypatch.setattr(calibrate, "DIMS", (8, 64))
     monkeypatch.setattr(calibrate, "SHARES", (0.25,))
-    app, table = Typer(), tmp_path / "table.jsonl"
-    app.command()(calibrate.main)
     first = {"byzantine_share": 0.0, "dim": 8, "runs": 1, "factor": 2.0, "standard_error": 0.5}
     table.write_text(json.dumps(first) + "\n", encoding="utf-8")
-    assert CliRunner().invoke(app, ["--table", str(table)]).exit_code == 0
-    assert measured == [(0.0, 64, 128), (0.25, 8, 100), (0.25, 64, 32)]
-    cells = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
-    assert cells[0] == first
-    keys = "byzantine_share", "dim", "runs"
-    assert [tuple(cell[key] for key in keys) for cell in cells[1:]] == measured
-    assert CliRunner().invoke(app, ["--table", str(table), "--fresh"]).exit_code == 0
-    assert len(measured) == 3 + 4
+    calibrate.main(table)
+    cells = [tuple(json.loads(line).values()) for line in table.read_text("utf-8").splitlines()]
+    new = [(0.0, 64, 128), (0.25, 8, 100), (0.25, 64, 32)]
+    assert cells == [tuple(first.values()), *((*cell, 1.0, 0.1) for cell in new)]
+    assert [call.args for call in measure.mock_calls] == [(d, s, range(n)) for s, d, n in new]
+    calibrate.main(table, fresh=True)
+    assert measure.call_count == 3 + 4
 
 
 def test_a_cell_of_the_table_comes_out_again():
-    runs = range(calibrate.num_runs(32, 0.25))
-    factor, standard_error = calibrate.measure_factor(32, 0.25, runs)
-    assert calibration.attack_factor(32, 40, 10) == pytest.approx(factor, abs=2e-4)
+    factor, standard_error = calibrate.measure_factor(8, 0.25, range(calibrate.num_runs(8, 0.25)))
+    assert calibration.attack_factor(8, 40, 10) == pytest.approx(factor, abs=2e-4)
     assert standard_error < 0.03
