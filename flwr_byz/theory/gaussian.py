@@ -8,13 +8,12 @@ for w ~ N(0, H) with ‖H‖ = M, ‖ĝ‖ grows by √M at most, and ‖Ĥ − 
 n > 0 is the number of samples of a batch, d the dimension, δ in (0, 1) a probability.
 """
 
-from collections.abc import Callable
 from math import exp, log, sqrt
 
 from .conditions import require_positive, require_sample
 
-_HALVINGS = 100
-_SPLITS = (0.01, 0.03, 0.1, 0.3)  # of δ, between the noise and the features
+_STEPS = 8
+_SPLITS = (0.01, 0.03, 0.1, 0.3)  # of δ, between two ways to fail
 
 
 def gradient_radius(n: float, d: int, delta: float, sigma: float = 1.0) -> float:
@@ -38,31 +37,31 @@ def hessian_radius(n: float, d: int, delta: float) -> float:
     and Banach spaces", 2001, Theorem II.13). t differs between the sides, so that both give r.
     """
     require_sample(n, d, delta)
-
-    def is_enough(r: float) -> bool:
-        above = _tail((sqrt(1 + r) - 1) * sqrt(n) - sqrt(d))
-        below = _tail((1 - sqrt(1 - r)) * sqrt(n) - sqrt(d)) if r < 1 else 0.0
-        return above + below <= delta
-
-    return _least(is_enough, 0.0)
+    radii = (_largest_above(n, d, (1 - s) * delta) for s in _SPLITS)
+    enough = (r for r, s in zip(radii, _SPLITS, strict=True) if _fails_below(n, d, r) <= s * delta)
+    return next(enough, _largest_above(n, d, delta / 2))
 
 
-def _tail(t: float) -> float:
+def _largest_above(n: float, d: int, delta: float) -> float:
+    """Return the r that the largest eigenvalue leaves with probability at most δ."""
+    return (1 + (sqrt(d) + sqrt(-2 * log(delta))) / sqrt(n)) ** 2 - 1
+
+
+def _fails_below(n: float, d: int, r: float) -> float:
+    """Return a bound on the probability with which the least eigenvalue is below 1 − r."""
+    if r >= 1:
+        return 0.0
+    t = (1 - sqrt(1 - r)) * sqrt(n) - sqrt(d)
     return exp(-t * t / 2) if t > 0 else 1.0
 
 
 def _chi_square(d: float, delta: float) -> float:
-    """Return u ≥ 1 with (u·e^(1 − u))^(d/2) ≤ δ: χ²_d exceeds ud with at most this probability."""
-    return _least(lambda u: d / 2 * (u - 1 - log(u)) >= -log(delta), 1.0)
+    """Return u ≥ 1 with (u·e^(1 − u))^(d/2) ≤ δ: χ²_d exceeds ud with at most this probability.
 
-
-def _least(is_enough: Callable[[float], bool], start: float) -> float:
-    """Return the least number from `start` on that is enough, rounded up, by bisection."""
-    width = 1.0
-    while not is_enough(start + width):
-        width *= 2
-    low, high = start, start + width
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
+    Newton's method on the convex u − 1 − log(u) from the right stays there.
+    """
+    needed = -2 * log(delta) / d
+    u = 1 + sqrt(2 * needed) + needed
+    for _ in range(_STEPS):
+        u -= (u - 1 - log(u) - needed) / (1 - 1 / u)
+    return u * (1 + 1e-12)

@@ -1,26 +1,26 @@
-"""Plan a training: from m, q, N/m and d to its settings and its expected error."""
+"""Plan a training: from m, q, N/m and d to its settings, its expected error and its guarantee."""
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import exp, hypot, isfinite, sqrt
+from math import hypot, isfinite, sqrt
 
 import numpy as np
 
-from ..aggregation import num_batches
+from ..aggregation import num_batches as num_batches_of
 from ..checks import check_number
-from .concentration import c_alpha
 from .conditions import ConditionFails, require, require_positive
-from .constants import LINEAR_REGRESSION, Constants, Statistics, linear_regression
+from .constants import LINEAR_REGRESSION, Statistics
 from .descent import step_size
 from .expected import expected_contraction, expected_error
 from .plans import Plan, TradeOff
-from .probability import exact_success_probability, success_probability
 from .rates import communication, error_rate, minimax_rate, rounds_to_floor
-from .theorems import Guarantee, theorem_4
+from .sharp import Bound, Precision, gaussian_precision, sharp_bound
 
+RESIDUAL = 1e-3  # of the median in every round, for the guarantee
 _CURVE_POINTS = 40
+_MOST_BATCHES = 1000  # that are chosen: the server's work grows with their square
 _SAMPLES = [2**power for power in range(50)]  # per client: up to about 10^15
-_LEAST_LOG_DELTA = -500.0  # exp of it, and its inverse, are float64 numbers
 
 
 def plan(
@@ -29,160 +29,181 @@ def plan(
     num_byzantine: int,
     samples_per_client: int,
     dim: int,
-    epsilon: float = 1.0,
+    num_batches: int | None = None,
+    epsilon: float | None = None,
     distance: float | None = None,
+    confidence: float = 0.99,
     statistics: Statistics | None = None,
-    constants: Constants | None = None,
+    precision: Callable[[float], Precision] | None = None,
 ) -> Plan:
-    """Choose k, τ, γ, η and the number of rounds, and predict the error.
+    """Choose k, τ, γ, η and the number of rounds, predict the error, and bound it.
 
     Parameters
     ----------
-    num_clients, num_byzantine, epsilon : int, int, float
-        m, q, the most Byzantine clients in any one round, and ε, as of `aggregation.num_batches`.
+    num_clients, num_byzantine : int
+        m and q, the most Byzantine clients in any one round.
     samples_per_client, dim : int
         N/m ≥ 1, and d ≥ 1, the number of parameters.
+    num_batches : int, optional
+        k, from 2q + 1 to m; by default that of `epsilon`, or else the one of the least expected
+        error, 1000 at most.
+    epsilon : float, optional
+        ε > 0 for the smallest k ≥ 2(1+ε)q, as of `aggregation.num_batches`.
     distance : float, optional
         ‖θ0 − θ*‖ > 0, or a bound on it; √d by default (θ0 = 0, coordinates of θ* of size 1).
+    confidence : float, default 0.99
+        The probability of the guarantee.
     statistics : Statistics, optional
-        Curvature and scatter of the problem's gradients, for the expected errors: by default the
-        bounds that `constants` give, or else linear regression. See `estimate_statistics`.
-    constants : Constants, optional
-        The constants of Assumptions 1 to 4, for the guarantee. By default those of linear
-        regression (Lemma 8), or with `statistics` no guarantee at all.
+        Curvature, scatter and skewness of the problem's gradients, for the expected errors: by
+        default those of linear regression. See `estimate_statistics`.
+    precision : callable, optional
+        Maps the number of samples of a batch to its `Precision`, for the guarantee. By default that
+        of linear regression with Gaussian data, or with `statistics` no guarantee at all.
 
     Raises TypeError where an argument is no number, ValueError where one is out of range.
     """
     check_number("samples_per_client", samples_per_client, whole=True, least=1)
     check_number("dim", dim, whole=True, least=1)
+    check_number("confidence", confidence, above=0, below=1)
     distance = sqrt(dim) if distance is None else distance
     require_positive(distance=distance)
-    k = num_batches(num_clients, num_byzantine, epsilon=epsilon)
+    least = num_batches_of(num_clients, num_byzantine, epsilon=1.0 if epsilon is None else epsilon)
+    if num_batches is not None:
+        check_number(
+            "num_batches", num_batches, whole=True, least=2 * num_byzantine + 1, most=num_clients
+        )
+    if statistics is None and precision is None:
+
+        def precision(batch_samples: float) -> Precision:
+            return gaussian_precision(batch_samples, dim)
+
     setting = _Setting(
-        num_clients, num_byzantine, samples_per_client, dim, distance, statistics, constants
+        int(num_clients),
+        int(num_byzantine),
+        int(samples_per_client),
+        int(dim),
+        distance,
+        confidence,
+        statistics or LINEAR_REGRESSION,
+        precision,
     )
-    chosen, num_samples, scatter = setting.trade_off(k), setting.num_samples, setting.scatter
-    error, shares = chosen.expected_error, setting.shares(k)
-    contraction = expected_contraction(dim, num_samples, k, num_byzantine, scatter)
-    rounds = None
-    if isfinite(error) and contraction < 1:
-        rounds = max(rounds_to_floor(contraction, distance, error / 10), 1)
-    guarantee, fails = setting.guarantee(k)
-    return Plan(
-        num_clients=num_clients,
-        num_byzantine=num_byzantine,
-        samples_per_client=samples_per_client,
-        dim=dim,
-        epsilon=epsilon,
-        distance=distance,
-        num_batches=k,
-        trim_norm=setting.trim_norm(k),
-        gamma=1 / num_samples,
-        step_size=step_size(scatter.L, scatter.M),
-        rounds=rounds,
-        expected_error=error,
-        clean_error=chosen.clean_error,
-        expected_contraction=contraction,
-        error_rate=chosen.error_rate,
-        minimax_rate=minimax_rate(dim, num_samples),
-        **shares,
-        success_probability=success_probability(k, num_byzantine, **shares),
-        exact_success_probability=exact_success_probability(k, num_byzantine, **shares),
-        guarantee=guarantee,
-        guarantee_fails=fails,
-        samples_for_guarantee=setting.samples_for_guarantee(k),
-        numbers_sent=None if rounds is None else int(communication(num_clients, dim, rounds)),
-        trade_off=tuple(map(setting.trade_off, _curve(2 * num_byzantine + 1, k, num_clients))),
-    )
+    k = num_batches or (setting.best_num_batches() if epsilon is None else least)
+    return setting.plan(int(k))
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What `plan` is given, but for ε; the methods take k."""
+    """What `plan` is given, but for the choice of k; the methods take k."""
 
     num_clients: int
     num_byzantine: int
     samples_per_client: int
     dim: int
     distance: float
-    statistics: Statistics | None
-    constants: Constants | None
+    confidence: float
+    statistics: Statistics
+    precision: Callable[[float], Precision] | None
 
     @property
     def num_samples(self) -> int:
         return self.num_clients * self.samples_per_client
 
-    @property
-    def scatter(self) -> Statistics:
-        """The given statistics, or those that the constants bound: a variance is at most σ²."""
-        if self.statistics is None and (c := self.constants) is not None:
-            return Statistics(L=c.L, M=c.M, sigma=c.sigma_1, growth=c.sigma_2)
-        return self.statistics or LINEAR_REGRESSION
+    def best_num_batches(self) -> int:
+        if self.num_byzantine == 0:
+            return 1
+        most = min(self.num_clients, max(_MOST_BATCHES, 4 * self.num_byzantine))
+        return min(_curve(2 * self.num_byzantine + 1, most), key=self.expected_error)
 
-    def trim_norm(self, k: int) -> float:
+    def expected_error(self, k: int) -> float:
+        return expected_error(self.dim, self.num_samples, k, self.num_byzantine, self.statistics)
+
+    def plan(self, k: int) -> Plan:
+        chosen, scatter, num_samples = self.trade_off(k), self.statistics, self.num_samples
+        contraction = expected_contraction(self.dim, num_samples, k, self.num_byzantine, scatter)
+        error, rounds = chosen.expected_error, None
+        if isfinite(error) and contraction < 1:
+            rounds = max(rounds_to_floor(contraction, self.distance, error / 10), 1)
+        guarantee, fails = self.guarantee(k)
+        curve = _curve(2 * self.num_byzantine + 1, self.num_clients, k)
+        return Plan(
+            num_clients=self.num_clients,
+            num_byzantine=self.num_byzantine,
+            samples_per_client=self.samples_per_client,
+            dim=self.dim,
+            distance=self.distance,
+            num_batches=k,
+            trim_norm=self.trim_norm(k, guarantee),
+            gamma=1 / num_samples,
+            step_size=step_size(scatter.L, scatter.M),
+            rounds=rounds,
+            expected_error=error,
+            clean_error=chosen.clean_error,
+            expected_contraction=contraction,
+            error_rate=chosen.error_rate,
+            minimax_rate=minimax_rate(self.dim, num_samples),
+            guarantee=guarantee,
+            guarantee_fails=fails,
+            samples_for_guarantee=self.samples_for_guarantee(k),
+            numbers_sent=rounds and int(communication(self.num_clients, self.dim, rounds)),
+            trade_off=tuple(map(self.trade_off, curve)),
+        )
+
+    def trim_norm(self, k: int, guarantee: Bound | None) -> float:
+        """Return τ: no good batch is ever longer, or with no guarantee twice the RMS of one."""
+        gradient = self.statistics.M * self.distance
+        if guarantee is not None:
+            return guarantee.radius_1 + gradient + guarantee.radius_2 * self.distance
         # E‖mean‖² is at most ‖∇F‖² + d·variance/(N/k), and ‖∇F‖ at most M‖θ − θ*‖.
-        gradient = self.scatter.M * self.distance
-        deviation = hypot(self.scatter.sigma, self.scatter.growth * self.distance)
+        deviation = hypot(self.statistics.sigma, self.statistics.growth * self.distance)
         return 2 * hypot(gradient, deviation * error_rate(self.dim, k, self.num_samples))
 
-    def shares(self, k: int) -> dict[str, float]:
-        """Return the α and δ of Lemma 5."""
-        share = self.num_byzantine / k
-        alpha = (share + 0.5) / 2
-        return {"alpha": alpha, "delta": (alpha - share) * exp(max(-self.dim, _LEAST_LOG_DELTA))}
-
-    def guarantee(self, k: int) -> tuple[Guarantee, None] | tuple[None, str]:
-        """Return the guarantee of Theorem 4, or the condition that fails."""
-        if self.statistics is not None and self.constants is None:
-            return None, "the constants of Assumptions 1 to 4 are not given"
-        shares, trim_norm = self.shares(k), self.trim_norm(k)
+    def guarantee(self, k: int) -> tuple[Bound, None] | tuple[None, str]:
+        """Return the bound, or the condition that fails."""
+        if self.precision is None:
+            return None, "the precision of batches is not given"
+        L, M = self.statistics.L, self.statistics.M
         batch_samples = self.num_clients // k * self.samples_per_client  # of the smallest batch
-        constants = self.constants or linear_regression(batch_samples, self.dim, shares["delta"])
         try:
-            guarantee = theorem_4(
+            bound = sharp_bound(
                 num_batches=k,
                 num_byzantine=self.num_byzantine,
-                batch_samples=batch_samples,
-                dim=self.dim,
-                **shares,
-                constants=constants,
-                r=self.distance / sqrt(self.dim),
-                gamma=1 / self.num_samples,
-                trim_norm=trim_norm,
+                confidence=self.confidence,
+                precision=self.precision(batch_samples),
+                step_size=step_size(L, M),
+                L=L,
+                M=M,
+                residual=RESIDUAL,
             )
-            floor = guarantee.floor  # not above the distance: the iterates stay within r√d of θ*
-            require(floor <= self.distance, "ηξ1/ρ ≤ ‖θ0 − θ*‖", floor, self.distance)
-            strayed = (guarantee.xi_1 + guarantee.xi_2 * self.distance) / c_alpha(shares["alpha"])
-            longest = constants.M * self.distance + strayed
-            require(longest <= trim_norm, "norms of good batches ≤ τ", longest, trim_norm)
+            require(bound.floor <= self.distance, "floor ≤ ‖θ0 − θ*‖", bound.floor, self.distance)
         except ConditionFails as condition:
             return None, str(condition)
-        return guarantee, None
+        return bound, None
 
     def samples_for_guarantee(self, k: int) -> int | None:
-        """Return the fewest samples per client with which Theorem 4 applies, by bisection."""
+        """Return the fewest samples per client with which there is a bound, by bisection."""
 
         def holds(samples: int) -> bool:
             return replace(self, samples_per_client=samples).guarantee(k)[0] is not None
 
+        if self.precision is None:
+            return None
         enough = next(filter(holds, _SAMPLES), None)
         return enough and bisect_left(range(enough), True, lo=enough // 2 + 1, key=holds)
 
     def trade_off(self, k: int) -> TradeOff:
-        d, samples, q = self.dim, self.num_samples, self.num_byzantine
         guarantee, _ = self.guarantee(k)
         return TradeOff(
             num_batches=k,
-            error_rate=error_rate(d, k, samples),
-            expected_error=expected_error(d, samples, k, q, self.scatter),
-            clean_error=expected_error(d, samples, k, 0, self.scatter),
+            error_rate=error_rate(self.dim, k, self.num_samples),
+            expected_error=self.expected_error(k),
+            clean_error=expected_error(self.dim, self.num_samples, k, 0, self.statistics),
             floor=None if guarantee is None else guarantee.floor,
         )
 
 
-def _curve(least: int, chosen: int, most: int) -> list[int]:
+def _curve(least: int, most: int, *chosen: int) -> list[int]:
     """Return up to 41 numbers of batches from the least to the most, with the chosen one."""
     if most - least < _CURVE_POINTS:
         return list(range(least, most + 1))
     spaced = np.geomspace(least, most, _CURVE_POINTS).round().astype(int)
-    return sorted({*spaced.tolist(), chosen})
+    return sorted({*spaced.tolist(), *chosen})

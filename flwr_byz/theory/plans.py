@@ -5,7 +5,7 @@ from typing import Any
 
 from ..json_lines import plain
 from ..renamed import renamed
-from .theorems import Guarantee
+from .sharp import Bound
 
 
 @renamed(error_in_peace="clean_error")
@@ -13,7 +13,7 @@ from .theorems import Guarantee
 class TradeOff:
     """The expected errors for one number of batches, as of `Plan`.
 
-    `floor` bounds the error that remains (Theorem 4); None where one of its conditions fails.
+    `floor` bounds the error that remains; None where a condition of the guarantee fails.
     """
 
     num_batches: int
@@ -28,35 +28,31 @@ class TradeOff:
 class Plan:
     """Settings for a training, with its expected error and its guarantee.
 
-    Expected errors are calibrated by Monte Carlo on linear regression with Gaussian features and
-    noise and equally distributed clients (see `flwr_byz.theory.calibration`): tight there, but not
-    proved. Other losses enter through `Statistics` alone; clients whose data differ, local epochs
-    and heavy tails do not. The guarantee is Theorem 4: safe, and mostly vacuous, since its
-    constants ask for millions of samples.
+    Expected errors follow from a model of the strongest attack (see `flwr_byz.theory.expected`),
+    for linear regression and clients whose data are alike: within about 10 % in simulations, not
+    proved. Other losses enter through `Statistics` alone; clients whose data differ and local
+    epochs do not. The guarantee is a theorem: see `flwr_byz.theory.sharp`.
 
     Attributes
     ----------
-    num_clients, num_byzantine, samples_per_client, dim, epsilon, distance
-        As given to `plan`: m, q, N/m, d, ε and ‖θ0 − θ*‖.
+    num_clients, num_byzantine, samples_per_client, dim, distance
+        As given to `plan`: m, q, N/m, d and ‖θ0 − θ*‖.
     num_batches, gamma, step_size : int, float, float
-        k, the smallest ≥ 2(1+ε)q, γ = 1/N (Remark 2), and η = L/(2M²).
+        k, γ = 1/N (Remark 2), and η = L/(2M²).
     trim_norm : float
-        τ (Remark 2): twice the root mean square norm of an honest batch's mean gradient at θ0.
+        τ (Remark 2). With a guarantee no good batch is ever longer; else it is twice the root mean
+        square norm of an honest batch's mean gradient at θ0.
     rounds, numbers_sent : int or None
         Rounds at `expected_contraction` that shrink ‖θ0 − θ*‖ to a tenth of `expected_error`, and
         the numbers that clients send in them, md in each; None where no number is enough.
     expected_error, clean_error, expected_contraction : float
-        Calibrated: root mean square of ‖θ − θ*‖ at the end, under the strongest attack and without
-        one, infinity where samples are too few; and the factor of a round far from θ*, attacked.
+        Root mean square of ‖θ − θ*‖ at the end, under the strongest attack and without one,
+        infinity where samples are too few; and the factor of a round far from θ*, attacked.
     error_rate, minimax_rate : float
         √(dk/N), the order in which the paper's bound grows, and √(d/N).
-    alpha, delta, success_probability, exact_success_probability : float
-        The guarantee's α, halfway between q/k and 1/2 (Remark 1), its δ = (α − q/k)·e^(−d), and
-        lower bounds on the probability that it holds: (19) and (20).
-    guarantee, guarantee_fails, samples_for_guarantee : Guarantee, str, int, or None
-        That of Theorem 4 for the smallest batch, with trimming and r = distance/√d, or the
-        condition that fails; and the fewest samples per client with which it holds, None beyond
-        10^15, or where the problem's constants are unknown.
+    guarantee, guarantee_fails, samples_for_guarantee : Bound, str, int, or None
+        The bound for the smallest batch, or the condition that fails; and the fewest samples per
+        client with which there is one, None beyond 10^15 or where no precision is known.
     trade_off : tuple of TradeOff
         Over k, from 2q + 1 to m.
     """
@@ -65,7 +61,6 @@ class Plan:
     num_byzantine: int
     samples_per_client: int
     dim: int
-    epsilon: float
     distance: float
     num_batches: int
     trim_norm: float
@@ -77,11 +72,7 @@ class Plan:
     expected_contraction: float
     error_rate: float
     minimax_rate: float
-    alpha: float
-    delta: float
-    success_probability: float
-    exact_success_probability: float
-    guarantee: Guarantee | None
+    guarantee: Bound | None
     guarantee_fails: str | None
     samples_for_guarantee: int | None
     numbers_sent: int | None

@@ -1,6 +1,7 @@
 """The probability that enough batches are good (the paper's Lemma 5)."""
 
 from fractions import Fraction
+from functools import lru_cache
 from math import exp, expm1, floor, inf, lgamma, log, log1p, sqrt
 
 import numpy as np
@@ -9,7 +10,7 @@ from ..checks import check_number
 from .conditions import require, require_honest_majority
 
 _HALVINGS = 60
-_TERMS = 100  # of a tail, besides twenty standard deviations and more
+_FALL = 45.0  # logarithm by which the last term of a tail is smaller than the first
 
 
 def binary_divergence(a: float, b: float) -> float:
@@ -59,6 +60,7 @@ def exact_success_probability(
     return _at_most(k, delta, most_bad)
 
 
+@lru_cache(maxsize=4096)
 def largest_delta(num_batches: int, num_bad: int, confidence: float) -> float:
     """Return the largest δ with P{B ≤ j} ≥ the confidence, B ~ Binomial(k, δ), rounded down.
 
@@ -91,7 +93,9 @@ def _tail(k: int, log_p: float, log_rest: float, least: int) -> float:
     if least > k:
         return 0.0
     log_ways = lgamma(k + 1) - lgamma(least + 1) - lgamma(k - least + 1)
-    counts = np.arange(least, min(k, least + _TERMS + int(20 * sqrt(k))))
-    ratios = (k - counts) / (counts + 1) * exp(log_p - log_rest)
+    odds = exp(log_p - log_rest)
+    left = max(1 - (k - least) / (least + 1) * odds, 1 / (20 * sqrt(k)))  # by which terms fall
+    counts = np.arange(least, min(k, least + int(_FALL / left) + 1))
+    ratios = (k - counts) / (counts + 1) * odds
     first = exp(log_ways + least * log_p + (k - least) * log_rest)
     return first * (1 + float(np.cumprod(ratios).sum()))

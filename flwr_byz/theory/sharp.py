@@ -33,6 +33,7 @@ Precision = Callable[[float], Iterable[tuple[float, float]]]
 """Maps δ to pairs (r1, r2), each such that a batch strays from the true gradient by at most
 r1 + r2‖θ − θ*‖ at every θ, with probability 1 − δ."""
 
+_FEW = 16
 _SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)  # of δ, between r1 and r2
 
 
@@ -111,21 +112,23 @@ def sharp_bound(
     require_nonnegative(residual=residual)
     step_contraction(step_size, L, M)
     best: Bound | None = None
-    nearest: ConditionFails | None = None
-    for num_bad in range(max((num_batches + 1) // 2 - num_byzantine, 1)):
-        delta = largest_delta(num_batches, num_bad, confidence)
+    nearest = ConditionFails("γ < 1 − 2q/k", residual, 1 - 2 * num_byzantine / num_batches)
+    for num_bad in _counts((num_batches + 1) // 2 - num_byzantine):
         alpha = (num_byzantine + num_bad) / num_batches
+        if residual >= 1 - 2 * alpha:
+            break
+        delta = largest_delta(num_batches, num_bad, confidence)
         factor = certified_c_alpha(alpha, residual)
+        found: Bound | None = None
         for radius_1, radius_2 in precision(delta):
             xi_1, xi_2 = factor * radius_1, factor * radius_2
             try:
                 floor = sharp_error_floor(step_size, L, M, xi_1=xi_1, xi_2=xi_2)
             except ConditionFails as condition:
-                if nearest is None or condition.value < nearest.value:
-                    nearest = condition
+                nearest = condition
                 continue
-            if best is None or floor < best.floor:
-                best = Bound(
+            if found is None or floor < found.floor:
+                found = Bound(
                     contraction=sharp_contraction(step_size, L, M, xi_2),
                     floor=floor,
                     step_size=step_size,
@@ -138,10 +141,18 @@ def sharp_bound(
                     radius_1=radius_1,
                     radius_2=radius_2,
                 )
+        if best is not None and (found is None or found.floor >= best.floor):
+            break  # more bad batches help no more
+        best = found or best
     if best is None:
-        assert nearest is not None
         raise nearest
     return best
+
+
+def _counts(below: int) -> list[int]:
+    """Return numbers of bad batches to try: all that are few, and a few of the others."""
+    spaced = np.geomspace(_FEW, below - 1, _FEW).astype(int).tolist() if below > _FEW else []
+    return sorted({*range(min(below, _FEW)), *spaced})
 
 
 def gaussian_precision(n: float, d: int, *, sigma: float = 1.0, M: float = 1.0) -> Precision:

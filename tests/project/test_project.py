@@ -43,7 +43,7 @@ def test_the_wheel_holds_the_package_alone_and_the_sdist_what_its_tests_need(tmp
     names = set(zipfile.ZipFile(wheel).namelist())
     metadata = f"flwr_byz-{PROJECT['version']}.dist-info"
     assert {name.split("/")[0] for name in names} == {"flwr_byz", metadata}
-    assert {"flwr_byz/py.typed", "flwr_byz/theory/calibration.jsonl"} <= names
+    assert "flwr_byz/py.typed" in names
     with tarfile.open(sdist) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {"pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile"} <= names

@@ -13,13 +13,13 @@ from scipy import stats
 
 from flwr_byz import theory
 from flwr_byz.aggregation import geometric_median
-from flwr_byz.theory import calibration
+from flwr_byz.theory.expected import equilibrium
 from simulations.monte_carlo import descend
 from tests.support.table import table
 
 ONES = dict.fromkeys(("sigma_1", "alpha_1", "sigma_2", "alpha_2", "M_prime"), 1)
 STEEP = theory.Statistics(L=2.0, M=4.0, sigma=3.0, growth=0.5)
-X = 0.1 * (1.1547005 + calibration.attack_factor(20, 20, 5) * 1.5811388)
+X = 0.1 * equilibrium(20, 20, 5)
 SHELL = 8 * sqrt(2) / (16 * sqrt(1e9))  # r for which ℓ* = 2σ2²r√n/(α2σ1) is 1
 EXAMPLE = {"num_clients": 40, "num_byzantine": 5, "samples_per_client": 50, "dim": 20}
 THEOREM = {"num_batches": 20, "num_byzantine": 5, "batch_samples": 1e9, "dim": 20, "alpha": 0.375}
@@ -31,7 +31,9 @@ def theorem(number, **changes):
     return {4: theory.theorem_4, 5: theory.theorem_5}[number](**arguments)
 
 
-NAMES = vars(math) | vars(theory) | vars(calibration) | {"ONES": ONES, "STEEP": STEEP, "X": X}
+NAMES = (
+    vars(math) | vars(theory) | {"equilibrium": equilibrium, "ONES": ONES, "STEEP": STEEP, "X": X}
+)
 NAMES |= {"plan": partial(theory.plan, **EXAMPLE), "theorem": theorem, "SHELL": SHELL}
 NAMES |= {"np": np, "APART": np.eye(2, 3)}
 # Of the proof of Lemma 7: a net of each shell, of a width that cancels but for this; all shells.
@@ -62,17 +64,12 @@ server_computation(20, 40, 20, 2000) : 40 * 20 + 20 * 20 * 7.600902459542082**3
 client_computation(5, 8, 1) : 0.625
 linear_regression(800, 2, 0.01).M_prime : (1 + 0.05 + sqrt(2 * 5.991464547 / 800)) ** 2
 linear_regression(9, 9, 0.5).alpha_1 ** 2 : 2
-error_strength(1, 100, 7, 0) : 0.1 | error_strength(4, 100, 3, 1, c=2.0) : 0.2 * (1.2247449 + 2)
-calibrated_error(20, 2000, 20, 5) : X / sqrt(1 - X**2)
-calibrated_error(20, 2000, 20, 5, STEEP) : 3 * X / sqrt(4 - 0.25 * X**2)
-calibrated_error(100, 1000, 2, 0) : 0.1**0.5 / 0.9**0.5
-calibrated_error(20, 2000, 20, 0) : 1 / sqrt(100 / median_factor(20, 20)**2 - 1)
-calibrated_error(1, 10**6, 10**4, 1) : calibrated_error(1, 10**6, 10**4, 0)
-calibrated_contraction(20, 2000, 20, 5, STEEP) : sqrt(13 / 16) + 2 / 32 * 0.5 * X
-attack_factor(2, 16, 3) : (attack_factor(2, 8, 1) + attack_factor(2, 4, 1)) / 2
-attack_factor(sqrt(32), 8, 1) : (attack_factor(4, 8, 1) + attack_factor(8, 8, 1)) / 2
-attack_factor(10**6, 8, 1) : attack_factor(64, 8, 1) | median_factor(5, 1) : 1
-attack_factor(8, 1000, 1) : attack_factor(8, 40, 1) | median_factor(5, 2) : 1
+expected_error(20, 2000, 20, 5) : X / sqrt(1 - X**2)
+expected_error(20, 2000, 20, 5, STEEP) : 3 * X / sqrt(4 - 0.25 * X**2)
+expected_error(100, 1000, 2, 0) : 0.1**0.5 / 0.9**0.5
+expected_error(20, 2000, 20, 0) : 1 / sqrt(100 / equilibrium(20, 20, 0)**2 - 1)
+expected_contraction(20, 2000, 20, 5, STEEP) : sqrt(13 / 16) + 2 / 32 * 0.5 * X
+equilibrium(7, 2, 0) : sqrt(7 / 2) | equilibrium(7, 1, 0, 5.0) : sqrt(7)
 plan().num_batches : 20 | plan().gamma : 1 / 2000 | plan().step_size : 0.5 | plan().alpha : 0.375
 plan().trim_norm : 2 * sqrt(20 + 20 * 21 / 100) | plan().numbers_sent : 800 * plan().rounds
 plan().error_rate : sqrt(0.2) | plan().minimax_rate : 0.1 | plan(num_byzantine=0).num_batches : 1
@@ -101,7 +98,7 @@ success_probability(20, 10, alpha=0.49, delta=0.01) : q/k < 1/2
 exact_success_probability(20, 5, alpha=0.375, delta=0.2) : δ ≤ α − q/k
 exact_success_probability(20, 5, alpha=0.375, delta=0.0) : δ > 0
 rounds_to_floor(1.0, 10.0, 1.0) : contraction | rounds_to_floor(-0.1, 10.0, 1.0) : contraction
-rounds_to_floor(0.5, 10.0, 0.0) : floor | error_strength(4, 100, 2, 1) : q/k < 1/2
+rounds_to_floor(0.5, 10.0, 0.0) : floor | expected_error(4, 100, 2, 1) : q/k < 1/2
 Constants(**ONES, L=2, M=1) : L ≤ M | Constants(**ONES, L=0, M=1) : L must
 Constants(**dict(ONES, sigma_1=-1), L=1, M=1) : sigma_1 must
 Constants(**dict(ONES, M_prime=inf), L=1, M=1) : M_prime must

@@ -1,7 +1,6 @@
 import json
 import re
 from math import inf, sqrt
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_byz import theory
-from flwr_byz.aggregation import num_batches
-from flwr_byz.theory import calibration
-from simulations import calibrate
+from flwr_byz.aggregation import geometric_median, num_batches
+from flwr_byz.theory.expected import equilibrium
 from simulations.monte_carlo import descend, root_mean_square
 from tests.support import apis
 
@@ -43,25 +41,38 @@ def test_k_is_that_of_the_aggregation_and_the_chosen_one_is_on_the_curve(m, epsi
     assert 0 <= found.success_probability <= found.exact_success_probability <= 1
 
 
-def test_the_calibrated_factors_are_about_those_of_theory():
-    factor, median = calibration.attack_factor, calibration.median_factor
-    for q in (5, 10, 15, 18):  # one in many dimensions
-        assert 0.8 < factor(64, 40, q) < min(1.3, factor(1, 40, q))
-    # The relative efficiencies of the median, and of the spatial median in the plane.
-    assert median(1, 40) == pytest.approx(sqrt(np.pi / 2), rel=0.05)
-    assert median(2, 40) == pytest.approx(sqrt(4 / np.pi), rel=0.05)
+def test_without_an_attack_the_error_is_the_efficiency_of_the_spatial_median():
+    for dim, variance in ((1, np.pi / 2), (2, 4 / np.pi), (1000, 1.0)):
+        assert equilibrium(dim, 10**6, 0) == pytest.approx(sqrt(dim * variance / 1e6), rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("m", "q", "k", "samples", "dim"),
-    [(40, 5, 20, 50, 20), (20, 1, 4, 100, 10), (30, 6, 24, 200, 3), (60, 0, 12, 30, 6)],
+    [
+        *((40, 5, 20, 50, 20), (20, 1, 4, 100, 10), (30, 6, 24, 200, 3), (60, 0, 12, 30, 6)),
+        *((40, 16, 40, 400, 8), (12, 3, 12, 1000, 2), (60, 3, 60, 60, 30)),
+    ],
 )
-def test_the_calibrated_error_is_that_of_real_descents(m, q, k, samples, dim):
-    """Where it was not calibrated: other m, k, batch sizes, and samples where terms of x² count."""
+def test_the_expected_error_is_that_of_real_descents(m, q, k, samples, dim):
     sizes = {"num_clients": m, "num_byzantine": q, "num_batches": k, "samples_per_client": samples}
-    error, spread = final_error(**sizes, dim=dim, rounds=10, distance=0.5, reach=1e3)
-    expected = theory.calibrated_error(dim, m * samples, k, q)
-    assert error == pytest.approx(expected, rel=0.12, abs=3 * spread)
+    error, spread = final_error(**sizes, dim=dim, rounds=30, distance=0.5, reach=1e3)
+    expected = theory.expected_error(dim, m * samples, k, q)
+    assert error == pytest.approx(expected, rel=0.1, abs=3 * spread)
+
+
+def test_skewed_data_bias_a_median_of_means_and_the_expected_error_has_it():
+    """The bias is across the mean of k batches of n: features with an intercept, skewed noise."""
+    dim, k, n, runs, skewness = 10, 40, 20, 100, 2 * 10 / 12
+    rng, errors = np.random.default_rng(0), []
+    for _ in range(runs):
+        features, noise = rng.normal(size=(k, n, dim)), rng.exponential(size=(k, n)) - 1
+        features[:, :, 0] = 1
+        errors.append(geometric_median(np.einsum("kni,kn->ki", features, noise) / n).point)
+    measured = np.sqrt(np.square(errors).sum(axis=1).mean())
+    skewed = theory.Statistics(growth=0.0, skewness=skewness)
+    assert measured == pytest.approx(theory.expected_error(dim, n * k, k, 0, skewed), rel=0.06)
+    bias = np.linalg.norm(np.mean(errors, axis=0))
+    assert bias == pytest.approx(skewness / 2 / n, rel=0.25)  # to the first order in 1/n
 
 
 @pytest.mark.parametrize(("reach", "distance"), [(0.9, None), (0.2, None), (0.9, 20.0)])
@@ -125,25 +136,3 @@ def test_both_strategies_take_a_plan(api):
     assert (options.reply, options.step_size) == ("gradients", -found.step_size)
     for name in ("num_byzantine", "trim_norm", "gamma"):
         assert getattr(options, name) == getattr(found, name)
-
-
-def test_a_table_that_was_interrupted_goes_on_after_its_last_cell(tmp_path, monkeypatch):
-    table, measure = tmp_path / "table.jsonl", Mock(return_value=(1.0, 0.1))
-    monkeypatch.setattr(calibrate, "measure_factor", measure)
-    monkeypatch.setattr(calibrate, "DIMS", (8, 64))
-    monkeypatch.setattr(calibrate, "SHARES", (0.25,))
-    first = {"byzantine_share": 0.0, "dim": 8, "runs": 1, "factor": 2.0, "standard_error": 0.5}
-    table.write_text(json.dumps(first) + "\n", encoding="utf-8")
-    calibrate.main(table)
-    cells = [tuple(json.loads(line).values()) for line in table.read_text("utf-8").splitlines()]
-    new = [(0.0, 64, 128), (0.25, 8, 100), (0.25, 64, 32)]
-    assert cells == [tuple(first.values()), *((*cell, 1.0, 0.1) for cell in new)]
-    assert [call.args for call in measure.mock_calls] == [(d, s, range(n)) for s, d, n in new]
-    calibrate.main(table, fresh=True)
-    assert measure.call_count == 3 + 4
-
-
-def test_a_cell_of_the_table_comes_out_again():
-    factor, standard_error = calibrate.measure_factor(8, 0.25, range(calibrate.num_runs(8, 0.25)))
-    assert calibration.attack_factor(8, 40, 10) == pytest.approx(factor, abs=2e-4)
-    assert standard_error < 0.03
