@@ -89,7 +89,7 @@ def test_a_malformed_reply_counts_as_no_message(api, name, caplog):
 
 
 @rules()
-def test_all_malformed_replies_together_count_as_none_and_take_little_of_the_log(api, name, caplog):
+def test_many_malformed_replies_count_as_no_message_and_take_little_of_the_log(api, name, caplog):
     bad = (KINDS if name == "GMoM" else FORMS)[api].values()
     ids = [n for n in range(1, 200) if n not in HONEST][:: 180 // len(bad)]
     together = api.honest() | dict(zip(ids, bad, strict=False))
