@@ -36,27 +36,51 @@ def options(_: Annotated[bool, _VERSION] = False) -> None:
 
 @app.command("plan")
 def plan_command(
-    num_clients: Annotated[int, Option("--clients", "-m", help="Clients m.")],
-    num_byzantine: Annotated[int, Option("--byzantine", "-q", help="At most q are Byzantine.")],
-    samples_per_client: Annotated[int, Option("--samples", "-n", help="Samples a client, N/m.")],
     dim: Annotated[int, Option("--dim", "-d", help="Parameters of the model, d.")],
-    epsilon: Annotated[float, Option(help="ε: k batches, the smallest k ≥ 2(1+ε)q.")] = 1.0,
+    num_clients: Annotated[int | None, Option("--clients", "-m", help="Clients m.")] = None,
+    num_byzantine: Annotated[
+        int | None, Option("--byzantine", "-q", help="At most q are Byzantine.")
+    ] = None,
+    samples: Annotated[
+        list[int] | None, Option("--samples", "-n", help="Samples N/m of all, or of each client.")
+    ] = None,
+    target_error: Annotated[
+        float | None, Option(help="Find what is left out of -m, -q, -n, or else the fewest k.")
+    ] = None,
+    num_batches: Annotated[
+        int | None, Option("--batches", "-k", help="By default those of the least expected error.")
+    ] = None,
+    epsilon: Annotated[float | None, Option(help="The smallest k ≥ 2(1+ε)q instead.")] = None,
+    confidence: Annotated[float, Option(help="The probability of the guarantee.")] = 0.99,
+    step_size: Annotated[float | None, Option("--step", help="η; L/(2M²) by default.")] = None,
+    local_steps: Annotated[
+        int | None, Option(help="Clients take so many steps, and reply weights.")
+    ] = None,
     distance: Annotated[float | None, Option(help="‖θ0 − θ*‖ at the start; √d by default.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
     plot: Annotated[Path | None, Option(help="Draw error over k to this PNG, SVG or PDF.")] = None,
 ) -> None:
     """Plan a training: its settings, its expected error and its guarantee.
 
-    Expected errors are calibrated on linear regression with Gaussian features.
+    It is for linear regression with Gaussian data; for other problems see flwr_byz.theory.plan.
     """
-    made = plan(
-        num_clients=num_clients,
-        num_byzantine=num_byzantine,
-        samples_per_client=samples_per_client,
-        dim=dim,
-        epsilon=epsilon,
-        distance=distance,
-    )
+    sizes = samples[0] if samples and len(samples) == 1 else samples
+    try:
+        made = plan(
+            num_clients=num_clients,
+            num_byzantine=num_byzantine,
+            samples_per_client=sizes or None,
+            dim=dim,
+            num_batches=num_batches,
+            epsilon=epsilon,
+            target_error=target_error,
+            distance=distance,
+            confidence=confidence,
+            step_size=step_size,
+            local_steps=local_steps,
+        )
+    except TypeError as error:  # a size is missing
+        raise click.UsageError(str(error)) from None
     if plot is not None:
         draw_trade_off(made, plot)
     if as_json:
@@ -119,35 +143,42 @@ def redteam_command(
 
 def print_plan(made: Plan, console: Console) -> None:
     """Print a plan as tables."""
+    sizes = made.samples_per_client
+    samples = sizes if isinstance(sizes, int) else f"{min(sizes)} to {max(sizes)}"
     console.print(
-        f"m = {made.num_clients} clients with {made.samples_per_client} samples each, "
+        f"m = {made.num_clients} clients with {samples} samples each, "
         f"q = {made.num_byzantine} of them Byzantine, d = {made.dim} parameters"
     )
-    if made.guarantee is None:
-        needed = f"{made.samples_for_guarantee or 'more than 10^15'} samples a client"
-        guarantee: list[_Row] = [("no bound", made.guarantee_fails), ("needed", needed)]
+    bound = made.guarantee
+    if bound is None:
+        needed = made.samples_for_guarantee and f"{made.samples_for_guarantee} samples a client"
+        proved: list[_Row] = [("no bound", made.guarantee_fails), ("needed", needed)]
     else:
-        floor, contraction = made.guarantee.floor, made.guarantee.contraction
-        guarantee = [("error that may remain", floor), ("factor of a round", contraction)]
-    chernoff = f"(by Chernoff {_cell(made.success_probability)})"
-    probability = f"{_cell(made.exact_success_probability)} {chernoff}"
-    chosen = f"smallest k ≥ 2(1+ε)q up to m, ε = {made.epsilon:g}"
+        proved = [
+            ("error that may remain", bound.floor),
+            ("factor of a round", bound.contraction),
+            ("confidence", f"{bound.confidence:g}"),
+        ]
+    if made.local_steps is None:
+        mode: list[_Row] = [("trim norm τ", made.trim_norm, "no good batch is longer at the start")]
+    else:
+        mode = [("local steps", f"{made.local_steps}", "clients reply weights")]
     tables: dict[str, list[_Row]] = {
         "Settings": [
-            ("batches k", f"{made.num_batches}", chosen),
-            ("step η", made.step_size, "L/(2M²)"),
-            ("trim norm τ", made.trim_norm, "twice an honest batch's norm at the start"),
-            ("gap γ", made.gamma, "1/N"),
+            ("batches k", f"{made.num_batches}", "each averages its clients' replies"),
+            ("step η", made.step_size, "L/(2M²) unless given"),
+            *mode,
+            ("gap γ", made.gamma, "1/N, at most 0.001"),
             ("rounds", made.rounds, "until a tenth of the error is left of ‖θ0 − θ*‖"),
         ],
-        "Expected on linear regression with Gaussian features (calibrated, no proof)": [
+        "Expected on linear regression with Gaussian features (no proof)": [
             ("error under the strongest attack", made.expected_error),
             ("error in a clean run", made.clean_error),
             ("factor of a round", made.expected_contraction),
             ("the paper's order √(dk/N)", made.error_rate),
             ("no method beats √(d/N)", made.minimax_rate),
         ],
-        "Proved (Theorem 4)": [*guarantee, ("Lemma 5's probability", probability)],
+        "Proved for it": proved,
     }
     for title, rows in tables.items():
         console.print(f"\n[bold]{title}")
@@ -155,9 +186,15 @@ def print_plan(made: Plan, console: Console) -> None:
         for row in rows:
             table.add_row(*map(_cell, row))
         console.print(table)
+    for heading, reasons in (
+        ("The expected error is uncertain:", made.doubts),
+        ("Better:", made.hints),
+    ):
+        if reasons:
+            console.print(f"\n[bold]{heading}", *(f"- {reason}" for reason in reasons), sep="\n")
 
     console.print("\n[bold]Trade-off over k")
-    names = ("k", "error, attacked", "clean run", "√(dk/N)", "Theorem 4")
+    names = ("k", "error, attacked", "clean run", "√(dk/N)", "proved")
     curve = Table(*(Column(name, justify="right") for name in names))
     shown = made.trade_off[:: -ceil(len(made.trade_off) / _ROWS_SHOWN)]
     for point in made.trade_off:
@@ -180,7 +217,7 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         ("expected, strongest attack", "expected_error", "#D55E00", "-"),
         ("expected, clean run", "clean_error", "#0072B2", "-"),
         ("the paper's order √(dk/N)", "error_rate", "#666666", "--"),
-        ("proved, Theorem 4", "floor", "#009E73", ".-"),
+        ("proved", "floor", "#009E73", ".-"),
     ):
         errors = {point.num_batches: getattr(point, name) for point in made.trade_off}
         drawn = [nan if error in (None, inf) else error for error in errors.values()]
@@ -189,7 +226,9 @@ def draw_trade_off(made: Plan, path: Path) -> None:
     chosen = f"the plan, k = {made.num_batches}"
     axes.axvline(made.num_batches, color="#999999", linewidth=1, zorder=0, label=chosen)
     axes.set(yscale="log", xlabel="number of batches k", ylabel="error  ‖θ − θ*‖  (log scale)")
-    size = f"m = {made.num_clients}, q = {made.num_byzantine}, N/m = {made.samples_per_client}"
+    size = f"m = {made.num_clients}, q = {made.num_byzantine}"
+    if isinstance(made.samples_per_client, int):
+        size += f", N/m = {made.samples_per_client}"
     axes.set_title(f"{size}, d = {made.dim}")
     axes.legend(frameon=False)
     try:

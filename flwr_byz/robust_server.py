@@ -220,8 +220,9 @@ class RobustServer:
             text = "the geometric median is certified to a gap of %.2g only, not gamma=%.2g"
             log(WARNING, text, result.gap, self.settings.gamma)
         return {
-            "byz-bound": self.settings.bound(result.num_kept, num_hidden),
+            "byz-bound": self.settings.bound(result.num_kept, num_hidden, result.residual),
             "byz-gap": result.gap,
+            "byz-residual": result.residual,
             "byz-iterations": result.iterations,
             "byz-aggregate-norm": result.norm,
         }

@@ -14,7 +14,7 @@ from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
 from .aggregation.threads import num_threads
 from .checks import check_choice, check_kind, check_number
 from .options import parameters_of
-from .theory import c_alpha, sharp_c_alpha
+from .theory import c_alpha, certified_c_alpha
 
 ReplyKind = Literal["weights", "gradients"]
 
@@ -99,14 +99,15 @@ class Settings:
         """η of the step from the model sent: against a gradient, along an update."""
         return self.server_learning_rate * (-1.0 if self.reply == "gradients" else 1.0)
 
-    def bound(self, num_kept: int, num_hidden: int) -> float:
+    def bound(self, num_kept: int, num_hidden: int, residual: float = 0.0) -> float:
         """Return the factor by which an attack can exceed the honest batches' largest distance.
 
         It is the sharp one, for q = `num_hidden` Byzantine batches among those that were kept;
-        where q is not given, for the largest minority. Infinity without an honest majority.
+        where q is not given, for the largest minority. `residual` is that of the median. Infinity
+        without an honest majority.
         """
         alpha = self._hidden_among(num_kept, num_hidden) / num_kept
-        return sharp_c_alpha(alpha) if alpha < 0.5 else inf
+        return certified_c_alpha(alpha, residual) if residual < 1 - 2 * alpha else inf
 
     def guarantee(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
         """Say how far attacks can move the aggregate, of so many clients and batches kept."""

@@ -36,6 +36,10 @@ class GeometricMedian:
         in float32.
     gap : float
         Certified relative gap: the true objective at `point` is at most ``(1 + gap) * optimum``.
+    residual : float
+        Certified bound on the length of the weighted mean of the unit vectors from `point` to the
+        points, before it is rounded to its dtype; of a point that coincides with it any vector of
+        length at most 1 counts. `flwr_byz.theory.certified_c_alpha` takes it.
     iterations : int
         Steps of the solver.
     """
@@ -43,6 +47,7 @@ class GeometricMedian:
     point: NDArray[np.float64]
     objective: float
     gap: float
+    residual: float
     weights: NDArray[np.float64]
     iterations: int
 
@@ -102,7 +107,9 @@ def geometric_median(
     with np.errstate(over="ignore"):
         objective = float(np.float64(median.objective) * mass.sum())
     point = median.point.astype(np.float64, copy=False)
-    return GeometricMedian(point, objective, median.gap, median.weights, median.iterations)
+    return GeometricMedian(
+        point, objective, median.gap, median.residual, median.weights, median.iterations
+    )
 
 
 def median_of_rows(

@@ -26,7 +26,7 @@ class GeometricMedianOfMeans:
     ----------
     point : ndarray (d,)
         Geometric median of the kept batch means, in their precision.
-    gap, iterations : float, int
+    gap, residual, iterations : float, float, int
         As of `GeometricMedian`.
     batch_norms, batch_weights : ndarray (k,), float64
         Norms of the batch means, not finite where the mean is not, and their weights: ``point`` is
@@ -38,6 +38,7 @@ class GeometricMedianOfMeans:
 
     point: NDArray[np.floating]
     gap: float
+    residual: float
     iterations: int
     batch_norms: NDArray[np.float64]
     batch_weights: NDArray[np.float64]
@@ -130,6 +131,7 @@ def median_of_means(
     return GeometricMedianOfMeans(
         point=median.point,
         gap=median.gap,
+        residual=median.residual,
         iterations=median.iterations,
         batch_norms=measured.norms,
         batch_weights=median.weights,

@@ -29,7 +29,6 @@ from .descent import population_contraction as population_contraction
 from .descent import rho as rho
 from .descent import sharp_contraction as sharp_contraction
 from .descent import sharp_error_floor as sharp_error_floor
-from .descent import sharp_population_contraction as sharp_population_contraction
 from .descent import step_contraction as step_contraction
 from .descent import step_size as step_size
 from .expected import expected_contraction as expected_contraction

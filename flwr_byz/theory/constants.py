@@ -57,14 +57,17 @@ def linear_regression(n: float, d: int, delta: float) -> Constants:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Curvature and scatter of gradients: enough for calibrated errors, too little for a theorem.
+    """Curvature and scatter of gradients: enough for expected errors, too little for a theorem.
 
     L and M are those of `Constants`. The variance of a coordinate of one sample's gradient at θ is
     about sigma² + growth²·‖θ − θ*‖². `skewness` is ‖E[g‖g‖²]‖/((d + 2)·sigma³) of one sample's
     centred gradient g at θ*: 0 for symmetric data, a third of the usual one in one dimension.
+    `curvatures` (d,) and `variances` (d,) are those along the Hessian's eigenvectors at θ*. Where M
+    is much larger than L, errors are several times too large without them; see `from_matrices`.
 
-    Raises ValueError where L, M or `sigma` is not positive and finite, or `growth` or `skewness`
-    not finite and at least 0, ConditionFails where L > M.
+    Raises ValueError where L, M, `sigma`, a curvature or a variance is not positive and finite,
+    `growth` or `skewness` not finite and at least 0, or one of `curvatures` and `variances` is
+    missing or of another length; ConditionFails where L > M.
     """
 
     L: float = 1.0
@@ -72,11 +75,45 @@ class Statistics:
     sigma: float = 1.0
     growth: float = 1.0
     skewness: float = 0.0
+    curvatures: tuple[float, ...] | None = None
+    variances: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         require_positive(L=self.L, M=self.M, sigma=self.sigma)
         require_nonnegative(growth=self.growth, skewness=self.skewness)
         require_curvature(self.L, self.M)
+        lengths = len(self.curvatures or ()), len(self.variances or ())
+        if lengths[0] != lengths[1]:
+            raise ValueError(f"curvatures and variances must be as many, got {lengths}")
+        for name in ("curvatures", "variances"):
+            for value in getattr(self, name) or ():
+                require_positive(**{name: value})
+
+    @classmethod
+    def from_matrices(
+        cls,
+        hessian: ArrayLike,
+        covariance: ArrayLike,
+        *,
+        growth: float = 0.0,
+        skewness: float = 0.0,
+    ) -> "Statistics":
+        """Take curvatures and variances from F's Hessian at θ* and the gradients' covariance there.
+
+        `hessian` (d, d) is symmetric and positive definite, `covariance` (d, d) that of one
+        sample's gradient. Raises ValueError where it is not so.
+        """
+        curvatures, vectors = np.linalg.eigh(np.asarray(hessian, dtype=np.float64))
+        variances = np.einsum("ji,jk,ki->i", vectors, np.asarray(covariance, np.float64), vectors)
+        return cls(
+            L=float(curvatures.min()),
+            M=float(curvatures.max()),
+            sigma=sqrt(max(float(variances.mean()), 0.0)),
+            growth=growth,
+            skewness=skewness,
+            curvatures=tuple(curvatures.tolist()),
+            variances=tuple(variances.tolist()),
+        )
 
 
 LINEAR_REGRESSION = Statistics()
@@ -88,11 +125,12 @@ def estimate_statistics(
 ) -> Statistics:
     """Estimate L, M and the scatter of gradients from gradients at a few parameter vectors.
 
-    L and M are the least and the greatest curvature between any two of the vectors; over all
-    directions, L can be smaller and M larger. `sigma` is measured where the mean gradient is
-    shortest, nearest to θ*, so it is a little too large; `growth` is the largest scatter of
-    gradient differences per distance; `skewness` has what chance adds to it taken off. Take vectors
-    along the path of a clean training, and honest gradients only.
+    Of p > d vectors that span all directions the Hessian is fitted, and with it L, M, `curvatures`
+    and `variances`. Of fewer, L and M are the least and the greatest curvature between any two of
+    them; over all directions, L can be smaller and M larger. `sigma` is measured where the mean
+    gradient is shortest, nearest to θ*, so it is a little too large; `growth` is the largest
+    scatter of gradient differences per distance; `skewness` has what chance adds to it taken off.
+    Take vectors along the path of a clean training, and honest gradients only.
 
     Parameters
     ----------
@@ -130,14 +168,22 @@ def estimate_statistics(
             f"the mean gradient shows a curvature of {min(curvatures):.4g} between two of the "
             "parameters: not strongly convex there, so no L exists"
         )
-    nearest = int(np.argmin(np.linalg.norm(means, axis=1)))
+    nearest = grads[int(np.argmin(np.linalg.norm(means, axis=1)))]
     one_sample = sqrt(samples_per_gradient)
+    growth, skewness = one_sample * max(growths), one_sample * _skewness(nearest)
+    steps = theta - theta.mean(axis=0)
+    if np.linalg.matrix_rank(steps) == d:
+        hessian = np.linalg.lstsq(steps, means - means.mean(axis=0))[0]
+        covariance = samples_per_gradient * np.atleast_2d(np.cov(nearest.T))
+        return Statistics.from_matrices(
+            (hessian + hessian.T) / 2, covariance, growth=growth, skewness=skewness
+        )
     return Statistics(
         L=min(curvatures),
         M=max(slopes),
-        sigma=one_sample * _scatter(grads[nearest]),
-        growth=one_sample * max(growths),
-        skewness=one_sample * _skewness(grads[nearest]),
+        sigma=one_sample * _scatter(nearest),
+        growth=growth,
+        skewness=skewness,
     )
 
 

@@ -22,17 +22,6 @@ def population_contraction(L: float, M: float) -> float:
     return sqrt(1 - L**2 / (4 * M**2))
 
 
-def sharp_population_contraction(L: float, M: float) -> float:
-    """Return √(1 − 3L²/(4M²)), a smaller bound on the contraction of a step along the gradient.
-
-    Not in the paper. Its appendix B uses convexity in one of two inequalities where strong
-    convexity holds too; with both, ‖θ′ − θ*‖² ≤ (1 + η²M² − 2ηL)‖θ − θ*‖², which is this. For
-    L = M it is 1/2, which linear regression attains.
-    """
-    require_curvature(L, M)
-    return sqrt(1 - 3 * L**2 / (4 * M**2))
-
-
 def contraction(L: float, M: float) -> float:
     """Return 1/2 + 1/2·√(1 − L²/(4M²)), the factor of Theorems 1 and 5 (9)."""
     return (1 + population_contraction(L, M)) / 2

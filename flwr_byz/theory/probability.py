@@ -9,7 +9,7 @@ import numpy as np
 from ..checks import check_number
 from .conditions import require, require_honest_majority
 
-_HALVINGS = 60
+_HALVINGS = 50
 _FALL = 45.0  # logarithm by which the last term of a tail is smaller than the first
 
 
@@ -55,9 +55,15 @@ def exact_success_probability(
     """Return P{T ≥ k(1 − α) + q}, T ~ Binomial(k, 1 − δ), of (20); see `success_probability`."""
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
     k = num_batches
-    # At most kα − q are bad, in exact arithmetic on the decimal that the caller wrote.
-    most_bad = floor(Fraction(repr(float(alpha))) * k) - num_byzantine
+    most_bad = floor(_simplest(alpha) * k) - num_byzantine
     return _at_most(k, delta, most_bad)
+
+
+def _simplest(value: float) -> Fraction:
+    """Return the fraction of the smallest denominator that rounds to a float: 5/12 of 5 / 12."""
+    exact = Fraction(value)
+    near = exact.limit_denominator(10**7)
+    return near if float(near) == value else exact
 
 
 @lru_cache(maxsize=4096)

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import check_number
 from .concentration import certified_c_alpha
-from .conditions import ConditionFails, require_honest_majority, require_nonnegative
+from .conditions import ConditionFails, require, require_honest_majority, require_nonnegative
 from .descent import sharp_contraction, sharp_error_floor, step_contraction
 from .gaussian import gradient_radius, hessian_radius
 from .probability import largest_delta
@@ -33,7 +33,8 @@ Precision = Callable[[float], Iterable[tuple[float, float]]]
 """Maps δ to pairs (r1, r2), each such that a batch strays from the true gradient by at most
 r1 + r2‖θ − θ*‖ at every θ, with probability 1 − δ."""
 
-_FEW = 16
+_FEW = 8
+_CONTRACTS = "max(|1 − ηL|, |1 − ηM|) + ηξ2 < 1"
 _SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)  # of δ, between r1 and r2
 
 
@@ -45,8 +46,8 @@ class Bound:
     ----------
     contraction, floor : float
         The factor of a round, and the error that may remain.
-    step_size, confidence : float
-        η, and the probability of the bound.
+    step_size, confidence, residual : float
+        η, the probability of the bound, and the largest residual that a round's median may have.
     num_bad, delta, alpha : int, float, float
         j, how many honest batches may be bad by chance; δ, the probability of each; (q + j)/k.
     xi_1, xi_2 : float
@@ -59,6 +60,7 @@ class Bound:
     floor: float
     step_size: float
     confidence: float
+    residual: float
     num_bad: int
     delta: float
     alpha: float
@@ -110,42 +112,46 @@ def sharp_bound(
     """
     require_honest_majority(num_batches, num_byzantine)
     require_nonnegative(residual=residual)
-    step_contraction(step_size, L, M)
+    room = (1 - step_contraction(step_size, L, M)) / step_size
+    require(room > 0, "max(|1 − ηL|, |1 − ηM|) < 1", step_size * M - 1, 1.0)
     best: Bound | None = None
-    nearest = ConditionFails("γ < 1 − 2q/k", residual, 1 - 2 * num_byzantine / num_batches)
+    fails = [ConditionFails("γ < 1 − 2q/k", residual, 1 - 2 * num_byzantine / num_batches)]
     for num_bad in _counts((num_batches + 1) // 2 - num_byzantine):
         alpha = (num_byzantine + num_bad) / num_batches
         if residual >= 1 - 2 * alpha:
             break
         delta = largest_delta(num_batches, num_bad, confidence)
         factor = certified_c_alpha(alpha, residual)
-        found: Bound | None = None
-        for radius_1, radius_2 in precision(delta):
-            xi_1, xi_2 = factor * radius_1, factor * radius_2
-            try:
-                floor = sharp_error_floor(step_size, L, M, xi_1=xi_1, xi_2=xi_2)
-            except ConditionFails as condition:
-                nearest = condition
-                continue
-            if found is None or floor < found.floor:
-                found = Bound(
-                    contraction=sharp_contraction(step_size, L, M, xi_2),
-                    floor=floor,
-                    step_size=step_size,
-                    confidence=confidence,
-                    num_bad=num_bad,
-                    delta=delta,
-                    alpha=alpha,
-                    xi_1=xi_1,
-                    xi_2=xi_2,
-                    radius_1=radius_1,
-                    radius_2=radius_2,
-                )
-        if best is not None and (found is None or found.floor >= best.floor):
+        floors = {
+            radii: factor * radii[0] / (room - factor * radii[1])
+            for radii in precision(delta)
+            if factor * radii[1] < room
+        }
+        if not floors:
+            least = factor * min(second for _, second in precision(delta))
+            fails.append(ConditionFails(_CONTRACTS, 1 - step_size * (room - least), 1.0))
+        elif best is None or min(floors.values()) < best.floor:
+            first, second = min(floors, key=lambda radii: floors[radii])
+            xi_1, xi_2 = factor * first, factor * second
+            best = Bound(
+                contraction=sharp_contraction(step_size, L, M, xi_2),
+                floor=sharp_error_floor(step_size, L, M, xi_1=xi_1, xi_2=xi_2),
+                step_size=step_size,
+                confidence=confidence,
+                residual=residual,
+                num_bad=num_bad,
+                delta=delta,
+                alpha=alpha,
+                xi_1=xi_1,
+                xi_2=xi_2,
+                radius_1=first,
+                radius_2=second,
+            )
+            continue
+        if best is not None:
             break  # more bad batches help no more
-        best = found or best
     if best is None:
-        raise nearest
+        raise min(fails[1:] or fails, key=lambda condition: condition.value)
     return best
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from flwr_byz import theory
 from flwr_byz.aggregation import geometric_median
-from flwr_byz.theory.expected import equilibrium
+from flwr_byz.theory.equilibrium import equilibrium
 from simulations.monte_carlo import descend
 from tests.support.table import table
 
@@ -35,6 +35,9 @@ NAMES = (
     vars(math) | vars(theory) | {"equilibrium": equilibrium, "ONES": ONES, "STEEP": STEEP, "X": X}
 )
 NAMES |= {"plan": partial(theory.plan, **EXAMPLE), "theorem": theorem, "SHELL": SHELL}
+FLAT = theory.Statistics.from_matrices(2 * np.eye(20), 4 * np.eye(20))
+TURNED = theory.Statistics(sigma=3.0, growth=0.0)
+NAMES |= {"FLAT": FLAT, "TURNED": TURNED, "binom": stats.binom}
 NAMES |= {"np": np, "APART": np.eye(2, 3)}
 # Of the proof of Lemma 7: a net of each shell, of a width that cancels but for this; all shells.
 NAMES["NET"] = 7 * log(6) + 7 * log(3 * 2.5 / (2.1 * sqrt(7 / 300)))
@@ -45,7 +48,7 @@ VALUES = """
 c_alpha(0) : 2 | c_alpha(0.375) : 5 | sharp_c_alpha(0) : 1 | sharp_c_alpha(0.48) : 2.6
 median_radius(0.25, 2.0) : 6 | median_radius(0.25, 2.0, gamma=0.01, largest=100.0) : 6 + 1 / 0.5
 step_size(3, 5) : 0.06 | population_contraction(3, 5) : sqrt(0.91)
-contraction(3, 5) : 0.5 + sqrt(0.91) / 2 | sharp_population_contraction(3, 5) : sqrt(0.73)
+contraction(3, 5) : 0.5 + sqrt(0.91) / 2
 rho(1, 2, 0.2) : 0.0317541634481457 - 0.025 | largest_xi_2(1, 1) : 2 - sqrt(3)
 xi_1(0.375, 0.01) : 0.2 | xi_2(0.4, 2.0) : 96
 error_bound(50, 3, L=1, M=1, xi_1=0.02, xi_2=0.1) : 0.9160254038**50 * 3 + 0.119083633
@@ -68,15 +71,21 @@ expected_error(20, 2000, 20, 5) : X / sqrt(1 - X**2)
 expected_error(20, 2000, 20, 5, STEEP) : 3 * X / sqrt(4 - 0.25 * X**2)
 expected_error(100, 1000, 2, 0) : 0.1**0.5 / 0.9**0.5
 expected_error(20, 2000, 20, 0) : 1 / sqrt(100 / equilibrium(20, 20, 0)**2 - 1)
-expected_contraction(20, 2000, 20, 5, STEEP) : sqrt(13 / 16) + 2 / 32 * 0.5 * X
+expected_contraction(20, 2000, 20, 5, STEEP) : 1 - 2 / 32 * (2 - 0.5 * X)
+expected_contraction(20, 2000, 20, 5, local_steps=3) : 1 / 8 + 7 / 8 * X
+expected_contraction(20, 2000, 20, 5, step=1.2) : 0.2 + 0.8 * X
+expected_error(20, 2000, 20, 5, TURNED) : 3 * expected_error(20, 2000, 20, 5, FLAT)
+exact_success_probability(12, 4, alpha=5 / 12, delta=0.0302) : binom.cdf(1, 12, 0.0302)
 equilibrium(7, 2, 0) : sqrt(7 / 2) | equilibrium(7, 1, 0, 5.0) : sqrt(7)
-plan().num_batches : 20 | plan().gamma : 1 / 2000 | plan().step_size : 0.5 | plan().alpha : 0.375
-plan().trim_norm : 2 * sqrt(20 + 20 * 21 / 100) | plan().numbers_sent : 800 * plan().rounds
-plan().error_rate : sqrt(0.2) | plan().minimax_rate : 0.1 | plan(num_byzantine=0).num_batches : 1
+plan().num_batches : 40 | plan().gamma : 1 / 2000 | plan().step_size : 0.5
+plan(num_batches=20).trim_norm : 2 * sqrt(20 + 20 * 21 / 100)
+plan(samples_per_client=20).gamma : 0.001 | plan(epsilon=1.0).num_batches : 20
+plan(num_batches=20).error_rate : sqrt(0.2) | plan().numbers_sent : 800 * plan().rounds
+plan(samples_per_client=[100, 50] * 20).error_rate : sqrt(40 * 20 * (1 / 100 + 1 / 50)) / 40
+plan().minimax_rate : 0.1 | plan(num_byzantine=0).num_batches : 1
 plan(num_byzantine=0).clean_error : 0.1 / sqrt(0.99)
 plan(num_byzantine=0).expected_error : 0.1 / sqrt(0.99)
 plan(statistics=Statistics(sigma=2.0)).expected_error : 2 * plan().expected_error
-plan(constants=linear_regression(1e12, 20, 0.1)).trim_norm : 2 * sqrt(20 + (2 + 8 * 20) / 5)
 theorem(4, gamma=1e-4, trim_norm=10.0).xi_1 : theorem(4).xi_1 + 1e-4 * 10 / 0.25
 theorem(4, gamma=1e-4, trim_norm=10.0).xi_2 : theorem(4).xi_2 + 1e-4 / 0.25
 theorem(4, r=1.5 * SHELL).delta_2 : theorem(4, r=(2 - 1e-12) * SHELL).delta_2
@@ -86,7 +95,7 @@ REFUSED = """
 c_alpha(-0.1) : alpha | c_alpha(0.5) : alpha | sharp_c_alpha(0.7) : alpha
 sharp_c_alpha(nan) : alpha | median_radius(0.25, 2.0, gamma=0.1, largest=1.0) : largest
 step_size(0, 1) : L must be .* above 0 | population_contraction(1, 0) : M must be .* above 0
-contraction(2, 1) : L ≤ M | sharp_population_contraction(nan, 1) : L must be a finite number
+contraction(2, 1) : L ≤ M | step_contraction(0.1, nan, 1) : L must be a finite number
 rho(1, 1, 0.3279491924311228) : ρ > 0.*-0\\.03.*must be below 0\\.2679
 delta_2(1, 100, 0.1, sigma_1=1, sigma_2=3, alpha_2=1, M=1, M_prime=1, r=1) : σ2
 check_delta('1', 1.5, sqrt(2), sqrt(2)) : Δ1 ≤ σ1²/α1.*1\\.5.*1\\.414
@@ -107,6 +116,13 @@ Statistics(growth=-1.0) : growth must | Statistics(M=inf) : M must
 plan(num_byzantine=20) : num_byzantine | plan(num_byzantine=-1) : num_byzantine
 plan(num_byzantine=1.5) : num_byzantine | plan(num_clients=0) : num_clients | plan(dim=0) : dim
 plan(samples_per_client=0) : samples_per_client | plan(epsilon=0.0) : epsilon | plan(dim='20') : dim
+plan(num_clients=None, num_byzantine=None, target_error=1.0) : num_clients and num_byzantine
+plan(num_batches=20, target_error=1.0) : leave one | plan(samples_per_client=None) : plan needs
+plan(samples_per_client=[50] * 39) : 39 sizes | plan(samples_per_client=[0] * 40) : samples_per
+plan(num_batches=10) : num_batches | plan(confidence=1.0) : confidence | plan(local_steps=0) : local
+plan(target_error=0.01) : out of reach: num_batches=40 leaves 0\\.227 | plan(step_size=2.0) : step
+plan(num_byzantine=None, target_error=0.01) : out of reach: num_byzantine=0
+plan(dim=7, statistics=FLAT) : 20 directions, dim is 7
 plan(dim=True) : dim | plan(distance=0.0) : distance | plan(distance=inf) : distance
 theorem(4, gamma=1e-4) : trim_norm | theorem(4, batch_samples=50) : Δ1 ≤ σ1²/α1 does not hold: 1.823
 theorem(4, delta=0.126) : δ ≤ α − q/k | theorem(4, batch_samples=1000) : Δ2 ≤ σ2²/α2 does not hold

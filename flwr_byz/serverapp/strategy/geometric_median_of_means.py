@@ -86,9 +86,10 @@ class GeometricMedianOfMeans(Guarded, FedAvg):
     "byz-metrics-rejected" (accepted replies of which no metric is aggregated, or that a metrics
     aggregation function is not given), "byz-trimmed" (batches), "byz-bound" (by how many times the
     honest batches' largest distance from any point the aggregate can lie off it, see
-    `flwr_byz.theory.sharp_c_alpha`: for q among the batches kept, less what has shown itself;
-    without q, for the largest minority), "byz-gap" (certified, before the model is rounded to its
-    dtypes), "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
+    `flwr_byz.theory.certified_c_alpha`: for q among the batches kept, less what has shown itself;
+    without q, for the largest minority), "byz-gap" and "byz-residual" (certified, before the model
+    is rounded to its dtypes; see `flwr_byz.aggregation.geometric_median`), "byz-iterations" and
+    "byz-aggregate-norm" (of the gradient, or of the update).
     Evaluation metrics hold "byz-clients", "byz-rejected" and "byz-missing".
     """
 

@@ -1,0 +1,61 @@
+"""What a plan says in words: where it does not know, and what would help."""
+
+from math import ceil, isfinite
+
+from .anisotropic import effective_dimension
+from .constants import Statistics
+from .descent import longest_step, step_contraction
+from .plans import Plan
+
+_FEWEST, _FEW = 3, 5  # directions that carry the scatter: less is uncertain, or if they differ
+_ALIKE = 0.9  # such directions beside all, at least
+_GROWN = 1.2  # expected error beside that of a scatter that does not grow, at most
+_SAMPLES = 10  # of a client for each parameter, at least, for local steps
+_BETTER = 0.9
+
+
+def doubts(made: Plan, statistics: Statistics) -> tuple[str, ...]:
+    """Return the reasons for which the expected error may be off by more than 15 %."""
+    directions = float(made.dim)
+    if statistics.variances is not None:
+        directions = effective_dimension(statistics.variances)
+    sizes = made.samples_per_client
+    fewest = sizes if isinstance(sizes, int) else min(sizes)
+    grown = 1 + (statistics.growth * made.expected_error / statistics.sigma) ** 2
+    found = []
+    if directions < _FEWEST or directions < min(_FEW, _ALIKE * made.dim):
+        found.append(f"gradients scatter in no more than about {directions:.2g} directions")
+    if grown > _GROWN**2:
+        found.append("samples are so few that the scatter of curvatures adds much to the error")
+    if (made.local_steps or 1) > 1 and fewest < _SAMPLES * made.dim:
+        found.append(f"a client of {fewest} samples overfits them in its local steps")
+    return tuple(found)
+
+
+def hints(made: Plan, statistics: Statistics) -> tuple[str, ...]:
+    """Return what would make the plan better."""
+    m, k, q = made.num_clients, made.num_batches, made.num_byzantine
+    found = []
+    best = min(made.trade_off, key=lambda point: point.expected_error)
+    if best.expected_error < _BETTER * made.expected_error:
+        error = f"{best.expected_error:.3g} instead of {made.expected_error:.3g}"
+        found.append(f"{best.num_batches} batches leave an expected error of {error}")
+    if m % k:
+        near = min((n for n in range(2 * q + 1, m + 1) if m % n == 0), key=lambda n: abs(n - k))
+        found.append(f"{near} batches are of equal size, {k} are not")
+    longest = longest_step(statistics.L, statistics.M)
+    kept, least = (
+        step_contraction(step, statistics.L, statistics.M) for step in (made.step_size, longest)
+    )
+    if least < _BETTER * kept:
+        found.append(
+            f"a step of 2/(L + M) = {longest:.3g} leaves {least:.3g} of the way to θ* after a "
+            f"round without noise, instead of {kept:.3g}"
+        )
+    needed = made.samples_for_guarantee
+    if made.guarantee is None and needed is not None and isfinite(needed):
+        sizes = made.samples_per_client
+        fewest = sizes if isinstance(sizes, int) else min(sizes)
+        clients = k * ceil(m // k * needed / fewest)
+        found.append(f"{needed} samples a client, or {clients} clients, give a guarantee")
+    return tuple(found)
