@@ -54,6 +54,8 @@ from .sharp import finite_variance_precision as finite_variance_precision
 from .sharp import gaussian_precision as gaussian_precision
 from .sharp import measured_precision as measured_precision
 from .sharp import sharp_bound as sharp_bound
+from .spectral import spectral_certificate as spectral_certificate
+from .spectral import spectral_radius as spectral_radius
 from .theorems import Guarantee as Guarantee
 from .theorems import theorem_4 as theorem_4
 from .theorems import theorem_5 as theorem_5

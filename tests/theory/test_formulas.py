@@ -81,7 +81,7 @@ plan().num_batches : 40 | plan().gamma : 1 / 2000 | plan().step_size : 0.5
 plan(num_batches=20).trim_norm : 2 * sqrt(20 + 20 * 21 / 100)
 plan(samples_per_client=20).gamma : 0.001 | plan(epsilon=1.0).num_batches : 20
 plan(num_batches=20).error_rate : sqrt(0.2) | plan().numbers_sent : 800 * plan().rounds
-plan(samples_per_client=[100, 50] * 20).error_rate : sqrt(40 * 20 * (1 / 100 + 1 / 50)) / 40
+plan(samples_per_client=[100, 50] * 20).error_rate : sqrt(800 * 20 * (1 / 100 + 1 / 50)) / 40
 plan().minimax_rate : 0.1 | plan(num_byzantine=0).num_batches : 1
 plan(num_byzantine=0).clean_error : 0.1 / sqrt(0.99)
 plan(num_byzantine=0).expected_error : 0.1 / sqrt(0.99)
@@ -203,6 +203,10 @@ def test_the_statistics_are_those_along_the_axes_and_the_fastest_growth_that_sho
     found = theory.estimate_statistics(parameters, gradients, samples_per_gradient=9)
     sigma = 3 * np.sqrt(4 / 3)  # offsets of ±1, n − 1 = 3
     assert (found.L, found.M, found.sigma, found.growth) == pytest.approx((2, 5, sigma, 0))
+    assert found.curvatures == pytest.approx((2, 5))
+    assert found.variances == pytest.approx((12, 12))
+    few = theory.estimate_statistics(parameters[1:], gradients[1:], samples_per_gradient=9)
+    assert (few.L, few.M, few.curvatures) == (5, 5, None)  # the one direction that shows
     # Two samples at ±1 of the mean in 0 and 1, at ±3 in 2: differences of 0, ±2 and ±2.
     parameters = np.array([[0.0], [1.0], [2.0]])
     gradients = parameters[:, None, :] + np.array([1, 1, 3])[:, None, None] * [[1.0], [-1.0]]

@@ -132,3 +132,13 @@ def test_a_heavy_tailed_mean_keeps_chebyshevs_radius():
     ((radius, none),) = theory.finite_variance_precision(40, variance)(delta)
     assert none == 0
     assert (np.linalg.norm(means, axis=1) > radius).mean() <= delta
+
+
+@given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 2**32 - 1), st.data())
+def test_the_spectral_certificate_of_a_mean_holds_whatever_is_sent(k, d, seed, data):
+    q = data.draw(st.integers(0, k - 1))
+    rng, far = np.random.default_rng(seed), data.draw(st.sampled_from([0.1, 3.0, 1e6]))
+    vectors = rng.normal(size=(k, d))
+    vectors[:q] = far * rng.normal(size=d) + data.draw(st.sampled_from([0, 1])) * vectors[:q]
+    offset = np.linalg.norm(vectors.mean(axis=0) - vectors[q:].mean(axis=0))
+    assert offset <= theory.spectral_certificate(vectors, q) * (1 + 1e-9)
