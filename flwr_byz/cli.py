@@ -16,6 +16,13 @@ from .theory import Plan, plan
 
 _Row = tuple[str | float | None, ...]
 _ROWS_SHOWN = 12
+_OPTIONS = {
+    "num_clients": "--clients",
+    "num_byzantine": "--byzantine",
+    "samples_per_client": "--samples",
+    "num_batches": "--batches",
+    "target_error": "--target-error",
+}
 
 app = Typer(add_completion=False)
 
@@ -79,14 +86,21 @@ def plan_command(
             step_size=step_size,
             local_steps=local_steps,
         )
-    except TypeError as error:  # a size is missing
-        raise click.UsageError(str(error)) from None
+    except TypeError as error:  # a size is missing, or one too many given
+        raise click.UsageError(_with_options(str(error))) from None
     if plot is not None:
         draw_trade_off(made, plot)
     if as_json:
         print(json.dumps(made.to_dict(), indent=2))
     else:
         print_plan(made, Console())
+
+
+def _with_options(text: str) -> str:
+    """Name options as on the command line."""
+    for name, option in _OPTIONS.items():
+        text = text.replace(name, option)
+    return text
 
 
 @app.command("redteam")

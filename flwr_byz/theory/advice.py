@@ -7,8 +7,9 @@ from .constants import Statistics
 from .descent import longest_step, step_contraction
 from .plans import Plan
 
-_FEWEST, _FEW = 3, 5  # directions that carry the scatter: less is uncertain, or if they differ
-_ALIKE = 0.9  # such directions beside all, at least
+_FEWEST, _FEW = 3, 5  # directions that carry the scatter; fewer where they are alike, and not
+_ALIKE = 0.9  # such directions beside all, at least, to be alike
+_FEW_BATCHES = 16  # where they are not alike
 _GROWN = 1.2  # expected error beside that of a scatter that does not grow, at most
 _SAMPLES = 10  # of a client for each parameter, at least, for local steps
 _BETTER = 0.9
@@ -23,8 +24,11 @@ def doubts(made: Plan, statistics: Statistics) -> tuple[str, ...]:
     fewest = sizes if isinstance(sizes, int) else min(sizes)
     grown = 1 + (statistics.growth * made.expected_error / statistics.sigma) ** 2
     found = []
-    if directions < _FEWEST or directions < min(_FEW, _ALIKE * made.dim):
+    differ = directions < _ALIKE * made.dim
+    if directions < (_FEW if differ else _FEWEST):
         found.append(f"gradients scatter in no more than about {directions:.2g} directions")
+    if differ and made.num_batches < _FEW_BATCHES:
+        found.append(f"{made.num_batches} batches are few where directions differ")
     if grown > _GROWN**2:
         found.append("samples are so few that the scatter of curvatures adds much to the error")
     if (made.local_steps or 1) > 1 and fewest < _SAMPLES * made.dim:

@@ -69,24 +69,24 @@ def longest_step(L: float, M: float) -> float:
 
 
 def step_contraction(step: float, L: float, M: float) -> float:
-    """Return max(|1 − ηL|, |1 − ηM|), the contraction of a step η along the true gradient.
+    """Return max(1 − ηL, ηM − 1), the contraction of a step η along the true gradient.
 
     It is less than 1 for η < 2/M, and no smaller factor holds for all F: a quadratic with the
     curvatures L and M attains it (B. Polyak, "Introduction to Optimization", 1987, section 1.4).
     """
     require_curvature(L, M)
     require_positive(step=step)
-    return max(abs(1 - step * L), abs(1 - step * M))
+    return max(1 - step * L, step * M - 1)
 
 
 def sharp_contraction(step: float, L: float, M: float, xi_2: float) -> float:
-    """Return max(|1 − ηL|, |1 − ηM|) + ηξ2, the factor of a round; ConditionFails unless below 1.
+    """Return max(1 − ηL, ηM − 1) + ηξ2, the factor of a round; ConditionFails unless below 1.
 
     For η ≤ 2/(L + M) it is 1 − η(L − ξ2): below 1 exactly where ξ2 < L.
     """
     require_nonnegative(xi_2=xi_2)
     factor = step_contraction(step, L, M) + step * xi_2
-    require(factor < 1, "max(|1 − ηL|, |1 − ηM|) + ηξ2 < 1", factor, 1.0)
+    require(factor < 1, "max(1 − ηL, ηM − 1) + ηξ2 < 1", factor, 1.0)
     return factor
 
 

@@ -46,7 +46,7 @@ def expected_contraction(
 ) -> float:
     """Return c^E + (1 − c^E)·growth·e0/σ, the factor of a round far from θ*.
 
-    c is max(|1 − ηL|, |1 − ηM|) for a step η, L/(2M²) by default, and E = `local_steps` is how many
+    c is max(1 − ηL, ηM − 1) for a step η, L/(2M²) by default, and E = `local_steps` is how many
     of them clients take.
     """
     L, M = statistics.L, statistics.M

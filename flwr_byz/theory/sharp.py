@@ -5,7 +5,7 @@ It follows the paper's path, Lemma 2, Lemma 4 and Lemma 5, with a sharper step a
 - the median strays by (1 − α)/√(1 − 2α) radii, not 2(1 − α)/(1 − 2α) (`sharp_c_alpha`), and an
   approximate one is bounded by its certified residual, so that nothing has to be trimmed
   (`certified_c_alpha`);
-- a step contracts by max(|1 − ηL|, |1 − ηM|) (`sharp_contraction`);
+- a step contracts by max(1 − ηL, ηM − 1) (`sharp_contraction`);
 - where gradients are affine in θ, two norms bound a batch for all θ at once (`Precision`), with no
   ε-net;
 - δ is the largest with which at most j batches are bad by chance, with the confidence asked for
@@ -34,7 +34,7 @@ Precision = Callable[[float], Iterable[tuple[float, float]]]
 r1 + r2‖θ − θ*‖ at every θ, with probability 1 − δ."""
 
 _FEW = 8
-_CONTRACTS = "max(|1 − ηL|, |1 − ηM|) + ηξ2 < 1"
+_CONTRACTS = "max(1 − ηL, ηM − 1) + ηξ2 < 1"
 _SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)  # of δ, between r1 and r2
 
 
@@ -113,7 +113,7 @@ def sharp_bound(
     require_honest_majority(num_batches, num_byzantine)
     require_nonnegative(residual=residual)
     room = (1 - step_contraction(step_size, L, M)) / step_size
-    require(room > 0, "max(|1 − ηL|, |1 − ηM|) < 1", step_size * M - 1, 1.0)
+    require(room > 0, "max(1 − ηL, ηM − 1) < 1", step_size * M - 1, 1.0)
     best: Bound | None = None
     fails = [ConditionFails("γ < 1 − 2q/k", residual, 1 - 2 * num_byzantine / num_batches)]
     for num_bad in _counts((num_batches + 1) // 2 - num_byzantine):

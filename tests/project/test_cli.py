@@ -16,15 +16,33 @@ PLANNED = {"num_clients": 40, "num_byzantine": 5, "samples_per_client": 50, "dim
 
 def test_the_plan_is_printed_with_what_is_expected_and_what_is_proved_or_as_json(command):
     plan, (code, out, err) = theory.plan(**PLANNED), command(*EXAMPLE)
-    figures = f"{plan.expected_error:.3g}", f"{plan.trim_norm:.3g}", "no proof", "Theorem 4"
+    figures = (
+        f"{plan.expected_error:.3g}",
+        f"{plan.trim_norm:.3g}",
+        "no proof",
+        "no bound",
+        plan.hints[0][:40],
+    )
     assert (code, err) == (0, "")
     assert all(text in out for text in figures)
     code, out, err = command(*SHORT, "--epsilon", "0.5", "--json")
-    assert (code, json.loads(out), err) == (0, theory.plan(**PLANNED, epsilon=0.5).to_dict(), "")
+    planned = json.loads(json.dumps(theory.plan(**PLANNED, epsilon=0.5).to_dict()))
+    assert (code, json.loads(out), err) == (0, planned, "")
+
+
+def test_the_plan_finds_what_a_target_takes_and_takes_a_size_for_each_client(command):
+    options = ["plan", "-m4", "-q1", "-d5", "--local-steps=3", "--step=0.9", "--json"]
+    of_each = command(*options, *(f"-n{size}" for size in (100, 200, 300, 400)))
+    assert json.loads(of_each[1])["samples_per_client"] == [100, 200, 300, 400]
+    code, out, _ = command(*options, "--target-error", "0.1")
+    found = json.loads(out)
+    assert (code, found["local_steps"], found["step_size"]) == (0, 3, 0.9)
+    assert found["expected_error"] <= 0.1
 
 
 WRONG = """
-plan : --clients | plan -m 40 : --byzantine | nonsense : nonsense
+plan : --dim | plan -d 20 -m 40 : needs --byzantine and --samples | nonsense : nonsense
+{} --batches 20 --target-error 1 : leave one | {} --target-error 0.01 : out of reach
 {} --byzantine 20 : num_byzantine=20 | {} --samples 0 : samples_per_client
 {} --clients many : 'many' | {} --dim 2.5 : '2.5' | {} --epsilon nan : epsilon
 {} --colour red : --colour | {} --plot curve.nonsense : nonsense

@@ -95,7 +95,7 @@ def test_the_contraction_of_a_step_is_attained_by_a_quadratic(L, M, share):
     [
         ({"num_byzantine": 10}, "q/k < 1/2"),
         ({"precision": theory.gaussian_precision(20, 20)}, "ηξ2 < 1"),
-        ({"step_size": 2.5}, "|1 − ηM|) < 1"),
+        ({"step_size": 2.5}, "ηM − 1) < 1"),
     ],
 )
 def test_a_condition_of_the_sharp_bound_that_fails_is_named(changes, condition):
