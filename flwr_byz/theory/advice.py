@@ -9,27 +9,29 @@ from .plans import Plan
 
 _FEWEST, _FEW = 3, 5  # directions that carry the scatter; fewer where they are alike, and not
 _ALIKE = 0.9  # such directions beside all, at least, to be alike
-_FEW_BATCHES = 16  # where they are not alike
-_GROWN = 1.2  # expected error beside that of a scatter that does not grow, at most
+_BEYOND = 10  # batches beyond 2q, at least, where directions are not alike
+_GROWN = 1.15  # at most
 _SAMPLES = 10  # of a client for each parameter, at least, for local steps
 _BETTER = 0.9
 
 
-def doubts(made: Plan, statistics: Statistics) -> tuple[str, ...]:
-    """Return the reasons for which the expected error may be off by more than 15 %."""
+def doubts(made: Plan, statistics: Statistics, grown: float) -> tuple[str, ...]:
+    """Return the reasons for which the expected error may be off by more than 15 %.
+
+    `grown` is the expected error beside that for a scatter that does not grow.
+    """
     directions = float(made.dim)
     if statistics.variances is not None:
         directions = effective_dimension(statistics.variances)
     sizes = made.samples_per_client
     fewest = sizes if isinstance(sizes, int) else min(sizes)
-    grown = 1 + (statistics.growth * made.expected_error / statistics.sigma) ** 2
     found = []
     differ = directions < _ALIKE * made.dim
     if directions < (_FEW if differ else _FEWEST):
         found.append(f"gradients scatter in no more than about {directions:.2g} directions")
-    if differ and made.num_batches < _FEW_BATCHES:
+    if differ and made.num_batches < 2 * made.num_byzantine + _BEYOND:
         found.append(f"{made.num_batches} batches are few where directions differ")
-    if grown > _GROWN**2:
+    if grown > _GROWN:
         found.append("samples are so few that the scatter of curvatures adds much to the error")
     if (made.local_steps or 1) > 1 and fewest < _SAMPLES * made.dim:
         found.append(f"a client of {fewest} samples overfits them in its local steps")

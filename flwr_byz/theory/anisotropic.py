@@ -11,8 +11,9 @@ along û, and the noise n_i = √(λ_i·W/k·E[y²/ℓ⁶]), W the variance of a
 
     (1 − q/k)·E[z/ℓ]·g_i/‖g‖ = (q/k)·û_i + s_i + n_i·√(1 − û_i²)
 
-in each direction. Noise along û itself adds its variance, as there. For equal directions it differs
-from `equilibrium` by up to 8 %, and that factor is taken off.
+in each direction. A bias is one more part of the noise, and noise along û itself adds its variance,
+as there. For equal directions the result differs from `equilibrium` by up to 8 %, and that factor
+is taken off.
 """
 
 from functools import lru_cache
@@ -45,21 +46,28 @@ def directional_equilibrium(
     variances: tuple[float, ...],
     num_batches: int,
     num_byzantine: int,
-    bias: float = 0.0,
-) -> float:
-    """Return the root mean square distance from θ* in units of √(k/N); infinity where none is.
+    bias: tuple[float, ...],
+) -> tuple[float, float]:
+    """Return ‖e‖, the root mean square distance from θ*, and its mean curvature Σ û_i²h_i.
 
-    `bias` is that of `equilibrium`, in units of the root mean variance.
+    The distance is in units of √(k/N), as the `bias` of each direction is, and infinity where the
+    attack prevails.
     """
     k, q = num_batches, num_byzantine
     ones = np.ones(len(curvatures))
-    plain = equilibrium(len(ones), k, q, bias) / _mean_field(ones, ones, k, q)
-    return plain * _mean_field(np.array(curvatures), np.array(variances), k, q)
+    alike, _ = _mean_field(ones, ones, 0 * ones, k, q)
+    h, variance, shift = (np.array(values) for values in (curvatures, variances, bias))
+    size, curvature = _mean_field(h, variance, shift, k, q)
+    return equilibrium(len(ones), k, q) / alike * size, curvature
 
 
 def _mean_field(
-    curvatures: NDArray[np.float64], variances: NDArray[np.float64], k: int, q: int
-) -> float:
+    curvatures: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    k: int,
+    q: int,
+) -> tuple[float, float]:
     share, total = q / k, float(variances.sum())
     density, spread = 0.0, 1.0  # φ(c), and W
     if q:
@@ -81,7 +89,8 @@ def _mean_field(
         length = np.sqrt(square)
         pull = float((along / length).mean()) / slope
         turn = float((across / (square * length)).mean())
-        noise = np.sqrt(variances * spread / k * float((across**2 / square**3).mean()))
+        noise = variances * spread / k * float((across**2 / square**3).mean())
+        noise = np.sqrt(noise + np.square((1 - share) * turn * bias))
         reach = sqrt(float(np.square(towards) @ variances))
         pushed = (share + density * turn / reach * variances) * towards
         pushed += noise * np.sqrt(1 - np.square(towards))
@@ -89,10 +98,11 @@ def _mean_field(
         if float(np.abs(found - error).max()) < 1e-4 * size:
             break
         if not float(found.max()) < 1e6 * total:
-            return inf
+            return inf, 0.0
         error = found if step < 20 else (found + error) / 2
-    steepness = (1 - share) * turn * float(np.square(towards) @ curvatures)
-    return hypot(size, float(np.linalg.norm(towards * noise)) / steepness)
+    curvature = float(np.square(towards) @ curvatures)
+    along_error = float(np.linalg.norm(towards * noise)) / ((1 - share) * turn * curvature)
+    return hypot(size, along_error), curvature
 
 
 def _chi_square(degrees: float) -> NDArray[np.float64]:

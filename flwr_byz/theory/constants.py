@@ -62,12 +62,13 @@ class Statistics:
     L and M are those of `Constants`. The variance of a coordinate of one sample's gradient at θ is
     about sigma² + growth²·‖θ − θ*‖². `skewness` is ‖E[g‖g‖²]‖/((d + 2)·sigma³) of one sample's
     centred gradient g at θ*: 0 for symmetric data, a third of the usual one in one dimension.
-    `curvatures` (d,) and `variances` (d,) are those along the Hessian's eigenvectors at θ*. Where M
-    is much larger than L, errors are several times too large without them; see `from_matrices`.
+    `curvatures` (d,), `variances` (d,) and `skewnesses` (d,) are those along the Hessian's
+    eigenvectors at θ*. Where M is much larger than L, errors are several times too large without
+    them; see `from_matrices`.
 
     Raises ValueError where L, M, `sigma`, a curvature or a variance is not positive and finite,
-    `growth` or `skewness` not finite and at least 0, or one of `curvatures` and `variances` is
-    missing or of another length; ConditionFails where L > M.
+    `growth` or `skewness` not finite and at least 0, or one of the tuples is missing or of another
+    length; ConditionFails where L > M.
     """
 
     L: float = 1.0
@@ -77,14 +78,17 @@ class Statistics:
     skewness: float = 0.0
     curvatures: tuple[float, ...] | None = None
     variances: tuple[float, ...] | None = None
+    skewnesses: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         require_positive(L=self.L, M=self.M, sigma=self.sigma)
         require_nonnegative(growth=self.growth, skewness=self.skewness)
         require_curvature(self.L, self.M)
-        lengths = len(self.curvatures or ()), len(self.variances or ())
-        if lengths[0] != lengths[1]:
-            raise ValueError(f"curvatures and variances must be as many, got {lengths}")
+        of_each = self.curvatures, self.variances, self.skewnesses
+        lengths = [len(values or ()) for values in of_each]
+        if len({*lengths}) > 1:
+            names = "curvatures, variances and skewnesses"
+            raise ValueError(f"{names} must be as many, got {lengths}")
         for name in ("curvatures", "variances"):
             for value in getattr(self, name) or ():
                 require_positive(**{name: value})
@@ -95,24 +99,29 @@ class Statistics:
         hessian: ArrayLike,
         covariance: ArrayLike,
         *,
+        third_moment: ArrayLike | None = None,
         growth: float = 0.0,
-        skewness: float = 0.0,
     ) -> "Statistics":
-        """Take curvatures and variances from F's Hessian at θ* and the gradients' covariance there.
+        """Take them from F's Hessian at θ* and moments of one sample's gradient g there.
 
-        `hessian` (d, d) is symmetric and positive definite, `covariance` (d, d) that of one
-        sample's gradient. Raises ValueError where it is not so.
+        `hessian` (d, d) is symmetric and positive definite, `covariance` (d, d) that of g, and
+        `third_moment` (d,) E[g‖g‖²], 0 by default. Raises ValueError where they are not so.
         """
         curvatures, vectors = np.linalg.eigh(np.asarray(hessian, dtype=np.float64))
+        d = len(curvatures)
         variances = np.einsum("ji,jk,ki->i", vectors, np.asarray(covariance, np.float64), vectors)
+        sigma = sqrt(max(float(variances.mean()), 0.0))
+        third = np.zeros(d) if third_moment is None else np.asarray(third_moment, np.float64)
+        skewnesses = np.abs(third @ vectors) / ((d + 2) * sigma**3) if sigma else third
         return cls(
             L=float(curvatures.min()),
             M=float(curvatures.max()),
-            sigma=sqrt(max(float(variances.mean()), 0.0)),
+            sigma=sigma,
             growth=growth,
-            skewness=skewness,
+            skewness=float(np.linalg.norm(skewnesses)),
             curvatures=tuple(curvatures.tolist()),
             variances=tuple(variances.tolist()),
+            skewnesses=tuple(skewnesses.tolist()),
         )
 
 
@@ -125,12 +134,13 @@ def estimate_statistics(
 ) -> Statistics:
     """Estimate L, M and the scatter of gradients from gradients at a few parameter vectors.
 
-    Of p > d vectors that span all directions the Hessian is fitted, and with it L, M, `curvatures`
-    and `variances`. Of fewer, L and M are the least and the greatest curvature between any two of
-    them; over all directions, L can be smaller and M larger. `sigma` is measured where the mean
-    gradient is shortest, nearest to θ*, so it is a little too large; `growth` is the largest
-    scatter of gradient differences per distance; `skewness` has what chance adds to it taken off.
-    Take vectors along the path of a clean training, and honest gradients only.
+    Of p > d vectors that span all directions the Hessian is fitted, what chance adds to the spread
+    of its eigenvalues is taken off, and these are the curvatures; of fewer vectors, L and M are the
+    least and the greatest curvature between any two of them, and over all directions L can be
+    smaller and M larger. `sigma` is measured where the mean gradient is shortest, nearest to θ*, so
+    it is a little too large; `growth` is the largest scatter of gradient differences per distance;
+    `skewness` has what chance adds to it taken off. Take vectors along the path of a clean
+    training, and honest gradients only.
 
     Parameters
     ----------
@@ -169,22 +179,36 @@ def estimate_statistics(
             "parameters: not strongly convex there, so no L exists"
         )
     nearest = grads[int(np.argmin(np.linalg.norm(means, axis=1)))]
-    one_sample = sqrt(samples_per_gradient)
-    growth, skewness = one_sample * max(growths), one_sample * _skewness(nearest)
+    one_sample, third = sqrt(samples_per_gradient), _third_moment(nearest)
     steps = theta - theta.mean(axis=0)
     if np.linalg.matrix_rank(steps) == d:
         hessian = np.linalg.lstsq(steps, means - means.mean(axis=0))[0]
-        covariance = samples_per_gradient * np.atleast_2d(np.cov(nearest.T))
+        hessian = (hessian + hessian.T) / 2
+        mean = float(np.trace(hessian)) / d
+        along = np.array(growths) / np.sqrt(np.array(curvatures) / mean)
+        growth = float(np.sqrt(np.square(along).mean()))
+        kept = _kept(hessian - mean * np.eye(d), growth / sqrt(grads.shape[1]))
         return Statistics.from_matrices(
-            (hessian + hessian.T) / 2, covariance, growth=growth, skewness=skewness
+            mean * np.eye(d) + kept * (hessian - mean * np.eye(d)),
+            samples_per_gradient * np.atleast_2d(np.cov(nearest.T)),
+            third_moment=samples_per_gradient**2 * third,
+            growth=one_sample * growth,
         )
+    sigma = _scatter(nearest)
+    skewness = float(np.linalg.norm(third)) / ((d + 2) * sigma**3) if sigma else 0.0
     return Statistics(
         L=min(curvatures),
         M=max(slopes),
-        sigma=one_sample * _scatter(nearest),
-        growth=growth,
-        skewness=skewness,
+        sigma=one_sample * sigma,
+        growth=one_sample * max(growths),
+        skewness=one_sample * skewness,
     )
+
+
+def _kept(deviation: np.ndarray, error: float) -> float:
+    """Return the share of a symmetric deviation (d, d) that is not chance, of so much an entry."""
+    square = float(np.square(deviation).sum())
+    return sqrt(max(1 - deviation.size * error**2 / square, 0.0)) if square else 0.0
 
 
 def _scatter(gradients: np.ndarray) -> float:
@@ -192,15 +216,15 @@ def _scatter(gradients: np.ndarray) -> float:
     return float(np.sqrt(gradients.var(axis=0, ddof=1).mean()))
 
 
-def _skewness(gradients: np.ndarray) -> float:
-    """Return ‖E[g‖g‖²]‖/((d + 2)·scatter³) of gradients (n, d), its square without bias."""
-    n, d = gradients.shape
+def _third_moment(gradients: np.ndarray) -> np.ndarray:
+    """Return E[g‖g‖²] of gradients (n, d), of a length whose square has no bias."""
+    n = len(gradients)
     centred = gradients - gradients.mean(axis=0)
     squares = np.square(centred).sum(axis=1, keepdims=True)
     mean = (centred * squares).mean(axis=0)
     # The sample mean that was taken off moves it, too.
     moved = squares.mean() * centred + 2 * np.linalg.multi_dot([centred, centred.T, centred]) / n
     influence = centred * squares - moved
-    square = np.square(mean).sum() - influence.var(axis=0, ddof=1).sum() / n
-    scatter = _scatter(gradients)
-    return float(np.sqrt(max(square, 0.0))) / ((d + 2) * scatter**3) if scatter else 0.0
+    square = float(np.square(mean).sum())
+    noise = float(influence.var(axis=0, ddof=1).sum()) / n
+    return np.asarray(mean * (sqrt(max(1 - noise / square, 0.0)) if square else 0.0))

@@ -175,7 +175,9 @@ class Setting:
             trade_off=tuple(map(self.trade_off, _curve(2 * q + 1, self.num_clients, k))),
         )
         scatter = self.statistics
-        return replace(made, doubts=doubts(made, scatter), hints=hints(made, scatter))
+        constant = replace(self, statistics=replace(scatter, growth=0.0)).expected_error(k)
+        reasons = doubts(made, scatter, error / constant)
+        return replace(made, doubts=reasons, hints=hints(made, scatter))
 
 
 def _curve(least: int, most: int, *chosen: int) -> list[int]:
