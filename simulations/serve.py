@@ -23,7 +23,7 @@ def serve(
     evaluate: Evaluate,
     *,
     config: Mapping[str, str] | None = None,
-    round_timeout: float = 120.0,
+    round_timeout: float = 3600.0,
     least_clients: int | None = None,
     **options: Any,
 ) -> None:
@@ -40,7 +40,7 @@ def serve(
     config : mapping, optional
         Sent to the clients in every round.
     round_timeout : float
-        Seconds; the default is more than Ray takes to start.
+        Seconds; by default more than any machine takes, however busy.
     least_clients : int, optional
         With how many a round begins; all by default.
     options
