@@ -15,7 +15,7 @@ from flwr_byz import theory
 from flwr_byz.aggregation import geometric_median
 from simulations import declaration, monte_carlo, sweep
 from simulations.__main__ import main
-from simulations.claims import CLAIMS, find, lemmas
+from simulations.claims import CLAIMS, find, lemmas, remark_2, server
 from simulations.claims import statistics as stats
 from simulations.claims.claim import AWAY, with_sizes
 from simulations.claims.drawing import title
@@ -126,7 +126,7 @@ def test_radii_and_probabilities_that_are_too_small_are_found(monkeypatch):
     monkeypatch.setattr(lemmas, "DRAWN", 1000)
     assert all(drawn("tails").values())
     monkeypatch.setattr(theory, "gradient_radius", too_short(theory.gradient_radius))
-    assert list(drawn("tails").values()) == [True, True, False, True, True]
+    assert list(drawn("tails").values()) == [True, True, True, True, False, True]
     monkeypatch.setattr(theory, "success_probability", lambda k, q, alpha, delta: 1.0)
     monkeypatch.setattr(theory, "exact_success_probability", lambda k, q, alpha, delta: 0.9)
     assert list(drawn("good-batches").values())[:2] == [False, False]
@@ -138,6 +138,27 @@ def test_trainings_beyond_a_bound_are_counted(monkeypatch):
     assert all(drawn("bound").values())
     monkeypatch.setattr(theory, "gaussian_precision", lambda n, d: lambda delta: [(1e-4, 0.3)])
     assert list(drawn("bound").values()) == [False, True, False]
+
+
+def test_a_norm_below_that_of_good_batches_and_a_coarse_median_fail_remark_2(monkeypatch):
+    for name, value in (
+        ("COUNT", 2),
+        ("FEW", 1),
+        ("GROWING", (600, 20_000)),
+        ("NORMS", (0.5, 4.5)),
+    ):
+        monkeypatch.setattr(remark_2, name, value)
+    assert all(drawn("remark-2").values())
+    monkeypatch.setattr(remark_2, "approximate", lambda tau, gamma: remark_2.as_built(tau, 0))
+    assert list(drawn("remark-2").values()).count(False) >= 2  # no trimming harms any more
+
+
+def test_iterations_that_grow_like_the_fourth_power_fail_the_servers_work(monkeypatch):
+    runs = runs_of("server", lambda r: 0.01)
+    runs["seconds"] = runs.num_clients * np.random.default_rng(0).uniform(1, 1.1, len(runs))
+    assert verdict("server", runs)
+    monkeypatch.setattr(server, "steps", lambda *_: [at**4 for at in range(1, 13)])
+    assert not verdict("server", runs)
 
 
 def test_many_trainings_at_once_are_those_of_one_after_the_other():
