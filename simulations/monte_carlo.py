@@ -1,12 +1,24 @@
 """The paper's Algorithm 2 on linear regression against an adversary that knows θ*."""
 
+from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flwr_byz.aggregation import geometric_median_of_means, split_into_batches
+from clients.summarized_regression import SummarizedRegression, summaries
+from flwr_byz.aggregation import geometric_median, geometric_median_of_means, split_into_batches
 from flwr_byz.aggregation.pre_aggregation import TrimNorm
+
+Array = NDArray[np.float64]
+Aggregate = Callable[[Array, Array], Array]
+"""Maps batch means (t, k, d) and directions away from θ* (t, d) to aggregates (t, d)."""
+
+_AT_ONCE = 500
+_MOST_STEPS = 30
+_TINY = 1e-300  # a distance that is not zero
+_RIDGE = 1e-9  # of a curvature, which is singular where points are collinear
+_RESIDUAL = 1e-9  # of a median: the length of the mean unit vector
 
 
 def descend(
@@ -84,3 +96,110 @@ def root_mean_square(values: NDArray[np.float64]) -> tuple[float, float]:
     squares = np.square(values)
     mean = float(squares.mean())
     return sqrt(mean), float(squares.std(ddof=1)) / sqrt(len(squares) * mean) / 2
+
+
+def medians_of_means(means: Array, away: Array) -> Array:
+    """Return the geometric medians of t sets of k points (t, k, d), whatever is `away`."""
+    return medians(means)
+
+
+def trainings(
+    *,
+    count: int,
+    num_batches: int,
+    num_byzantine: int,
+    batch_samples: int,
+    dim: int,
+    rounds: int,
+    distance: float,
+    seed: int,
+    reach: float = 1e6,
+    step: float = 1.0,
+    aggregate: Aggregate = medians_of_means,
+) -> Array:
+    """Run many trainings such as `descend` does, hundreds at once; return the errors of each.
+
+    Batches are drawn by their sufficient statistics, which a batch mean depends on alone.
+
+    Parameters
+    ----------
+    count : int
+        Number of trainings.
+    batch_samples : int
+        N/k ≥ d.
+    aggregate : callable, optional
+        The rule, by default the geometric median.
+    num_batches, num_byzantine, dim, rounds, distance, seed, reach, step
+        As of `descend`.
+
+    Returns
+    -------
+    ndarray (count, rounds + 1), float64
+    """
+    parts = []
+    for first in range(0, count, _AT_ONCE):
+        size = min(_AT_ONCE, count - first)
+        rng = np.random.default_rng([seed, first])
+        hessians, offsets = batches(size * num_batches, batch_samples, dim, seed + first)
+        hessians = hessians.reshape(size, num_batches, dim, dim)
+        offsets = offsets.reshape(size, num_batches, dim)
+        from_optimum = rng.normal(size=(size, dim))
+        from_optimum *= distance / np.linalg.norm(from_optimum, axis=1, keepdims=True)
+        errors = [np.full(size, distance)]
+        for _ in range(rounds):
+            means = (hessians @ from_optimum[:, None, :, None])[..., 0] - offsets
+            away = -from_optimum / errors[-1][:, None]
+            pushes = np.einsum("tkd,td->tk", means, away)
+            taken = np.argsort(pushes, axis=1)[:, :num_byzantine, None]
+            np.put_along_axis(means, taken, reach * away[:, None], axis=1)
+            from_optimum = from_optimum - step * aggregate(means, away)
+            errors.append(np.linalg.norm(from_optimum, axis=1))
+        parts.append(np.stack(errors, axis=1))
+    return np.concatenate(parts)
+
+
+def batches(count: int, samples: int, dim: int, seed: int) -> tuple[Array, Array]:
+    """Draw batches' Hessians Ĥ (count, d, d) and the deviations ĝ (count, d) at θ*."""
+    problem = SummarizedRegression(count, samples, dim, seed)
+    return summaries(problem)[1:]
+
+
+def medians(points: Array, kept: NDArray[np.bool_] | None = None) -> Array:
+    """Return the geometric medians (t, d) of t sets of points (t, k, d), by Newton's method.
+
+    Where a step makes the residual longer, it is Weiszfeld's. The few medians that do not come
+    below a residual of 1e-9, such as those at a point, are `geometric_median`'s. Only the points
+    of each set that are `kept` (t, k) count, all by default, and one at least.
+    """
+    kept = np.ones(points.shape[:2], dtype=np.bool_) if kept is None else kept
+    mass = kept / kept.sum(axis=1, keepdims=True)
+    ordered = np.sort(np.where(kept[..., None], points, np.inf), axis=1)
+    middle = (kept.sum(axis=1) - 1) // 2
+    at = ordered[np.arange(len(points)), middle]
+    if points.shape[2] == 1:
+        return at
+    pull, curvature, weight = _pulls(points, mass, at)
+    for _ in range(_MOST_STEPS):
+        residual = np.linalg.norm(pull, axis=1)
+        if residual.max() <= _RESIDUAL:
+            break
+        tried = at + np.linalg.solve(curvature, pull[..., None])[..., 0]
+        found = _pulls(points, mass, tried)
+        worse = ~(np.linalg.norm(found[0], axis=1) <= residual)
+        at = np.where(worse[:, None], at + pull / weight[:, None], tried)
+        pull, curvature, weight = _pulls(points, mass, at) if worse.any() else found
+    for place in np.flatnonzero(~(np.linalg.norm(pull, axis=1) <= _RESIDUAL)):
+        at[place] = geometric_median(points[place][kept[place]]).point
+    return at
+
+
+def _pulls(points: Array, mass: Array, at: Array) -> tuple[Array, Array, Array]:
+    """Return the mean unit vectors from `at` to the points, their derivatives and weights."""
+    units = points - at[:, None]
+    distances = np.maximum(np.linalg.norm(units, axis=2), _TINY)
+    units /= distances[..., None]
+    inverse = mass / distances
+    weight = inverse.sum(axis=1)
+    curvature = (1 + _RIDGE) * weight[:, None, None] * np.eye(points.shape[2])
+    curvature -= (units * inverse[..., None]).transpose(0, 2, 1) @ units
+    return (mass[:, None] @ units)[:, 0], curvature, weight

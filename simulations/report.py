@@ -79,8 +79,9 @@ def report(
     folder.mkdir(parents=True, exist_ok=True)
     runs = frame.drop_duplicates([field.name for field in fields(Run)])
     sections, printed = [], []
-    if any(view.kind == "claims" for view in views):
-        judged, verdicts = claims.sections(frame, folder)
+    if judges := [view for view in views if view.kind == "claims"]:
+        drawn = {name for view in judges for name in view.drawn}
+        judged, verdicts = claims.sections(frame, folder, drawn)
         sections, printed = list(judged), [verdicts.for_terminal()]
         views = [view for view in views if view.kind != "claims"]
     for study in tables.studies(runs) if views else ():

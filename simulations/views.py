@@ -24,6 +24,8 @@ class View(BaseModel):
         All by default.
     num_byzantine : int or None
         By default of those that were run the nearest to a fifth of the clients.
+    drawn : sequence of str
+        Claims that need no runs, as they draw what they judge.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,3 +43,4 @@ class View(BaseModel):
     ]
     splits: tuple[str, ...] = ()
     num_byzantine: int | None = Field(default=None, ge=0)
+    drawn: tuple[str, ...] = ()

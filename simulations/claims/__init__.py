@@ -4,7 +4,7 @@ Nothing here is judged by eye: a verdict follows from the numbers, these from th
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,12 +15,16 @@ from matplotlib.figure import Figure
 from clients.run import Run
 from flwr_byz.pages import STYLE, Cell, Picture, Section, Table, save
 
-from . import adversary, convergence, fidelity, floor
+from . import adversary, convergence, fidelity, floor, lemmas, remark_2, server
 from .claim import Claim, Judge, Number, with_sizes
 
 _JUDGES: Mapping[str, Judge] = {
     "convergence": convergence.judge_convergence,
-    "theorem": convergence.judge_theorem,
+    "tails": lemmas.judge_tails,
+    "good-batches": lemmas.judge_good_batches,
+    "bound": lemmas.judge_bound,
+    "remark-2": remark_2.judge_remark_2,
+    "server": server.judge_server,
     "floor-n": floor.judge_floor_in_n,
     "floor-d": floor.judge_floor_in_d,
     "floor-q": floor.judge_floor_in_q,
@@ -75,8 +79,10 @@ class Finding:
         return [number for number in self.numbers if number.holds is not None]
 
 
-def sections(frame: pd.DataFrame, folder: Path) -> tuple[list[Section], Table]:
-    """Judge the claims that a frame has runs of; write figures, numbers.csv and cells.csv.
+def sections(
+    frame: pd.DataFrame, folder: Path, drawn: Collection[str] = ()
+) -> tuple[list[Section], Table]:
+    """Judge claims by their runs in a frame, or `drawn`, by none; write figures and CSV files.
 
     Returns
     -------
@@ -87,7 +93,11 @@ def sections(frame: pd.DataFrame, folder: Path) -> tuple[list[Section], Table]:
     """
     runs = frame[(frame.failed == "") & frame.name.str.partition(":")[0].isin(_JUDGES)]
     runs = with_sizes(runs).sort_values(["name", *_RUN], ignore_index=True)
-    findings = [find(claim, part, folder) for claim in CLAIMS if len(part := claim.runs(runs))]
+    findings = [
+        find(claim, part, folder)
+        for claim in CLAIMS
+        if len(part := claim.runs(runs)) or claim.name in drawn
+    ]
     with mpl.rc_context(STYLE):
         draw_overview(runs, folder / "overview.png")
     rows = [
@@ -132,7 +142,8 @@ def _section(finding: Finding) -> Section:
         (n.label, Cell(n.value, "broken" if n.holds is False else ""), n.wanted)
         for n in finding.numbers
     ]
-    text = f"{claim.says} ({claim.source})\n\n{claim.setting} {finding.num_runs} runs."
+    runs = f" {finding.num_runs} runs." if finding.num_runs else ""
+    text = f"{claim.says} ({claim.source})\n\n{claim.setting}{runs}"
     table = Table(("measured", "", "should be"), rows)
     heading = claim.title if claim.is_question else f"{claim.title}: {finding.verdict}"
     return Section(heading, text, [finding.picture], [table])

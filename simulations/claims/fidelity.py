@@ -32,6 +32,6 @@ def judge_engine(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         summaries = cell.problem.str.startswith("Summarized")
         found = beside(cell[summaries], cell[~summaries])
         label = f"drawn summaries beside real samples, n = {n}: floor, {found.num_runs} runs"
-        wanted = "1 in the interval"
-        numbers.append(Number(label, str(found), wanted, found.low <= 1 <= found.high))
+        wanted = "within 0.98 and 1.02"
+        numbers.append(Number(label, str(found), wanted, found.within(0.98, 1.02)))
     return numbers
