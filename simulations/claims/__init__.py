@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from clients.run import Run
 from flwr_byz.pages import STYLE, Cell, Picture, Section, Table, save
 
-from . import adversary, convergence, fidelity, floor, lemmas, remark_2, server
+from . import adversary, convergence, fidelity, floor, lemmas, planned, remark_2, server
 from .claim import Claim, Judge, Number, with_sizes
 
 _JUDGES: Mapping[str, Judge] = {
@@ -23,6 +23,7 @@ _JUDGES: Mapping[str, Judge] = {
     "tails": lemmas.judge_tails,
     "good-batches": lemmas.judge_good_batches,
     "bound": lemmas.judge_bound,
+    "planned": planned.judge_planned,
     "remark-2": remark_2.judge_remark_2,
     "server": server.judge_server,
     "floor-n": floor.judge_floor_in_n,
