@@ -138,6 +138,17 @@ class Deployment:
         with (self.logs / f"{name}.log").open("a") as log:
             return self._spawn(command, log)
 
+    def start_superlink(self, *options: str) -> None:
+        """Start a SuperLink, and wait until it listens."""
+        for folder in (self.folder / "flower", self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        where = ["--port", str(self.port), "--database", "flower/superlink.db"]
+        superlink = self.start(["flower-superlink", *options, *where], "superlink")
+        while not any(each.laddr.port == self.port for each in superlink.net_connections()):
+            if superlink.poll() is not None:
+                raise RuntimeError(f"the SuperLink did not start; see {self.logs}")
+            time.sleep(0.2)
+
     def start_node(self, number: int) -> None:
         """Start a SuperNode, and start it again whenever it ends."""
         self._nodes[number] = self.start_stranger(self.keys / f"node-{number}", number)
@@ -189,23 +200,15 @@ class Deployment:
 
     def _start(self) -> None:
         shutil.rmtree(self.folder / "flower", ignore_errors=True)  # keys are registered anew
-        for folder in (self.folder / "flower", self.logs):
-            folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "flower").mkdir(parents=True)
         certificates.make(self.keys, ["localhost", "127.0.0.1"], self.num_nodes)
         (self.folder / "flower" / "config.toml").write_text(
             f'[superlink.{_CONNECTION}]\naddress = "127.0.0.1:{self.port}"\n'
             f'root-certificates = "{self.keys / "ca.crt"}"\n'
         )
-        command = (
-            "flower-superlink --ssl-ca-certfile keys/ca.crt --ssl-certfile keys/server.pem "
-            f"--ssl-keyfile keys/server.key --enable-supernode-auth --port {self.port} "
-            "--database flower/superlink.db"
-        )
-        superlink = self.start(command.split(), "superlink")
-        while not any(each.laddr.port == self.port for each in superlink.net_connections()):
-            if superlink.poll() is not None:
-                raise RuntimeError(f"the SuperLink did not start; see {self.logs}")
-            time.sleep(0.2)
+        tls = "--ssl-ca-certfile keys/ca.crt --ssl-certfile keys/server.pem"
+        tls += " --ssl-keyfile keys/server.key --enable-supernode-auth"
+        self.start_superlink(*tls.split())
         keys = (str(self.keys / f"node-{number}.pub") for number in range(self.num_nodes))
         registered = self.flwr(*(["supernode", "register", key] for key in keys))
         self.node_ids = [int(each["node-id"]) for each in registered]

@@ -12,7 +12,7 @@ from clients.rules import GMOM
 from clients.run import Run
 from simulations.flower import train_through_flower
 from simulations.process import train
-from trial.deployment import Deployment
+from trial.deployment import Deployment, free_port
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"num_clients": 8, "num_byzantine": 1, "num_rounds": 3, "through": "flower"}
@@ -48,25 +48,25 @@ def test_a_run_in_process_is_that_of_flower_s_simulation_in_both_apis_to_the_bit
 
 @pytest.fixture
 def flwr(tmp_path):
-    """Flower's command line on a copy of this app, with a SuperLink that ends with the test."""
+    """Flower's command line on a copy of this app; its own SuperLink has 15 seconds to start."""
     ignored = shutil.ignore_patterns(".git", ".venv", "results", ".hypothesis", "*cache*", "tests")
     app = shutil.copytree(ROOT, tmp_path / "flwr-byz", ignore=ignored)
-    deployment = Deployment(tmp_path, 0, app)  # not started: it finds the processes
-    port = {"FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(deployment.port)}
-    options = {"cwd": app, "env": deployment.environment | port}
-    options |= {"capture_output": True, "text": True}
-    yield lambda *arguments: subprocess.run(["flwr", *arguments], **options)
+    deployment = Deployment(tmp_path, 0, app)
+    addresses = "--host=127.0.0.1", f"--control-api-address=127.0.0.1:{free_port()}"
+    deployment.start_superlink("--insecure", "--simulation", *addresses)
+    port = {"FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": f"{deployment.port}"}
+    options = {"cwd": app, "env": deployment.environment | port, "text": True}
+    yield lambda *words: subprocess.run(["flwr", *words], capture_output=True, **options)
     deployment.stop()
 
 
 @pytest.mark.slow
 def test_the_flower_app_runs_and_fails_a_wrong_config_in_one_line(flwr, tmp_path):
-    results = tmp_path / "results"
     nodes = "num-supernodes=6 client-resources-num-cpus=1 init-args-num-cpus=2"
-    config = f"num-rounds=2 results='{results}'"
+    config = f"num-rounds=2 results='{tmp_path / 'results'}'"
     ran = flwr("run", ".", "--stream", "--federation-config", nodes, "--run-config", config)
     assert "round 2: error" in ran.stdout + ran.stderr
-    (line,) = (results / "runs.jsonl").read_text().splitlines()
+    (line,) = (tmp_path / "results" / "runs.jsonl").read_text().splitlines()
     assert len(json.loads(line)["values"]) == 3
 
     ran = flwr("run", ".", "--stream", "--run-config", "attack='Magic'")

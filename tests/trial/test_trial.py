@@ -147,14 +147,14 @@ def test_a_training_goes_on_with_all_nodes_and_the_attacker_is_named(resumed):
 def test_registered_nodes_that_forge_flower_s_own_protocol_end_no_round(resumed):
     for number, kind in enumerate(HOSTILE, FIRST_HOSTILE):
         start_hostile(resumed, number, kind)
-    options = with_faults.options(NUM_ROUNDS + 1) | {"attack": "none", "round-timeout": 120.0}
+    options = with_faults.options(NUM_ROUNDS + 1) | {"attack": "none", "round-timeout": 600.0}
     options |= {"num-byzantine": len(HOSTILE), "num-clients": NUM_NODES}
     *_, (_, _, error) = filter(None, map(round_of, resumed.run(options)))
     assert not audit.read(resumed.audit)[-1]["kept"]
     *_, (*honest, hasty, garbage, childless, impostor, bomb) = replies(resumed).values()
     assert {entry["reply"] for entry in [*honest, impostor]} == {"used"}
-    assert {entry["reply"] for entry in (garbage, childless, bomb)} == {"rejected"}
-    assert hasty["reply"] in ("used", "error")  # by chance: a race
+    assert {entry["reply"] for entry in (garbage, childless)} <= {"rejected", "error"}
+    assert hasty["reply"] in ("used", "error")  # by chance: a race, as of late heartbeats
     assert bomb["reason"] == "ReplyTooLarge: its arrays unfold to more bytes than it may take"
 
     problem = make_problem("LinearRegression", NUM_NODES, 0)
