@@ -40,7 +40,7 @@ def judge_convergence(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     return [
         *every_round(runs),
         *(
-            Number(f"q = {q}: fewest samples of a batch from which on that holds", from_which(q))
+            Number(f"k = 16, q = {q}: no round breaks the factor from N/k", from_which(q))
             for q in (4, 6, 7)
         ),
         Number("mean contraction of a round", str(typical)),
