@@ -15,7 +15,7 @@ from simulations import declaration, sweep
 from simulations.__main__ import main
 from simulations.claims import CLAIMS, find
 from simulations.claims import statistics as stats
-from simulations.claims.claim import AWAY, with_sizes
+from simulations.claims.claim import AWAY, Number, boundary, joint_verdict, with_sizes
 from simulations.claims.drawing import title
 from simulations.frame import as_frame
 from simulations.outcome import Outcome
@@ -43,6 +43,21 @@ def test_an_interval_is_within_a_band_only_as_a_whole():
     assert not found.within(found.low, found.high - 1e-9)
     alone = stats.estimate([[4.0], [2.0, 2.0]], stats.ratio)
     assert not alone.within(-math.inf, math.inf)  # one run of a cell gives no interval
+
+
+def test_a_verdict_names_the_boundary_up_to_which_it_holds():
+    wide, narrow, none = (
+        boundary("", dict(zip((1, 2, 3), held, strict=True)), "up to q = {}")
+        for held in ((True, True, True), (True, False, True), (False, True, True))
+    )
+    assert [n.verdict for n in (wide, narrow, none)] == [
+        "holds",
+        "holds up to q = 1",
+        "does not hold",
+    ]
+    assert joint_verdict([wide, Number("", "0.3")]) == "holds"
+    assert joint_verdict([wide, narrow, narrow]) == "holds up to q = 1"
+    assert joint_verdict([narrow, none]) == "does not hold"
 
 
 def test_a_contraction_is_that_of_the_rounds_until_the_descent_ends():
