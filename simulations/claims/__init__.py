@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from clients.run import Run
 from flwr_byz.pages import STYLE, Cell, Picture, Section, Table, save
 
-from . import adversary, convergence, fidelity, floor
+from . import adversary, baselines, convergence, fidelity, floor
 from .claim import Claim, Judge, Number, joint_verdict, with_sizes
 
 _JUDGES: Mapping[str, Judge] = {
@@ -33,6 +33,8 @@ _JUDGES: Mapping[str, Judge] = {
     "breakdown": adversary.judge_breakdown,
     "selection": adversary.judge_selection,
     "logistic": floor.judge_logistic,
+    "scarce": baselines.judge_scarce,
+    "baselines": baselines.judge_baselines,
     "attacks": adversary.judge_attacks,
     "engine": fidelity.judge_engine,
 }

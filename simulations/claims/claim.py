@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,10 @@ from matplotlib.figure import Figure
 
 from clients.problem import make_problem
 from clients.rules import batches_of
+from flwr_byz.aggregation import split_into_batches
 from flwr_byz.theory import contraction
 
-from .statistics import Array, Estimate, contractions, estimate, ratio
+from .statistics import Array, Estimate, contractions, estimate, geometric_mean, ratio
 
 AWAY = "AwayFromTruth"
 
@@ -130,6 +132,31 @@ def errors(runs: pd.DataFrame) -> Array:
 def beside(runs: pd.DataFrame, others: pd.DataFrame) -> Estimate:
     """Estimate the mean final error of runs over that of others."""
     return estimate([runs.final, others.final], ratio)
+
+
+def paired(runs: pd.DataFrame, others: pd.DataFrame) -> Estimate:
+    """Estimate the geometric mean of runs' final errors over those of others with the same data."""
+    keys = ["q", "n", "seed"]
+    ratios = runs.set_index(keys).final / others.set_index(keys).final
+    return estimate([np.log(ratios.dropna())], geometric_mean)
+
+
+def with_radius(runs: pd.DataFrame) -> pd.DataFrame:
+    """Add the largest ‖Z(θ*)‖ of the k batches, all clients honest: the r of Lemma 1 at θ*.
+
+    Whichever batches are Byzantine, the means of the others are as near to the true gradient.
+    """
+    keys = zip(runs.problem, runs.num_clients, runs.k, runs.seed, strict=True)
+    return runs.assign(radius=[_radius(*each) for each in keys])
+
+
+@lru_cache(maxsize=4096)
+def _radius(text: str, num_clients: int, num_batches: int, seed: int) -> float:
+    problem = make_problem(text, num_clients, seed)
+    optimum = [problem.optimum()]  # type: ignore[attr-defined]
+    gradients = np.stack([problem.reply(c, optimum, 1)[0][0] for c in range(num_clients)])
+    batches = split_into_batches(range(num_clients), num_batches)
+    return max(float(np.linalg.norm(gradients[list(batch)].mean(axis=0))) for batch in batches)
 
 
 def at_most_one(label: str, floor: Estimate) -> Number:

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clients.run import NO_ATTACK
-from flwr_byz.theory import c_alpha
+from flwr_byz.theory import Statistics, expected_error
 
-from .claim import AWAY, Judge, Number, beside, by, errors
-from .drawing import RATE, against, dashed, fitted_line, legend_above, points
-from .statistics import Estimate, contractions, determination, estimate, slope
+from .claim import Judge, Number, beside, boundary, by, errors, paired
+from .drawing import LINES, RATE, against, dashed, fitted_line, points
+from .statistics import contractions, determination, estimate, slope
 
 
 def slope_number(runs: pd.DataFrame, column: str, low: float, high: float) -> Number:
@@ -54,41 +53,45 @@ def straight_in_root_q(runs: pd.DataFrame) -> Number:
 
 
 def judge_choice_of_k(runs: pd.DataFrame, figure: Figure) -> list[Number]:
-    """Follow the floor in k at fixed q, and ask whether there is a trade-off."""
-    attacked, clean = (by(runs[runs.attack == attack], "k") for attack in (AWAY, NO_ATTACK))
-    floors, clean_floors = (
-        {k: cell.final for k, cell in cells.items()} for cells in (attacked, clean)
-    )
-    bounds = {k: c_alpha(cell.q.max() / k) * cell.rate.max() for k, cell in attacked.items()}
-    axes = figure.subplots()
-    points(axes, floors, "under attack, q = 4")
-    fitted_line(axes, floors)
-    points(axes, clean_floors, "no attack", 1)
-    dashed(axes, list(bounds), list(bounds.values()), f"C_α {RATE}, α = q/k")
-    against(axes, "batches k", list(floors))
-    legend_above(figure, axes)
-    fewest, *_, most = floors
-    best = min(floors, key=lambda k: floors[k].mean())
-    fitted = estimate(list(floors.values()), slope(list(floors)))
-    below = all(floors[k].max() <= bounds[k] for k in floors)
-    label = f"slope of the floor in k, {fitted.num_runs} runs"
+    """Ask whether k = m is best, on symmetric and on skewed data, client size by client size."""
+    skewed = runs.problem.str.contains("is_skewed=True")
+    left, right = figure.subplots(1, 2, sharey=True)
+    plain, planned = [], {}
+    numbers, growth = [], []
+    for name, part, axes in (("symmetric", runs[~skewed], left), ("skewed", runs[skewed], right)):
+        held = {}
+        for style, (n, cell) in enumerate(by(part, "n").items()):
+            cells = by(cell, "k")
+            points(axes, {k: each.final for k, each in cells.items()}, f"n = {n}", style)
+            d, q, samples = (int(cell[column].iloc[0]) for column in ("d", "q", "N"))
+            statistics = Statistics(skewness=2 * d / (d + 2) if name == "skewed" else 0.0)
+            expected = {k: expected_error(d, samples, k, q, statistics) for k in cells}
+            axes.plot(list(cells), list(expected.values()), color=LINES[style], linewidth=1)
+            rms = {k: float(np.sqrt(np.square(each.final).mean())) for k, each in cells.items()}
+            planned |= {(name, n, k): expected[k] / rms[k] for k in cells}
+            *_, half, most = cells
+            found = paired(cells[most], cells[half])
+            growth.append(found)
+            held[n] = found.low <= 1
+            label = f"{name} data: k = m beside k = m/2, n = {n}, {found.num_runs} pairs of runs"
+            numbers.append(Number(label, str(found)))
+        against(axes, "batches k", list(by(part, "k")))
+        axes.set_title(f"{name} data")
+        axes.legend()
+        label = f"{name} data: n from which k = m is not worse than k = m/2"
+        plain.append(boundary(label, dict(reversed(held.items())), "from n = {} on", "every n"))
+    most = max(each.high for each in growth)
     return [
-        Number(label, str(fitted), "at most 0.5", fitted.high <= 0.5),
-        Number(f"every run below C_α {RATE}", "yes" if below else "no", "yes", below),
-        Number("does the floor grow with k?", _grows(fitted)),
-        Number("k of the smallest floor", str(best)),
-        Number("floor at k = m beside the smallest", str(beside(attacked[most], attacked[best]))),
         Number(
-            f"without attack: floor at k = m beside k = {fewest}",
-            str(beside(clean[most], clean[fewest])),
+            "growth: error for twice the k, at most", f"{most:.2f}", "at most √2", most <= 2**0.5
+        ),
+        *plain,
+        *numbers,
+        Number(
+            "expected error beside measured, least and most",
+            f"{min(planned.values()):.2f} to {max(planned.values()):.2f}",
         ),
     ]
-
-
-def _grows(fitted: Estimate) -> str:
-    if fitted.low > 0:
-        return "yes"
-    return "no, it falls" if fitted.high < 0 else "undecided"
 
 
 def beside_equal_sizes(runs: pd.DataFrame) -> Number:
