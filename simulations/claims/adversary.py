@@ -68,20 +68,13 @@ def judge_moving(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     left, right = figure.subplots(1, 2)
     numbers = []
     for style, (placement, name) in enumerate(MOVING.items()):
-        found = {
-            q: paired(cell, fixed[fixed.q == q]) for q, cell in by(cells[placement], "q").items()
-        }
+        cell = cells[placement]
+        found = {q: paired(each, fixed[fixed.q == q]) for q, each in by(cell, "q").items()}
         intervals(right, found, name, style)
-        numbers += [
-            Number(
-                f"{name}: harm beside a fixed set placed blindly, q = {q}",
-                str(each),
-                "at most 1",
-                each.high <= 1,
-            )
-            for q, each in found.items()
-            if placement != "settled"
-        ]
+        label = f"{name}: harm beside a fixed set placed blindly"
+        numbers += [Number(f"{label}, q = {q}", str(each)) for q, each in found.items()]
+        if placement != "settled":
+            numbers.append(at_most_one(f"{label}, every q", paired(cell, fixed)))
     moving = runs[runs.placement.isin(["greedy", "fresh", "rotating"])]
     beside_bound = (moving.final / moving.bound).groupby(moving.q).max()
     left.plot(beside_bound, "o-", color=BLUE)
@@ -91,7 +84,7 @@ def judge_moving(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     right.set(xlabel="Byzantine clients q", ylabel="harm beside a fixed set placed blindly")
     drawing.legend_above(figure, right)
     kept = paired(cells["greedy"], cells["settled"])
-    label = f"{MOVING['settled']}: harm of the moving set beside it, {kept.num_runs} pairs of runs"
+    label = f"{MOVING['settled']}: harm of the moving set beside it, {kept.num_runs} runs"
     return [
         held_below_bound("bound: q up to which every run ends below C_α r", moving),
         Number("largest error beside C_α r", f"{beside_bound.max():.2f}"),
@@ -198,10 +191,7 @@ def judge_attacks(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     """Rank the attacks by their floor."""
     clean = runs[runs.attack == NO_ATTACK]
     attacked = runs[runs.attack != NO_ATTACK]
-    used = attacked[(attacked.attack == AWAY) & (attacked.placement == "one per batch")]
     floors = attacked.groupby(["attack", "placement"]).final.mean().sort_values(ascending=False)
-    attack, placement = next(case for case in floors.index if case[0] != AWAY)
-    other = attacked[(attacked.attack == attack) & (attacked.placement == placement)]
     shown = floors[:14]
     axes = figure.subplots()
     names = [drawing.title(attack) for attack, _ in shown.index] + [drawing.title(NO_ATTACK)]
@@ -215,11 +205,17 @@ def judge_attacks(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     axes.invert_yaxis()
     axes.set_xlabel(ERROR)
     drawing.legend_above(figure, axes)
-    found = beside(other, used)
-    name = f"{drawing.title(attack)}, {placement}"
-    label = f"strongest other attack ({name}) beside the one that the sweeps use"
+    numbers = []
+    for placement, cell in by(attacked, "placement").items():
+        means = cell.groupby("attack").final.mean().drop(AWAY)
+        strongest = cell[cell.attack == means.idxmax()]
+        found = paired(strongest, cell[cell.attack == AWAY])
+        label = f"{placement}: strongest other attack ({drawing.title(str(means.idxmax()))})"
+        label += " beside the one that the sweeps use"
+        numbers.append(Number(label, str(found), "at most 1", found.high <= 1))
+    used = attacked[(attacked.attack == AWAY) & (attacked.placement == "one per batch")]
     return [
-        Number(label, str(found), "at most 1", found.high <= 1),
+        *numbers,
         Number("attacks and placements tried", str(len(floors))),
         Number("harm: floor under attack beside no attack", str(beside(used, clean))),
     ]

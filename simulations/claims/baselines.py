@@ -1,5 +1,7 @@
 """Where a client has few data, and what other methods do there (the paper's section 1.3)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,6 +15,7 @@ from .floor import slope_number
 from .statistics import rounds_until
 
 _AS_GOOD = 1.5  # times another method's error, at most
+_IN_SIGHT = 20.0  # the largest error drawn
 
 
 def judge_scarce(runs: pd.DataFrame, figure: Figure) -> list[Number]:
@@ -32,21 +35,27 @@ def judge_scarce(runs: pd.DataFrame, figure: Figure) -> list[Number]:
             for n, each in reversed(cells.items())
         }
         label = f"{name}: n from which every run comes nearer, and nearer than a client alone"
-        numbers.append(boundary(label, held, "from n = {} on", "n < d = 20"))
+        found = boundary(label, held, "from n = {} on", "n = d/2 or less")
+        few = all(held[n] for n, each in cells.items() if 2 * n >= each.d.max())
+        numbers.append(replace(found, holds=few))
         gains = {n: paired(each, alone[n]) for n, each in cells.items() if n in (5, 20, 80)}
         numbers += [
             Number(f"{name}: error beside a client's own fit, n = {n}", str(gain))
             for n, gain in gains.items()
         ]
-    points(left, {n: cell.final for n, cell in alone.items()}, "a client alone", 2)
+    points(
+        left,
+        {n: cell.final.clip(upper=_IN_SIGHT) for n, cell in alone.items()},
+        "a client alone",
+        2,
+    )
     against(left, "samples n of a client, d = 20", list(alone))
-    left.set_ylim(top=20)
-    points(right, {N: cell.final for N, cell in by(growing, "N").items()}, "n = 10", 0)
+    points(right, {N: cell.final for N, cell in by(growing, "N").items()}, "n = 10")
     against(right, "samples N of all clients", list(by(growing, "N")))
-    left.legend()
-    right.legend()
-    consistent = slope_number(growing, "N", -0.65, -0.45)
-    return [*numbers, Number(f"n = d/2: {consistent.label}", *list(vars(consistent).values())[1:])]
+    legend_above(figure, left)
+    right.set_title("n = 10, k = 8")
+    falls = slope_number(growing, "N", -0.65, -0.45)
+    return [*numbers, replace(falls, label=f"more clients at n = d/2: {falls.label}")]
 
 
 def judge_baselines(runs: pd.DataFrame, figure: Figure) -> list[Number]:
@@ -67,24 +76,24 @@ def judge_baselines(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         by_size = [by(each, "n") for each in cells]
         for part, sizes in enumerate(by_size):
             label = name if part == 0 else ("gradient descent", "GMoM, q = 4")[style]
-            points(left, {n: c.final for n, c in sizes.items()}, label, 2 * style + part)
+            drawn = {n: cell.final.clip(upper=_IN_SIGHT) for n, cell in sizes.items()}
+            points(left, drawn, label, 2 * style + part)
         ratios = {n: paired(cell, by_size[1][n]) for n, cell in reversed(by_size[0].items())}
         held = {n: each.high <= _AS_GOOD for n, each in ratios.items()}
         label = f"{name}: n from which its error is at most {_AS_GOOD} times that of descent"
-        numbers.append(boundary(label, held, "from n = {} on", "n > d = 20"))
+        numbers.append(boundary(label, held, "from n = {} on", "only n > d = 20"))
         numbers += [Number(f"{name}: beside descent, n = {n}", str(r)) for n, r in ratios.items()]
     against(left, "samples n of a client, d = 20", list(by(descent, "n")))
-    left.set_ylim(top=20)
     same = descent[descent.n == stochastic.n.max()]
     attacked = runs[single & ~clean]
     for label, cell, colour in (
         ("gradient descent", same, LINES[1]),
         ("one client a round", stochastic, LINES[4]),
-        ("one client a round, q = 1", attacked, GREY),
+        ("one client a round, q = 4", attacked, GREY),
     ):
         right.plot(np.median(errors(cell), axis=0), color=colour, label=label)
     by_round(figure, right)
-    right.set_ylim(top=20)
+    right.set_ylim(top=_IN_SIGHT)
     legend_above(figure, left)
     level = 2 * float(same.final.mean())
     rounds = [float(np.median(rounds_until(errors(cell), level))) for cell in (stochastic, same)]
@@ -100,5 +109,5 @@ def judge_baselines(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         shared(
             "one-shot mean, q = 1: {} that end further off than they began", ends_worse(ruined), 1
         ),
-        shared("one client a round, q = 1: {} that do", ends_worse(attacked), 1),
+        shared("one client a round, q = 4: {} that do", ends_worse(attacked), 1),
     ]

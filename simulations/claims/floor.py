@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from flwr_byz.theory import Statistics, expected_error
 
 from .claim import Judge, Number, beside, boundary, by, errors, paired
-from .drawing import LINES, RATE, against, dashed, fitted_line, points
+from .drawing import LINES, RATE, against, dashed, fitted_line, legend_above, points
 from .statistics import contractions, determination, estimate, slope
 
 
@@ -73,13 +73,13 @@ def judge_choice_of_k(runs: pd.DataFrame, figure: Figure) -> list[Number]:
             found = paired(cells[most], cells[half])
             growth.append(found)
             held[n] = found.low <= 1
-            label = f"{name} data: k = m beside k = m/2, n = {n}, {found.num_runs} pairs of runs"
+            label = f"{name} data: k = m beside k = m/2, n = {n}, {found.num_runs} runs"
             numbers.append(Number(label, str(found)))
         against(axes, "batches k", list(by(part, "k")))
         axes.set_title(f"{name} data")
-        axes.legend()
         label = f"{name} data: n from which k = m is not worse than k = m/2"
         plain.append(boundary(label, dict(reversed(held.items())), "from n = {} on", "every n"))
+    legend_above(figure, right)
     most = max(each.high for each in growth)
     return [
         Number(
