@@ -43,18 +43,14 @@ def judge_scarce(runs: pd.DataFrame, figure: Figure) -> list[Number]:
             Number(f"{name}: error beside a client's own fit, n = {n}", str(gain))
             for n, gain in gains.items()
         ]
-    points(
-        left,
-        {n: cell.final.clip(upper=_IN_SIGHT) for n, cell in alone.items()},
-        "a client alone",
-        2,
-    )
+    seen = {n: cell.final.clip(upper=_IN_SIGHT) for n, cell in alone.items()}
+    points(left, seen, "a client alone", 2)
     against(left, "samples n of a client, d = 20", list(alone))
     points(right, {N: cell.final for N, cell in by(growing, "N").items()}, "n = 10")
     against(right, "samples N of all clients", list(by(growing, "N")))
     legend_above(figure, left)
     right.set_title("n = 10, k = 8")
-    falls = slope_number(growing, "N", -0.65, -0.45)
+    falls = slope_number(growing, "N", -0.65, -0.35)
     return [*numbers, replace(falls, label=f"more clients at n = d/2: {falls.label}")]
 
 

@@ -1,16 +1,18 @@
 """The error that stays: how it goes with N, d, q and k."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flwr_byz.theory import Statistics, expected_error
 
 from .claim import Judge, Number, beside, boundary, by, errors, paired
 from .drawing import LINES, RATE, against, dashed, fitted_line, legend_above, points
-from .statistics import contractions, determination, estimate, slope
+from .statistics import Estimate, contractions, determination, estimate, slope
 
 
 def slope_number(runs: pd.DataFrame, column: str, low: float, high: float) -> Number:
@@ -54,44 +56,53 @@ def straight_in_root_q(runs: pd.DataFrame) -> Number:
 
 def judge_choice_of_k(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     """Ask whether k = m is best, on symmetric and on skewed data, client size by client size."""
-    skewed = runs.problem.str.contains("is_skewed=True")
-    left, right = figure.subplots(1, 2, sharey=True)
-    plain, planned = [], {}
-    numbers, growth = [], []
-    for name, part, axes in (("symmetric", runs[~skewed], left), ("skewed", runs[skewed], right)):
-        held = {}
-        for style, (n, cell) in enumerate(by(part, "n").items()):
-            cells = by(cell, "k")
-            points(axes, {k: each.final for k, each in cells.items()}, f"n = {n}", style)
-            d, q, samples = (int(cell[column].iloc[0]) for column in ("d", "q", "N"))
-            statistics = Statistics(skewness=2 * d / (d + 2) if name == "skewed" else 0.0)
-            expected = {k: expected_error(d, samples, k, q, statistics) for k in cells}
-            axes.plot(list(cells), list(expected.values()), color=LINES[style], linewidth=1)
-            rms = {k: float(np.sqrt(np.square(each.final).mean())) for k, each in cells.items()}
-            planned |= {(name, n, k): expected[k] / rms[k] for k in cells}
-            *_, half, most = cells
-            found = paired(cells[most], cells[half])
-            growth.append(found)
-            held[n] = found.low <= 1
-            label = f"{name} data: k = m beside k = m/2, n = {n}, {found.num_runs} runs"
-            numbers.append(Number(label, str(found)))
-        against(axes, "batches k", list(by(part, "k")))
-        axes.set_title(f"{name} data")
-        label = f"{name} data: n from which k = m is not worse than k = m/2"
-        plain.append(boundary(label, dict(reversed(held.items())), "from n = {} on", "every n"))
-    legend_above(figure, right)
-    most = max(each.high for each in growth)
-    return [
-        Number(
-            "growth: error for twice the k, at most", f"{most:.2f}", "at most √2", most <= 2**0.5
-        ),
-        *plain,
-        *numbers,
-        Number(
-            "expected error beside measured, least and most",
-            f"{min(planned.values()):.2f} to {max(planned.values()):.2f}",
-        ),
-    ]
+    is_skewed = runs.problem.str.contains("is_skewed=True")
+    runs = runs.assign(expected=list(map(expected, runs.itertuples(), is_skewed)))
+    panels = figure.subplots(1, 2, sharey=True)
+    numbers, sizes = [], []
+    for axes, skewed in zip(panels, (False, True), strict=True):
+        name = f"{'skewed' if skewed else 'symmetric'} data"
+        part = runs[is_skewed == skewed]
+        draw_against_k(axes, part)
+        axes.set_title(name)
+        found = {n: beside_half_as_many(cell) for n, cell in by(part, "n").items()}
+        held = {n: each.low <= 1 for n, each in reversed(found.items())}
+        label = f"{name}: n from which k = m is not worse than k = m/2"
+        numbers.append(boundary(label, held, "from n = {} on", "every n"))
+        sizes += [
+            Number(f"{name}: k = m beside k = m/2, n = {n}, {each.num_runs} runs", str(each))
+            for n, each in found.items()
+        ]
+        growth = max(each.high for each in found.values())
+        label = f"{name}: error for twice the k, at most"
+        numbers.append(Number(label, f"{growth:.2f}", "at most √2", growth <= 2**0.5))
+    legend_above(figure, panels[1])
+    cells = runs.groupby(["problem", "k"])
+    planned = cells.expected.first() / cells.final.agg(lambda finals: np.sqrt((finals**2).mean()))
+    spread = f"{planned.min():.2f} to {planned.max():.2f}"
+    return [*numbers, *sizes, Number("expected error beside measured", spread)]
+
+
+def expected(run: Any, is_skewed: bool) -> float:
+    """Return the planner's error of a run."""
+    skewness = 2 * run.d / (run.d + 2) if is_skewed else 0.0
+    return expected_error(run.d, run.N, run.k, run.q, Statistics(skewness=skewness))
+
+
+def draw_against_k(axes: Axes, runs: pd.DataFrame) -> None:
+    """Draw errors, and the planner's as lines, a colour for each n."""
+    for style, (n, cell) in enumerate(by(runs, "n").items()):
+        cells = by(cell, "k")
+        points(axes, {k: each.final for k, each in cells.items()}, f"n = {n}", style)
+        planned = [each.expected.iloc[0] for each in cells.values()]
+        axes.plot(list(cells), planned, color=LINES[style], linewidth=1)
+    against(axes, "batches k", list(by(runs, "k")))
+
+
+def beside_half_as_many(runs: pd.DataFrame) -> Estimate:
+    """Compare the most batches with half of them."""
+    *_, half, most = by(runs, "k").values()
+    return paired(most, half)
 
 
 def beside_equal_sizes(runs: pd.DataFrame) -> Number:

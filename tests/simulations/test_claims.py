@@ -127,7 +127,11 @@ VERDICTS = SLOPES | {
         lambda r: 0.3 if r.rule == "OneClient" else 0.02,
         lambda r: 99.0 * is_lost(r) + (0.3 if r.problem.startswith("OneShot") else 0.02),
     ),
-    **dict.fromkeys(("moving", "corrupted-data", "attacks"), AWAY_IS_WORST),
+    **dict.fromkeys(("moving", "corrupted-data"), AWAY_IS_WORST),
+    "attacks": (
+        lambda r: 0.01 + 0.01 * (r.attack == AWAY),
+        lambda r: 0.01 + 0.01 * (r.attack == "Adaptive"),
+    ),
 }
 
 
