@@ -10,7 +10,7 @@ from clients.run import NO_ATTACK
 
 from .adversary import ends_worse, shared
 from .claim import Number, boundary, by, errors, paired
-from .drawing import GREY, LINES, LOST, against, by_round, legend_above, points
+from .drawing import GREY, LINES, LOST, against, legend_above, points
 from .floor import slope_number
 from .statistics import rounds_until
 
@@ -88,8 +88,9 @@ def judge_baselines(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         ("one client a round, q = 4", attacked, GREY),
     ):
         right.plot(np.median(errors(cell), axis=0), color=colour, label=label)
-    by_round(figure, right)
-    right.set_ylim(top=_IN_SIGHT)
+    right.set(yscale="log", xlabel="round t")
+    right.set_ylim(top=2 * _IN_SIGHT)
+    right.legend()
     legend_above(figure, left)
     level = 2 * float(same.final.mean())
     rounds = [float(np.median(rounds_until(errors(cell), level))) for cell in (stochastic, same)]

@@ -63,7 +63,10 @@ def judge_choice_of_k(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     for axes, skewed in zip(panels, (False, True), strict=True):
         name = f"{'skewed' if skewed else 'symmetric'} data"
         part = runs[is_skewed == skewed]
-        draw_against_k(axes, part)
+        for style, n in enumerate(by(runs, "n")):
+            if (part.n == n).any():
+                draw_against_k(axes, part[part.n == n], f"n = {n}", style)
+        against(axes, "batches k", list(by(runs, "k")))
         axes.set_title(name)
         found = {n: beside_half_as_many(cell) for n, cell in by(part, "n").items()}
         held = {n: each.low <= 1 for n, each in reversed(found.items())}
@@ -89,14 +92,12 @@ def expected(run: Any, is_skewed: bool) -> float:
     return expected_error(run.d, run.N, run.k, run.q, Statistics(skewness=skewness))
 
 
-def draw_against_k(axes: Axes, runs: pd.DataFrame) -> None:
-    """Draw errors, and the planner's as lines, a colour for each n."""
-    for style, (n, cell) in enumerate(by(runs, "n").items()):
-        cells = by(cell, "k")
-        points(axes, {k: each.final for k, each in cells.items()}, f"n = {n}", style)
-        planned = [each.expected.iloc[0] for each in cells.values()]
-        axes.plot(list(cells), planned, color=LINES[style], linewidth=1)
-    against(axes, "batches k", list(by(runs, "k")))
+def draw_against_k(axes: Axes, runs: pd.DataFrame, label: str, style: int) -> None:
+    """Draw errors, and the planner's as a line."""
+    cells = by(runs, "k")
+    points(axes, {k: cell.final for k, cell in cells.items()}, label, style)
+    planned = [cell.expected.iloc[0] for cell in cells.values()]
+    axes.plot(list(cells), planned, color=LINES[style], linewidth=1)
 
 
 def beside_half_as_many(runs: pd.DataFrame) -> Estimate:
