@@ -29,12 +29,13 @@ class AwayFromTruth(Attack):
     optimum: tuple[float, ...]
 
     def __call__(self, knowledge: Knowledge) -> NDArray[np.float64]:
-        """Return a gradient whose descent leads straight away from θ*."""
+        """Return a gradient whose descent, or an update that, leads straight away from θ*."""
         self.check_known(knowledge)
         assert knowledge.model is not None
         towards = np.asarray(self.optimum) - knowledge.model
         distance = float(np.linalg.norm(towards))
-        return self.length(knowledge) / distance * towards if distance > 0 else towards
+        sent = towards if knowledge.uses_gradients else -towards
+        return self.length(knowledge) / distance * sent if distance > 0 else sent
 
     def length(self, knowledge: Knowledge) -> float:
         """Return the norm of what is sent."""

@@ -1,5 +1,6 @@
 """Who is Byzantine, and what such a client replies in place of the honest reply."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,8 +14,22 @@ from flwr_byz.attacks.arrays import flatten, unflatten
 from .problem import Arrays, Problem
 from .rules import KnownRule
 
-# A model as something that can be compared: bytes, dtype and shape of each array.
-_Model = tuple[tuple[bytes, str, tuple[int, ...]], ...]
+Model = tuple[tuple[bytes, str, tuple[int, ...]], ...]
+"""A model as something that can be compared: bytes, dtype and shape of each array."""
+
+Choice = Callable[[int, Arrays], frozenset[int]]
+"""Maps the number of a round and the model sent in it to the Byzantine clients, by partition id."""
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """The clients of a schedule, whatever the model is."""
+
+    schedule: Schedule
+
+    def __call__(self, server_round: int, arrays: Arrays) -> frozenset[int]:
+        """Return the schedule's clients."""
+        return self.schedule(server_round)
 
 
 @dataclass(frozen=True)
@@ -24,8 +39,8 @@ class Adversary:
     Parameters
     ----------
     attack : Attack
-    when : callable
-        Maps the number of a round to the Byzantine clients, by partition id.
+    choose : callable
+        Who is Byzantine.
     num_byzantine : int
         q.
     rule : KnownRule, optional
@@ -33,7 +48,7 @@ class Adversary:
     """
 
     attack: Attack
-    when: Schedule
+    choose: Choice
     num_byzantine: int
     rule: KnownRule | None = None
 
@@ -48,7 +63,7 @@ def byzantine_reply(
     """
     attack = adversary.attack
     honest_arrays, num_examples, metrics = problem.reply(client, arrays, server_round)
-    model = tuple((array.tobytes(), array.dtype.str, array.shape) for array in arrays)
+    model = comparable(arrays)
     rng = np.random.default_rng([problem.seed, client, server_round])
     if attack.common:
         vector = _common_vector(problem, adversary, server_round, model)
@@ -63,12 +78,13 @@ def byzantine_reply(
 
 @lru_cache(maxsize=2)
 def _common_vector(
-    problem: Problem, adversary: Adversary, server_round: int, model: _Model
+    problem: Problem, adversary: Adversary, server_round: int, model: Model
 ) -> NDArray[np.float64] | None:
     """Make the vector that all colluders send: once a round in each process that colludes."""
-    client = min(adversary.when(server_round))
+    arrays = arrays_of(model)
+    client = min(adversary.choose(server_round, arrays))
     rng = np.random.default_rng([problem.seed, server_round])
-    own = np.zeros(flatten(_arrays(model)).shape)
+    own = np.zeros(flatten(arrays).shape)
     return adversary.attack(_knowledge(problem, adversary, client, own, rng, server_round, model))
 
 
@@ -79,11 +95,11 @@ def _knowledge(
     own: NDArray[np.float64],
     rng: np.random.Generator,
     server_round: int,
-    model: _Model,
+    model: Model,
 ) -> Knowledge:
     """Collect what the attack needs to know."""
-    arrays = _arrays(model)
-    byzantine = tuple(sorted(adversary.when(server_round)))
+    arrays = arrays_of(model)
+    byzantine = tuple(sorted(adversary.choose(server_round, arrays)))
     requires, rule = adversary.attack.requires, adversary.rule
     batches = None
     if rule is not None:
@@ -101,7 +117,7 @@ def _knowledge(
         client=client,
         byzantine=byzantine,
         model=flatten(arrays),
-        honest=_honest_vectors(problem, byzantine, server_round, model)
+        honest=honest_vectors(problem, byzantine, server_round, model)
         if "honest" in requires
         else None,
         batches=batches,
@@ -112,11 +128,11 @@ def _knowledge(
 
 
 @lru_cache(maxsize=2)
-def _honest_vectors(
-    problem: Problem, byzantine: tuple[int, ...], server_round: int, model: _Model
+def honest_vectors(
+    problem: Problem, byzantine: tuple[int, ...], server_round: int, model: Model
 ) -> NDArray[np.float64]:
     """Recompute every honest reply, (m − q, d): once a round in each process that colludes."""
-    arrays = _arrays(model)
+    arrays = arrays_of(model)
     honest = [client for client in range(problem.num_clients) if client not in byzantine]
     replies = [flatten(problem.reply(client, arrays, server_round)[0]) for client in honest]
     return np.stack(replies) - _origin(problem, arrays)
@@ -128,5 +144,11 @@ def _origin(problem: Problem, arrays: Arrays) -> NDArray[np.float64]:
     return sent if problem.reply_kind == "weights" else np.zeros_like(sent)
 
 
-def _arrays(model: _Model) -> Arrays:
+def comparable(arrays: Arrays) -> Model:
+    """Return a model as something that can be compared."""
+    return tuple((array.tobytes(), array.dtype.str, array.shape) for array in arrays)
+
+
+def arrays_of(model: Model) -> Arrays:
+    """Return a model as arrays."""
     return [np.frombuffer(data, dtype).reshape(shape) for data, dtype, shape in model]

@@ -61,7 +61,7 @@ class ByzantineClient(HonestClient):
 
     def reply(self, arrays: Arrays, server_round: int) -> tuple[Arrays, int, dict[str, float]]:
         """Return what the attack sends; the honest reply where others are Byzantine."""
-        if self.client not in self.adversary.when(server_round):
+        if self.client not in self.adversary.choose(server_round, arrays):
             return super().reply(arrays, server_round)
         reply = byzantine_reply(self.problem, self.adversary, self.client, arrays, server_round)
         if reply is None:

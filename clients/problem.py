@@ -17,6 +17,7 @@ Measure = Literal["error", "accuracy"]
 
 _MODULES = {
     "LinearRegression": "regression",
+    "OneShotRegression": "regression",
     "PooledRegression": "pooled_regression",
     "SummarizedRegression": "summarized_regression",
     "LogisticRegression": "logistic_regression",

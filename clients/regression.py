@@ -62,7 +62,15 @@ class LinearRegression(Regression):
     """Find θ* from y = ⟨w, θ*⟩ + ζ with w ~ N(0, I) and ζ ~ N(0, 1).
 
     Strongly convex and smooth with L = M = 1, so the paper's step is η = L/(2M²) = 1/2.
+
+    Parameters
+    ----------
+    is_skewed : bool, default False
+        Whether w has an intercept, w₁ = 1, and ζ + 1 ~ Exp(1): gradients g = −wζ at θ* are then
+        skewed, E[g‖g‖²] = (−2d, 0, …, 0), while L, M and their variances are the same.
     """
+
+    is_skewed: bool = False
 
     def reply(
         self, client: int, arrays: Arrays, server_round: int
@@ -95,6 +103,30 @@ def _client_data(problem: LinearRegression, client: int) -> Data:
     """Draw a client's data; its seed is its own, so that any process can."""
     rng = np.random.default_rng([problem.seed, client])
     features = rng.normal(size=(problem.samples_per_client, problem.dim))
-    noise = rng.normal(size=problem.samples_per_client)
+    if problem.is_skewed:
+        features[:, 0] = 1.0
+        noise = rng.exponential(size=problem.samples_per_client) - 1.0
+    else:
+        noise = rng.normal(size=problem.samples_per_client)
     targets = features @ problem.optimum() + noise
     return features, -targets if problem.labels == "flipped" else targets
+
+
+@dataclass(frozen=True)
+class OneShotRegression(LinearRegression):
+    """The same, but clients reply the θ that they find alone: one-shot aggregation (section 1.3).
+
+    That is the solution of their least squares, of those with n < d samples the shortest one. One
+    round of FedAvg is one-shot averaging.
+    """
+
+    reply_kind: ClassVar[Literal["weights"]] = "weights"  # type: ignore[assignment]
+    server_learning_rate: ClassVar[float] = 1.0
+
+    def reply(
+        self, client: int, arrays: Arrays, server_round: int
+    ) -> tuple[Arrays, int, dict[str, float]]:
+        """Return the client's own solution, whatever θ is."""
+        features, targets = self.data(client)
+        solution = np.linalg.lstsq(features, targets, rcond=None)[0]
+        return [solution.astype(arrays[0].dtype)], len(targets), {}

@@ -25,7 +25,7 @@ from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometr
 
 from .descent import ClassicDescent, MessageDescent
 from .problem import Problem
-from .selection import RandomSubset, SmallestNorms, mean_of_smallest_norms
+from .selection import OneClient, RandomSubset, SmallestNorms, mean_of_smallest_norms
 
 Vectors = NDArray[np.float64]
 Settings = tuple[type, dict[str, Any]]
@@ -42,7 +42,7 @@ class Rule:
     title : str
     aggregate : callable
         Maps vectors (m, d) and q to the aggregate (d,), as the Message API's strategy does. Of a
-        random subset an adversary knows the mean, which is what it gets on average.
+        random choice an adversary knows the mean, which is what it gets on average.
     message, classic : callable
         Map m and q to the strategy's class and what it is set to.
     """
@@ -137,8 +137,13 @@ RULES: Mapping[str, Rule] = {
         lambda vectors, q: mean_of_smallest_norms(vectors, len(vectors) - q),
         lambda m, q: (SmallestNorms, {"num_selected": m - q}),
     ),
+    "OneClient": Rule(
+        "one client a round",
+        lambda vectors, q: vectors.mean(axis=0),
+        lambda m, q: (OneClient, {"num_selected": 1}),
+    ),
 }
-"""Flower's rules, and the two selections of the paper's section 6; this package's is `GMOM`."""
+"""Flower's rules, and those of the paper's sections 6 and 1.3; this package's is `GMOM`."""
 
 _OPTIONS = {"num_batches", "batch_size", "trim_norm", "rebucketed"}
 

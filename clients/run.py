@@ -10,14 +10,15 @@ from flwr_byz.attacks import Attack, FreshEachRound, Rotating, Schedule
 from flwr_byz.attacks.names import parse_attack, parse_call
 
 from .away import AwayAmongShort, AwayFromTruth
-from .byzantine import Adversary
+from .byzantine import Adversary, Choice, Scheduled
+from .greedy import Greedy, settled
 from .momentum import WithMomentum
 from .problem import Problem, make_problem
 from .rules import GMOM, RULES, KnownRule, batches_of, parse_rule
 
 NO_ATTACK = "none"
 
-Placement = Literal["spread", "one per batch", "packed", "fresh", "rotating"]
+Placement = Literal["spread", "one per batch", "packed", "fresh", "rotating", "greedy", "settled"]
 
 _AWAY: Mapping[str, type[AwayFromTruth]] = {
     kind.__name__: kind for kind in (AwayFromTruth, AwayAmongShort)
@@ -44,7 +45,9 @@ class Run:
         How data are spread, as in `clients.partition`; "" is the problem's own.
     placement : str
         Who is Byzantine: the same clients in every round, evenly spaced ("spread"), in the first
-        batches ("packed") or "one per batch"; or others in each, "fresh" or "rotating".
+        batches ("packed") or "one per batch"; or others in each, "fresh", "rotating" or "greedy",
+        which takes the q batches whose honest means lead nearest to θ*; or in every round the set
+        that "greedy" ends with, "settled".
     momentum : float
         β of the clients; 0 sends updates as they are.
     api : {"message", "classic"}
@@ -93,9 +96,17 @@ def adversary_of(run: Run, problem: Problem) -> Adversary | None:
     """Return who attacks in a run, and how; None where no client does."""
     if run.attack == NO_ATTACK or run.num_byzantine == 0:
         return None
-    m, q = run.num_clients, run.num_byzantine
     attack = attack_of(run.attack, problem)
-    return Adversary(attack, _schedule(run), q, KnownRule(run.rule, m, q))
+    rule = KnownRule(run.rule, run.num_clients, run.num_byzantine)
+    choose: Choice
+    if run.placement in ("greedy", "settled"):
+        optimum = _optimum(problem, f"the placement {run.placement}")
+        choose = Greedy(problem, optimum, run.num_byzantine, rule.num_batches)
+        if run.placement == "settled":
+            choose = Scheduled(attacks.Fixed(settled(choose, attack, rule, run.num_rounds)))
+    else:
+        choose = Scheduled(_schedule(run))
+    return Adversary(attack, choose, run.num_byzantine, rule)
 
 
 def attack_of(text: str, problem: Problem) -> Attack:
@@ -103,9 +114,13 @@ def attack_of(text: str, problem: Problem) -> Attack:
     if text.partition("(")[0] not in _AWAY:
         return _parsed(text)
     name, options = parse_call(text, "an attack", "SignFlip(scale=10)")
+    return _AWAY[name](_optimum(problem, text), **options)
+
+
+def _optimum(problem: Problem, what: str) -> tuple[float, ...]:
     if not hasattr(problem, "optimum"):
-        raise ValueError(f"{text} needs a problem with a known optimum")
-    return _AWAY[name](tuple(problem.optimum().tolist()), **options)
+        raise ValueError(f"{what} needs a problem with a known optimum")
+    return tuple(problem.optimum().tolist())
 
 
 def _schedule(run: Run) -> Schedule:

@@ -1,8 +1,9 @@
-"""The two selection rules of the paper's section 6, left there as an open question.
+"""Rules that select replies: the paper's section 6 and section 1.3.
 
-Both average a subset of the replies, and resist weaker adversaries than the geometric median of
-means: one that cannot foresee the server's random bits, and one whose replies are long. Neither has
-a guarantee in the paper.
+The two of section 6, left there as an open question, average a subset of the replies, and resist
+weaker adversaries than the geometric median of means: one that cannot foresee the server's random
+bits, and one whose replies are long. Neither has a guarantee in the paper. Stochastic gradient
+descent takes one reply.
 """
 
 from collections.abc import Iterable, Iterator
@@ -82,6 +83,10 @@ class SmallestNorms(FedAvg):
         """Return the mean of so many of the vectors."""
         return mean_of_smallest_norms(vectors, num_selected)
 
+    def step_in(self, server_round: int) -> float:
+        """Return the step of a round, with its sign."""
+        return self.step
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -100,7 +105,7 @@ class SmallestNorms(FedAvg):
             return None, None
         num_selected = min(self.num_selected, len(vectors))
         mean_of_few = self.select(np.stack(vectors), num_selected, server_round)
-        arrays = unflatten(flatten(sent) + self.step * mean_of_few, sent)
+        arrays = unflatten(flatten(sent) + self.step_in(server_round) * mean_of_few, sent)
         named = zip(self._sent, arrays, strict=True)
         return ArrayRecord({name: Array(array) for name, array in named}), None
 
@@ -124,3 +129,23 @@ class RandomSubset(SmallestNorms):
         """Return the mean of so many of the vectors, drawn anew in each round."""
         drawn = np.random.SeedSequence([self.seed, server_round]).generate_state(1)
         return mean_of_random_subset(vectors, num_selected, seed=int(drawn[0]))
+
+
+class OneClient(SmallestNorms):
+    """Ask one client, drawn anew in each round: stochastic descent in steps min(η, 1/t).
+
+    They are the 1/(Lt) of strongly convex losses, for L = 1.
+    """
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask one of the clients."""
+        messages = super().configure_train(server_round, arrays, config, grid)
+        ordered = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        rng = np.random.default_rng([self.seed, server_round])
+        return [ordered[rng.integers(len(ordered))]]
+
+    def step_in(self, server_round: int) -> float:
+        """Return a step that shrinks."""
+        return float(np.copysign(min(abs(self.step), 1 / server_round), self.step))

@@ -67,7 +67,7 @@ def _replies(
     sent: Iterable[Message],
 ) -> list[Message]:
     """Return what the nodes send back; the silent ones are left out."""
-    byzantine = adversary.when(server_round) if adversary else frozenset()
+    byzantine = adversary.choose(server_round, arrays) if adversary else frozenset()
     replies = []
     for message in sent:
         client = message.metadata.dst_node_id - 1

@@ -77,7 +77,8 @@ def prepare(results: Path, options: dict[str, Any]) -> frozenset[int]:
     A ValueError is raised where an option is wrong, or differs from that of an unfinished trial.
     """
     run = RunConfig.parse(DEFAULTS | options).run(options["num-clients"])
-    adversary = adversary_of(run, problem_of(run))
+    problem = problem_of(run)
+    adversary = adversary_of(run, problem)
     note = results / "trial.json"
     if (results / "checkpoints").exists():
         if json.loads(note.read_text()) != options:
@@ -89,7 +90,7 @@ def prepare(results: Path, options: dict[str, Any]) -> frozenset[int]:
         shutil.rmtree(results / "logs", ignore_errors=True)
     results.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(options, indent=1))
-    return frozenset(adversary.when(1)) if adversary else frozenset()
+    return adversary.choose(1, problem.initial_arrays()) if adversary else frozenset()
 
 
 def follow(deployment: Deployment, options: dict[str, Any], console: Console) -> None:

@@ -15,8 +15,18 @@ from matplotlib.figure import Figure
 from clients.run import Run
 from flwr_byz.pages import STYLE, Cell, Picture, Section, Table, save
 
-from . import adversary, convergence, fidelity, floor, lemmas, planned, remark_2, server
-from .claim import Claim, Judge, Number, with_sizes
+from . import (
+    adversary,
+    baselines,
+    convergence,
+    fidelity,
+    floor,
+    lemmas,
+    planned,
+    remark_2,
+    server,
+)
+from .claim import Claim, Judge, Number, joint_verdict, with_sizes
 
 _JUDGES: Mapping[str, Judge] = {
     "convergence": convergence.judge_convergence,
@@ -38,6 +48,8 @@ _JUDGES: Mapping[str, Judge] = {
     "breakdown": adversary.judge_breakdown,
     "selection": adversary.judge_selection,
     "logistic": floor.judge_logistic,
+    "scarce": baselines.judge_scarce,
+    "baselines": baselines.judge_baselines,
     "attacks": adversary.judge_attacks,
     "engine": fidelity.judge_engine,
 }
@@ -46,7 +58,8 @@ CLAIMS = tuple(Claim(name=name, judge=_JUDGES[name], **texts) for name, texts in
 
 GUIDE = """Chen, Su and Xu (2017) prove bounds and show no experiments; here they are. Every \
 number is computed from the runs; brackets are 95 % intervals. A claim holds where each number \
-with a bound lies within it, interval and all."""
+with a bound lies within it, interval and all; where it does not over all of the range tried, \
+the verdict names the boundary."""
 
 _OVERVIEW = "floor-n", "floor-d", "floor-q", "rounds", "mean", "breakdown"
 _RUN = [field.name for field in fields(Run)]
@@ -63,21 +76,15 @@ class Finding:
     picture: Picture
 
     @property
-    def holds(self) -> bool:
-        """Whether every number is what it should be."""
-        return all(number.holds for number in self._judged)
-
-    @property
     def verdict(self) -> str:
-        """Of a claim, whether it holds; of a question, the answers."""
-        if self.claim.is_question:
-            answers = ((n.label.split(":")[0], "yes" if n.holds else "no") for n in self._judged)
-            return "; ".join(f"{subject}: {answer}" for subject, answer in answers)
-        return "holds" if self.holds else "does not hold"
-
-    @property
-    def _judged(self) -> list[Number]:
-        return [number for number in self.numbers if number.holds is not None]
+        """Whether, and where, the claim holds; part by part of one in parts."""
+        if not self.claim.in_parts:
+            return joint_verdict(self.numbers)
+        parts: dict[str, list[Number]] = {}
+        for number in self.numbers:
+            if number.holds is not None:
+                parts.setdefault(number.label.partition(":")[0], []).append(number)
+        return "; ".join(f"{part}: {joint_verdict(numbers)}" for part, numbers in parts.items())
 
 
 def sections(
@@ -102,11 +109,11 @@ def sections(
     with mpl.rc_context(STYLE):
         draw_overview(runs, folder / "overview.png")
     rows = [
-        (finding.claim.name, finding.verdict, n.label, n.value, n.wanted, n.holds)
+        (finding.claim.name, finding.verdict, n.label, n.value, n.wanted, n.verdict)
         for finding in findings
         for n in finding.numbers
     ]
-    names = ["claim", "verdict", "measured", "value", "should be", "holds"]
+    names = ["claim", "verdict", "measured", "value", "should be", "judged"]
     pd.DataFrame(rows, columns=names).to_csv(folder / "numbers.csv", index=False)
     cells = runs.drop_duplicates(_RUN).groupby(_CELL, sort=False).final
     ends = cells.agg(runs="size", least="min", median="median", mean="mean", most="max")
@@ -146,10 +153,9 @@ def _section(finding: Finding) -> Section:
     runs = f" {finding.num_runs} runs." if finding.num_runs else ""
     text = f"{claim.says} ({claim.source})\n\n{claim.setting}{runs}"
     table = Table(("measured", "", "should be"), rows)
-    heading = claim.title if claim.is_question else f"{claim.title}: {finding.verdict}"
+    heading = claim.title if claim.in_parts else f"{claim.title}: {finding.verdict}"
     return Section(heading, text, [finding.picture], [table])
 
 
 def _verdict(finding: Finding) -> Cell:
-    is_broken = not (finding.holds or finding.claim.is_question)
-    return Cell(finding.verdict, "broken" if is_broken else "")
+    return Cell(finding.verdict, "broken" if finding.verdict == "does not hold" else "")

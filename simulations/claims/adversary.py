@@ -1,5 +1,7 @@
 """What the adversary may do, where the rule breaks, and what else a server could do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -8,11 +10,11 @@ from clients.rules import GMOM
 from clients.rules import title as rule_title
 from clients.run import NO_ATTACK
 from flwr_byz.pages import BLUE, VERMILION
-from flwr_byz.theory import c_alpha
+from flwr_byz.theory import c_alpha, sharp_c_alpha
 
 from . import drawing
-from .claim import AWAY, Number, at_most_one, beside, by, errors, largest_contraction
-from .drawing import ERROR, GREY, LINES, LOST, MARKERS, RATE
+from .claim import AWAY, Number, at_most_one, beside, boundary, by, paired, with_radius
+from .drawing import ERROR, GREY, LINES, LOST, MARKERS, intervals
 from .statistics import share
 
 
@@ -50,22 +52,60 @@ def judge_mean(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     ]
 
 
+MOVING = {
+    "greedy": "chosen by the data",
+    "settled": "its last set, kept",
+    "fresh": "fresh",
+    "rotating": "rotating",
+}
+
+
 def judge_moving(runs: pd.DataFrame, figure: Figure) -> list[Number]:
-    """Compare moving sets with a fixed one."""
+    """Compare sets that move with the bound, and with a fixed set placed blindly."""
+    runs = below_bound(runs)
     cells = by(runs, "placement")
-    axes = figure.subplots()
-    for style, placement in enumerate(("one per batch", "fresh", "rotating")):
-        look = {"color": LINES[style], "markersize": 4, "linewidth": 1.2}
-        name = "fixed, one per batch" if style == 0 else placement
-        values = errors(cells[placement]).mean(axis=0)
-        axes.plot(values, MARKERS[style] + "-", label=name, **look)
-    drawing.rate_line(axes, runs)
-    drawing.by_round(figure, axes)
-    floors = {p: beside(cells[p], cells["one per batch"]) for p in ("fresh", "rotating")}
+    fixed = cells["one per batch"]
+    left, right = figure.subplots(1, 2)
+    numbers = []
+    for style, (placement, name) in enumerate(MOVING.items()):
+        cell = cells[placement]
+        found = {q: paired(each, fixed[fixed.q == q]) for q, each in by(cell, "q").items()}
+        intervals(right, found, name, style)
+        label = f"{name}: harm beside a fixed set placed blindly"
+        numbers += [Number(f"{label}, q = {q}", str(each)) for q, each in found.items()]
+        if placement != "settled":
+            numbers.append(at_most_one(f"{label}, every q", paired(cell, fixed)))
+    moving = runs[runs.placement.isin(["greedy", "fresh", "rotating"])]
+    beside_bound = (moving.final / moving.bound).groupby(moving.q).max()
+    left.plot(beside_bound, "o-", color=BLUE)
+    left.set(xlabel="Byzantine clients q", ylim=(0, 1.05), ylabel="largest error beside C_α r")
+    left.axhline(1, color=GREY, linestyle=":")
+    right.axhline(1, color=GREY, linestyle=":")
+    right.set(xlabel="Byzantine clients q", ylabel="harm beside a fixed set placed blindly")
+    drawing.legend_above(figure, right)
+    kept = paired(cells["greedy"], cells["settled"])
+    label = f"{MOVING['settled']}: harm of the moving set beside it, {kept.num_runs} runs"
     return [
-        *(at_most_one(f"floor, {place}, beside fixed", floor) for place, floor in floors.items()),
-        largest_contraction(runs),
+        held_below_bound("bound: q up to which every run ends below C_α r", moving),
+        Number("largest error beside C_α r", f"{beside_bound.max():.2f}"),
+        *numbers,
+        Number(label, str(kept), "at most 1.02", kept.high <= 1.02),
     ]
+
+
+def below_bound(runs: pd.DataFrame) -> pd.DataFrame:
+    """Add C_α r of Lemma 1, α = q/k; where 2q ≥ k, for lack of one, the error at the start."""
+    runs = with_radius(runs)
+    start = runs["values"].str[0]
+    held = 2 * runs.q < runs.k
+    factor = (runs.q / runs.k).where(held, 0.0).map(c_alpha)
+    return runs.assign(bound=(factor * runs.radius).where(held, start))
+
+
+def held_below_bound(label: str, runs: pd.DataFrame) -> Number:
+    """Say up to which q every run ends below its bound."""
+    held = {q: bool((cell.final <= cell.bound).all()) for q, cell in by(runs, "q").items()}
+    return boundary(label, held, f"up to q = {{}} of k = {runs.k.max()}", "every q < k/2")
 
 
 def judge_corrupted(runs: pd.DataFrame, figure: Figure) -> list[Number]:
@@ -92,56 +132,58 @@ def judge_corrupted(runs: pd.DataFrame, figure: Figure) -> list[Number]:
 
 def judge_breakdown(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     """See that the bound holds below half of the batches, and nothing from there on."""
-    runs = runs.assign(share=runs.q / runs.k)
-    held, fallen = runs[runs.share < 0.5], runs[runs.share >= 0.5]
-    bound = held.share.map(c_alpha) * held.rate
+    runs = below_bound(runs)
+    below, fallen = runs[2 * runs.q < runs.k], runs[2 * runs.q >= runs.k]
+    sharp = (below.q / below.k).map(sharp_c_alpha) * below.radius
     axes = figure.subplots()
-    finals = runs.groupby("share").final.median().clip(upper=LOST)
+    finals = runs.groupby(runs.q / runs.k).final.median().clip(upper=LOST)
     look = {"color": BLUE, "markersize": 5, "linewidth": 1.2, "label": "under attack"}
     axes.plot(finals.index, finals, "o-", **look)
-    bounds = bound.groupby(held.share).max()
-    drawing.dashed(axes, list(bounds.index), list(bounds), f"C_α {RATE}, α = q/k")
-    axes.axvline(0.5, color=GREY, linestyle=":", label="breakdown, q = k/2")
+    for bound, line, name in ((below.bound, "--", "C_α r"), (sharp, "-.", "(1−α)/√(1−2α) r")):
+        least = bound.groupby(below.q / below.k).min()
+        axes.plot(least, line, color=GREY, linewidth=1.2, label=f"{name}, α = q/k")
+    axes.axvline(0.5, color=GREY, linestyle=":", label="q = k/2")
     axes.set(yscale="log", xlabel="Byzantine clients beside batches, q/k", ylabel=f"final {ERROR}")
     axes.legend(loc="center left")
+    found = held_below_bound("q up to which every run ends below C_α r", runs)
+    meant = found.where == f"up to q = {below.q.max()} of k = {runs.k.max()}"
     return [
-        shared("2q < k: {} below C_α √(dk/N)", held.final <= bound, 1),
+        replace(found, holds=meant),
         shared("2q ≥ k: {} that end further off than they began", ends_worse(fallen), 1),
+        Number("largest error beside C_α r", f"{(below.final / below.bound).max():.2f}"),
+        Number("largest error beside (1−α)/√(1−2α) r", f"{(below.final / sharp).max():.2f}"),
     ]
 
 
 def judge_selection(runs: pd.DataFrame, figure: Figure) -> list[Number]:
-    """Compare the worst that can happen to each rule."""
+    """Follow each rule's worst attack in q, up to where runs end further off than they began."""
     runs = runs.assign(final=runs.final.clip(upper=LOST))
-    medians = runs.groupby(["rule", "attack"]).final.median().unstack()
-    median = runs[runs.k == 4 * runs.q]
-    base = median.rule.iloc[0]
-    worst = {
-        rule: runs[(runs.rule == rule) & (runs.attack == attack)]
-        for rule, attack in medians.idxmax(axis="columns").items()
-    }
-    edge = median.rate.iloc[0]
-    places = np.arange(len(medians.columns))
+    worst = runs.groupby(["rule", "q", "attack"]).final.transform("median")
+    runs = runs[worst == worst.groupby([runs.rule, runs.q]).transform("max")]
     axes = figure.subplots()
-    for style, (rule, finals) in enumerate(medians.iterrows()):
-        look = {"color": LINES[style], "markersize": 6, "label": rule_title(str(rule))}
-        axes.plot(finals.clip(upper=edge), places + 0.15 * (style - 1.5), MARKERS[style], **look)
-    axes.set_yticks(places, map(drawing.title, medians.columns))
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 1.05 * edge), xlabel=f"final {ERROR}")
-    axes.axvline(edge, color=GREY, linestyle=":", label=f"{RATE} and beyond")
-    drawing.legend_above(figure, axes)
     numbers = []
-    for rule, cell in worst.items():
-        label = (
-            f"{rule_title(rule)}: worst floor ({drawing.title(cell.attack.iloc[0])}) beside k = 4q"
-        )
-        found = beside(cell, worst[base])
-        lost = cell.final.median() > cell["values"].str[0].median()
-        value = "the model is lost" if lost else str(found)
-        asked = not rule.startswith(GMOM)
-        wanted, holds = ("at most 1", found.high <= 1) if asked else ("", None)
-        numbers.append(Number(label, value, wanted, holds))
+    cells = by(runs, "rule")
+    for style, (rule, cell) in enumerate(cells.items()):
+        name = rule_title(str(rule)).removesuffix(", untrimmed")
+        medians = cell.groupby("q").final.median()
+        look = {"color": LINES[style], "markersize": 5, "linewidth": 1.2, "label": name}
+        axes.plot(medians, MARKERS[style] + "-", **look)
+        held = {q: not ends_worse(each).any() for q, each in by(cell, "q").items()}
+        label = f"{name}: q up to which every run ends nearer to θ* than it began"
+        numbers.append(boundary(label, held, "up to q = {}", "every q < m/2"))
+    start, m = runs["values"].str[0].median(), runs.num_clients.max()
+    axes.axhline(start, color=GREY, linestyle=":", label="at the start")
+    for part in (3, 2):
+        axes.axvline(m / part, color=GREY, linestyle="--", linewidth=0.8)
+        axes.annotate(f"m/{part}", (m / part, runs.final.min()))
+    axes.set(yscale="log", xlabel="Byzantine clients q", ylabel=f"final {ERROR}, worst attack")
+    drawing.legend_above(figure, axes)
+    short = cells["SmallestNorms"]
+    median = next(cell for rule, cell in cells.items() if str(rule).startswith(GMOM))
+    for q, cell in by(short[short.attack == "AwayAmongShort"], "q").items():
+        if 4 * q <= m:
+            found = paired(cell, median[median.q == q])
+            numbers.append(Number(f"shortest beside the median's worst, q = {q}", str(found)))
     return numbers
 
 
@@ -149,10 +191,7 @@ def judge_attacks(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     """Rank the attacks by their floor."""
     clean = runs[runs.attack == NO_ATTACK]
     attacked = runs[runs.attack != NO_ATTACK]
-    used = attacked[(attacked.attack == AWAY) & (attacked.placement == "one per batch")]
     floors = attacked.groupby(["attack", "placement"]).final.mean().sort_values(ascending=False)
-    attack, placement = next(case for case in floors.index if case[0] != AWAY)
-    other = attacked[(attacked.attack == attack) & (attacked.placement == placement)]
     shown = floors[:14]
     axes = figure.subplots()
     names = [drawing.title(attack) for attack, _ in shown.index] + [drawing.title(NO_ATTACK)]
@@ -166,11 +205,17 @@ def judge_attacks(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     axes.invert_yaxis()
     axes.set_xlabel(ERROR)
     drawing.legend_above(figure, axes)
-    found = beside(other, used)
-    name = f"{drawing.title(attack)}, {placement}"
-    label = f"strongest other attack ({name}) beside the one that the sweeps use"
+    numbers = []
+    for placement, cell in by(attacked, "placement").items():
+        means = cell.groupby("attack").final.mean().drop(AWAY)
+        strongest = cell[cell.attack == means.idxmax()]
+        found = paired(strongest, cell[cell.attack == AWAY])
+        label = f"{placement}: strongest other attack ({drawing.title(str(means.idxmax()))})"
+        label += " beside the one that the sweeps use"
+        numbers.append(Number(label, str(found), "at most 1", found.high <= 1))
+    used = attacked[(attacked.attack == AWAY) & (attacked.placement == "one per batch")]
     return [
-        Number(label, str(found), "at most 1", found.high <= 1),
+        *numbers,
         Number("attacks and placements tried", str(len(floors))),
         Number("harm: floor under attack beside no attack", str(beside(used, clean))),
     ]

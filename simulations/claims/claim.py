@@ -1,7 +1,8 @@
 """What a claim is: where it stands, and its judge."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -9,21 +10,69 @@ from matplotlib.figure import Figure
 
 from clients.problem import make_problem
 from clients.rules import batches_of
+from flwr_byz.aggregation import split_into_batches
 from flwr_byz.theory import contraction
 
-from .statistics import Array, Estimate, contractions, estimate, ratio
+from .statistics import Array, Estimate, contractions, estimate, geometric_mean, ratio
 
 AWAY = "AwayFromTruth"
 
 
 @dataclass(frozen=True)
 class Number:
-    """A measured number, what it should be, and whether it is (None: for information)."""
+    """A measured number, what it should be, and whether it is.
+
+    Attributes
+    ----------
+    label, value, wanted : str
+    holds : bool or None
+        None: for information.
+    where : str
+        The part of the range tried in which it holds, as "up to q = 7"; empty for all of it.
+    """
 
     label: str
     value: str
     wanted: str = ""
     holds: bool | None = None
+    where: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether it holds, and where; empty for information."""
+        if self.holds is None:
+            return ""
+        return f"holds {self.where}".rstrip() if self.holds else "does not hold"
+
+
+def boundary(label: str, held: Mapping[Hashable, bool], where: str, wanted: str = "") -> Number:
+    """Say how far a claim holds along a range.
+
+    Parameters
+    ----------
+    label, wanted : str
+        Of the number.
+    held : mapping
+        From each place of the range to whether it holds there; it counts up to the first place at
+        which it does not.
+    where : str
+        The boundary, with {} for the last place of those, as ``"up to q = {}"``.
+    """
+    first_failure = next((number for number, each in enumerate(held.values()) if not each), None)
+    if first_failure is None:
+        return Number(label, f"all of {len(held)}", wanted, True)
+    if first_failure == 0:
+        return Number(label, f"not {where.format(next(iter(held)))}", wanted, False)
+    found = where.format(list(held)[first_failure - 1])
+    return Number(label, found, wanted, True, found)
+
+
+def joint_verdict(numbers: Sequence[Number]) -> str:
+    """Join the verdicts of numbers: one that does not hold is enough; boundaries add up."""
+    if any(number.holds is False for number in numbers):
+        return "does not hold"
+    boundaries = dict.fromkeys(number.where for number in numbers if number.where)
+    return f"holds {', '.join(boundaries)}".rstrip()
 
 
 Judge = Callable[[pd.DataFrame, Figure], list[Number]]
@@ -40,8 +89,8 @@ class Claim:
     title, source, says, setting : str
     judge : callable
         Draws into the figure and returns the numbers, from the runs as `with_sizes` gives them.
-    is_question : bool, default False
-        Whether the paper leaves it open, so that each number is an answer of its own.
+    in_parts : bool, default False
+        Whether each number is judged alone: its label up to a ":" names the part.
     """
 
     name: str
@@ -50,7 +99,7 @@ class Claim:
     says: str
     setting: str
     judge: Judge
-    is_question: bool = False
+    in_parts: bool = False
 
     def runs(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the claim's rows."""
@@ -83,6 +132,31 @@ def errors(runs: pd.DataFrame) -> Array:
 def beside(runs: pd.DataFrame, others: pd.DataFrame) -> Estimate:
     """Estimate the mean final error of runs over that of others."""
     return estimate([runs.final, others.final], ratio)
+
+
+def paired(runs: pd.DataFrame, others: pd.DataFrame) -> Estimate:
+    """Estimate the geometric mean of runs' final errors over those of others with the same data."""
+    keys = ["q", "n", "seed"]
+    ratios = runs.set_index(keys).final / others.set_index(keys).final
+    return estimate([np.log(ratios.dropna())], geometric_mean)
+
+
+def with_radius(runs: pd.DataFrame) -> pd.DataFrame:
+    """Add the largest ‖Z(θ*)‖ of the k batches, all clients honest: the r of Lemma 1 at θ*.
+
+    Whichever batches are Byzantine, the means of the others are as near to the true gradient.
+    """
+    keys = zip(runs.problem, runs.num_clients, runs.k, runs.seed, strict=True)
+    return runs.assign(radius=[_radius(*each) for each in keys])
+
+
+@lru_cache(maxsize=4096)
+def _radius(text: str, num_clients: int, num_batches: int, seed: int) -> float:
+    problem = make_problem(text, num_clients, seed)
+    optimum = [problem.optimum()]  # type: ignore[attr-defined]
+    gradients = np.stack([problem.reply(c, optimum, 1)[0][0] for c in range(num_clients)])
+    batches = split_into_batches(range(num_clients), num_batches)
+    return max(float(np.linalg.norm(gradients[list(batch)].mean(axis=0))) for batch in batches)
 
 
 def at_most_one(label: str, floor: Estimate) -> Number:

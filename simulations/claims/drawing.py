@@ -1,7 +1,7 @@
 """Figures of claims: axes, short names, points with intervals."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
@@ -14,6 +14,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from clients.run import NO_ATTACK
 from flwr_byz.attacks.names import parse_call
 from flwr_byz.pages import BLUE, COLOURS, VERMILION
+
+from .statistics import Estimate
 
 LINES = (BLUE, VERMILION, *(COLOURS[place] for place in (3, 1, 7, 2, 0)))
 MARKERS = "os^Dv<>P"
@@ -55,6 +57,13 @@ def points(axes: Axes, cells: Mapping[float, Sequence[float]], label: str, style
         markersize=6,
         capsize=3,
     )
+
+
+def intervals(axes: Axes, found: Mapping[Hashable, Estimate], label: str, style: int = 0) -> None:
+    """Draw estimates with their intervals."""
+    value, low, high = np.array([(each.value, each.low, each.high) for each in found.values()]).T
+    look = {"color": LINES[style], "markersize": 5, "capsize": 3, "label": label}
+    axes.errorbar(list(found), value, (value - low, high - value), fmt=MARKERS[style], **look)
 
 
 def fitted_line(axes: Axes, cells: Mapping[float, Sequence[float]]) -> None:

@@ -1,16 +1,17 @@
 """The error that stays: how it goes with N, d, q and k."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clients.run import NO_ATTACK
-from flwr_byz.theory import c_alpha
+from flwr_byz.theory import Statistics, expected_error
 
-from .claim import AWAY, Judge, Number, beside, by, errors
-from .drawing import RATE, against, dashed, fitted_line, legend_above, points
+from .claim import Judge, Number, beside, boundary, by, errors, paired
+from .drawing import LINES, RATE, against, dashed, fitted_line, legend_above, points
 from .statistics import Estimate, contractions, determination, estimate, slope
 
 
@@ -54,41 +55,55 @@ def straight_in_root_q(runs: pd.DataFrame) -> Number:
 
 
 def judge_choice_of_k(runs: pd.DataFrame, figure: Figure) -> list[Number]:
-    """Follow the floor in k at fixed q, and ask whether there is a trade-off."""
-    attacked, clean = (by(runs[runs.attack == attack], "k") for attack in (AWAY, NO_ATTACK))
-    floors, clean_floors = (
-        {k: cell.final for k, cell in cells.items()} for cells in (attacked, clean)
-    )
-    bounds = {k: c_alpha(cell.q.max() / k) * cell.rate.max() for k, cell in attacked.items()}
-    axes = figure.subplots()
-    points(axes, floors, "under attack, q = 4")
-    fitted_line(axes, floors)
-    points(axes, clean_floors, "no attack", 1)
-    dashed(axes, list(bounds), list(bounds.values()), f"C_α {RATE}, α = q/k")
-    against(axes, "batches k", list(floors))
-    legend_above(figure, axes)
-    fewest, *_, most = floors
-    best = min(floors, key=lambda k: floors[k].mean())
-    fitted = estimate(list(floors.values()), slope(list(floors)))
-    below = all(floors[k].max() <= bounds[k] for k in floors)
-    label = f"slope of the floor in k, {fitted.num_runs} runs"
-    return [
-        Number(label, str(fitted), "at most 0.5", fitted.high <= 0.5),
-        Number(f"every run below C_α {RATE}", "yes" if below else "no", "yes", below),
-        Number("does the floor grow with k?", _grows(fitted)),
-        Number("k of the smallest floor", str(best)),
-        Number("floor at k = m beside the smallest", str(beside(attacked[most], attacked[best]))),
-        Number(
-            f"without attack: floor at k = m beside k = {fewest}",
-            str(beside(clean[most], clean[fewest])),
-        ),
-    ]
+    """Ask whether k = m is best, on symmetric and on skewed data, client size by client size."""
+    is_skewed = runs.problem.str.contains("is_skewed=True")
+    runs = runs.assign(expected=list(map(expected, runs.itertuples(), is_skewed)))
+    panels = figure.subplots(1, 2, sharey=True)
+    numbers, sizes = [], []
+    for axes, skewed in zip(panels, (False, True), strict=True):
+        name = f"{'skewed' if skewed else 'symmetric'} data"
+        part = runs[is_skewed == skewed]
+        for style, n in enumerate(by(runs, "n")):
+            if (part.n == n).any():
+                draw_against_k(axes, part[part.n == n], f"n = {n}", style)
+        against(axes, "batches k", list(by(runs, "k")))
+        axes.set_title(name)
+        found = {n: beside_half_as_many(cell) for n, cell in by(part, "n").items()}
+        held = {n: each.low <= 1 for n, each in reversed(found.items())}
+        label = f"{name}: n from which k = m is not worse than k = m/2"
+        numbers.append(boundary(label, held, "from n = {} on", "every n"))
+        sizes += [
+            Number(f"{name}: k = m beside k = m/2, n = {n}, {each.num_runs} runs", str(each))
+            for n, each in found.items()
+        ]
+        growth = max(each.high for each in found.values())
+        label = f"{name}: error for twice the k, at most"
+        numbers.append(Number(label, f"{growth:.2f}", "at most √2", growth <= 2**0.5))
+    legend_above(figure, panels[1])
+    cells = runs.groupby(["problem", "k"])
+    planned = cells.expected.first() / cells.final.agg(lambda finals: np.sqrt((finals**2).mean()))
+    spread = f"{planned.min():.2f} to {planned.max():.2f}"
+    return [*numbers, *sizes, Number("expected error beside measured", spread)]
 
 
-def _grows(fitted: Estimate) -> str:
-    if fitted.low > 0:
-        return "yes"
-    return "no, it falls" if fitted.high < 0 else "undecided"
+def expected(run: Any, is_skewed: bool) -> float:
+    """Return the planner's error of a run."""
+    skewness = 2 * run.d / (run.d + 2) if is_skewed else 0.0
+    return expected_error(run.d, run.N, run.k, run.q, Statistics(skewness=skewness))
+
+
+def draw_against_k(axes: Axes, runs: pd.DataFrame, label: str, style: int) -> None:
+    """Draw errors, and the planner's as a line."""
+    cells = by(runs, "k")
+    points(axes, {k: cell.final for k, cell in cells.items()}, label, style)
+    planned = [cell.expected.iloc[0] for cell in cells.values()]
+    axes.plot(list(cells), planned, color=LINES[style], linewidth=1)
+
+
+def beside_half_as_many(runs: pd.DataFrame) -> Estimate:
+    """Compare the most batches with half of them."""
+    *_, half, most = by(runs, "k").values()
+    return paired(most, half)
 
 
 def beside_equal_sizes(runs: pd.DataFrame) -> Number:

@@ -86,6 +86,11 @@ def mean(means: Array) -> Array:
     return means[..., 0]
 
 
+def geometric_mean(means: Array) -> Array:
+    """Return the statistic: the geometric mean of the only cell, from the logarithms."""
+    return np.exp(means[..., 0])
+
+
 def ratio(means: Array) -> Array:
     """Return the statistic: first mean over second."""
     return means[..., 0] / means[..., 1]

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.byzantine import Adversary
+from clients.byzantine import Adversary, Scheduled
 from clients.digits import Digits
 from clients.numpy_client import ByzantineClient, HonestClient
 from clients.regression import LinearRegression
@@ -57,14 +57,14 @@ def test_attacks_act_on_updates_or_gradients_and_the_omniscient_recompute_the_ho
         (attacks.SignFlip(2.0), -2 * honest[4]),
         (attacks.InnerProductManipulation(1.0), -mean),
     ):
-        client = ByzantineClient(problem, 4, Adversary(attack, attacks.Fixed({0, 4}), 2))
+        client = ByzantineClient(problem, 4, Adversary(attack, Scheduled(attacks.Fixed({0, 4})), 2))
         (arrays, *others), (_, *expected_others) = fit(client), replies[4]
         forms = [[(a.shape, a.dtype) for a in made] for made in (arrays, model)]
         assert forms[0] == forms[1]
         assert np.allclose(flatten(arrays) - origin, expected, atol=1e-5)
         assert others == expected_others
         assert others[1]["partition-id"] == 4
-    client.adversary = Adversary(attacks.Silent(), attacks.Fixed({4}), 1)
+    client.adversary = Adversary(attacks.Silent(), Scheduled(attacks.Fixed({4})), 1)
     with pytest.raises(ConnectionAbortedError, match="silent"):
         fit(client)
 
@@ -89,4 +89,4 @@ def test_an_eighth_of_the_nodes_is_byzantine_by_default_spread_over_the_batches(
     assert [run.num_byzantine for run in runs] == [0, 2, 5]
     few, _, many = [adversary_of(run, problem_of(run)) for run in runs]
     assert few is None
-    assert sorted(many.when(1)) == [0, 8, 16, 24, 32]
+    assert sorted(many.choose(1, [])) == [0, 8, 16, 24, 32]

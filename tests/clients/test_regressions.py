@@ -1,5 +1,8 @@
 """The paper's regressions, and the attacks that know their true parameters."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
@@ -7,10 +10,12 @@ from scipy.optimize import approx_fprime
 from clients.away import AwayAmongShort, AwayFromTruth
 from clients.logistic_regression import LogisticRegression, curvature
 from clients.pooled_regression import PooledRegression
-from clients.regression import LinearRegression
+from clients.regression import LinearRegression, OneShotRegression
 from clients.selection import mean_of_smallest_norms
 from clients.summarized_regression import SummarizedRegression, summaries
 from flwr_byz.attacks import Knowledge
+
+skewed = partial(LinearRegression, is_skewed=True)
 
 
 def test_a_client_replies_the_gradient_of_its_summaries():
@@ -40,7 +45,7 @@ def test_summaries_are_drawn_from_their_distribution():
 
 
 @pytest.mark.parametrize(
-    "kind", [LinearRegression, SummarizedRegression, LogisticRegression, PooledRegression]
+    "kind", [LinearRegression, skewed, SummarizedRegression, LogisticRegression, PooledRegression]
 )
 def test_the_gradient_is_that_of_the_empirical_risk_which_flipped_labels_mirror(kind):
     problem = kind(2, 40, 5)
@@ -53,6 +58,21 @@ def test_the_gradient_is_that_of_the_empirical_risk_which_flipped_labels_mirror(
         np.testing.assert_allclose(gradient, numeric, atol=1e-6)
 
 
+def test_skewed_gradients_have_unit_variance_and_the_third_moment_stated():
+    features, targets = (problem := skewed(1, 1_000_000, 3)).data(0)
+    gradients = features * (features @ problem.optimum() - targets)[:, None]
+    np.testing.assert_allclose(np.cov(gradients.T), np.eye(3), atol=0.03)
+    third = (gradients * np.square(gradients).sum(axis=1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(third, [-6, 0, 0], atol=0.3)
+
+
+@pytest.mark.parametrize("n", [3, 20])
+def test_a_one_shot_reply_is_the_client_s_least_squares_solution(n):
+    (own,), *_ = OneShotRegression(2, n, 5).reply(1, [np.zeros(5)], 1)
+    (gradient,), *_ = LinearRegression(2, n, 5).reply(1, [own], 1)
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
 def test_the_logistic_curvature_is_that_of_samples():
     strong, smooth = curvature()
     u = np.random.default_rng(0).normal(size=1_000_000)
@@ -63,9 +83,11 @@ def test_the_logistic_curvature_is_that_of_samples():
 
 def test_away_from_truth_is_sent_far_off_along_the_way_back():
     knowledge = Knowledge(np.zeros(2), 4, 1, np.random.default_rng(0), model=np.array([3.0, 0.0]))
-    far, other = AwayFromTruth((1.0, 0.0))(knowledge)
-    assert far < -1e5
-    assert other == 0.0
+    update = AwayFromTruth((1.0, 0.0))(knowledge)
+    gradient = AwayFromTruth((1.0, 0.0))(replace(knowledge, uses_gradients=True))
+    assert update[0] > 1e5
+    assert update[1] == 0.0
+    np.testing.assert_array_equal(gradient, -update)
 
 
 def test_the_short_reply_away_is_as_long_as_a_selection_of_the_shortest_takes():
