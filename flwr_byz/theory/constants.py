@@ -138,7 +138,8 @@ def estimate_statistics(
     of its eigenvalues is taken off, and these are the curvatures; of fewer vectors, L and M are the
     least and the greatest curvature between any two of them, and over all directions L can be
     smaller and M larger. `sigma` is measured where the mean gradient is shortest, nearest to θ*, so
-    it is a little too large; `growth` is the largest scatter of gradient differences per distance;
+    it is a little too large; `growth` is the largest scatter of gradient differences per distance,
+    or with a fitted Hessian the root mean square one, beside the root of the curvature there;
     `skewness` has what chance adds to it taken off. Take vectors along the path of a clean
     training, and honest gradients only.
 

@@ -196,7 +196,7 @@ def test_the_rounds_to_the_floor_are_the_fewest(contraction, distance, floor, po
     assert theory.rounds_to_floor(0.3, 7.0, 0.3**power * 7.0) == power
 
 
-def test_the_statistics_are_those_along_the_axes_and_the_fastest_growth_that_shows():
+def test_the_statistics_are_those_along_the_axes_and_the_growth_that_shows():
     parameters = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]])
     offsets = np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]])
     gradients = (parameters * [2.0, 5.0])[:, None, :] + offsets
@@ -207,11 +207,11 @@ def test_the_statistics_are_those_along_the_axes_and_the_fastest_growth_that_sho
     assert found.variances == pytest.approx((12, 12))
     few = theory.estimate_statistics(parameters[1:], gradients[1:], samples_per_gradient=9)
     assert (few.L, few.M, few.curvatures) == (5, 5, None)  # the one direction that shows
-    # Two samples at ±1 of the mean in 0 and 1, at ±3 in 2: differences of 0, ±2 and ±2.
+    # Two samples at ±1 of the mean in 0 and 1, at ±3 in 2: differences of 0, ±2 and ±2, n − 1 = 1.
     parameters = np.array([[0.0], [1.0], [2.0]])
     gradients = parameters[:, None, :] + np.array([1, 1, 3])[:, None, None] * [[1.0], [-1.0]]
     found = theory.estimate_statistics(parameters, gradients, samples_per_gradient=4)
-    assert found.growth == pytest.approx(4 * np.sqrt(2))  # over a distance of 1, n − 1 = 1
+    assert found.growth == pytest.approx(2 * np.sqrt((0 + 8 + 8 / 4) / 3))  # distances 1, 1 and 2
     assert found.sigma == pytest.approx(2 * np.sqrt(2))  # at 0, where the mean gradient is 0
 
 
