@@ -182,7 +182,7 @@ def print_plan(made: Plan, console: Console) -> None:
             ("batches k", f"{made.num_batches}", "each averages its clients' replies"),
             ("step η", made.step_size, "L/(2M²) unless given"),
             *mode,
-            ("gap γ", made.gamma, "1/N, at most 0.001"),
+            ("gap γ", made.gamma, "1/N, at most 0.0005"),
             ("rounds", made.rounds, "until a tenth of the error is left of ‖θ0 − θ*‖"),
         ],
         "Expected on linear regression with Gaussian features (no proof)": [

@@ -1,14 +1,14 @@
 """The paper's Algorithm 2 on linear regression against an adversary that knows θ*."""
 
 from collections.abc import Callable
-from math import sqrt
+from functools import partial
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.summarized_regression import SummarizedRegression, summaries
-from flwr_byz.aggregation import geometric_median, geometric_median_of_means, split_into_batches
-from flwr_byz.aggregation.pre_aggregation import TrimNorm
+from flwr_byz.aggregation import geometric_median, geometric_median_of_means
 
 Array = NDArray[np.float64]
 Aggregate = Callable[[Array, Array], Array]
@@ -21,76 +21,6 @@ _RIDGE = 1e-9  # of a curvature, which is singular where points are collinear
 _RESIDUAL = 1e-9  # of a median: the length of the mean unit vector
 
 
-def descend(
-    *,
-    num_clients: int,
-    num_byzantine: int,
-    num_batches: int,
-    samples_per_client: int,
-    dim: int,
-    rounds: int,
-    distance: float,
-    reach: float,
-    seed: int,
-    step: float = 0.5,
-    trim_norm: TrimNorm = None,
-    gamma: float = 1e-9,
-) -> NDArray[np.float64]:
-    """Run Algorithm 2 and return ‖θt − θ*‖ before and after each round.
-
-    Data are those of the paper's section 4: y = ⟨w, θ*⟩ + ζ with w ~ N(0, I) and ζ ~ N(0, 1). In
-    each round one client is Byzantine in each of the q batches that would bring the model nearest
-    to θ*. It takes the mean of its batch to where that pushes the model straight away from θ*, at a
-    norm of `reach`.
-
-    Parameters
-    ----------
-    num_clients, num_byzantine, num_batches, samples_per_client, dim : int
-        m, q ≤ k, k, N/m and d.
-    rounds : int
-    distance : float
-        ‖θ0 − θ*‖ > 0, in a random direction.
-    reach : float
-        The norm of a Byzantine batch's mean.
-    seed : int
-        Of data and start.
-    step : float, default 0.5
-        η; by default L/(2M²) with L = M = 1.
-    trim_norm, gamma
-        Of the rule; see `flwr_byz.aggregation.geometric_median_of_means`.
-
-    Returns
-    -------
-    ndarray (rounds + 1,), float64
-    """
-    rng = np.random.default_rng(seed)
-    hessians = np.empty((num_clients, dim, dim))
-    offsets = np.empty((num_clients, dim))
-    for client in range(num_clients):
-        features = rng.normal(size=(samples_per_client, dim))
-        noise = rng.normal(size=samples_per_client)
-        hessians[client] = features.T @ features / samples_per_client
-        offsets[client] = features.T @ noise / samples_per_client
-    from_optimum = rng.normal(size=dim)
-    from_optimum *= distance / np.linalg.norm(from_optimum)
-    batches = [list(batch) for batch in split_into_batches(range(num_clients), num_batches)]
-    errors = [distance]
-    for _ in range(rounds):
-        gradients = hessians @ from_optimum - offsets
-        away = -from_optimum / errors[-1]
-        pushes = [gradients[batch].mean(axis=0) @ away for batch in batches]
-        for taken in np.argsort(pushes)[:num_byzantine]:
-            first, *others = batches[taken]
-            target = len(batches[taken]) * reach * away
-            gradients[first] = target - gradients[others].sum(axis=0)
-        aggregate = geometric_median_of_means(
-            gradients, num_batches, trim_norm=trim_norm, gamma=gamma
-        ).point
-        from_optimum = from_optimum - step * aggregate
-        errors.append(float(np.linalg.norm(from_optimum)))
-    return np.array(errors)
-
-
 def root_mean_square(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return the root mean square of two values or more, and its standard error."""
     squares = np.square(values)
@@ -98,9 +28,16 @@ def root_mean_square(values: NDArray[np.float64]) -> tuple[float, float]:
     return sqrt(mean), float(squares.std(ddof=1)) / sqrt(len(squares) * mean) / 2
 
 
-def medians_of_means(means: Array, away: Array) -> Array:
-    """Return the geometric medians of t sets of k points (t, k, d), whatever is `away`."""
+def of_means(means: Array, away: Array) -> Array:
+    """Return the geometric medians of t sets of k means (t, k, d), whatever is `away`."""
     return medians(means)
+
+
+def as_built(trim_norm: float = inf, gamma: float = 1e-9) -> Aggregate:
+    """Return this package's own rule, without the number of Byzantine clients."""
+    longest = None if trim_norm == inf else trim_norm
+    rule = partial(geometric_median_of_means, trim_norm=longest, gamma=gamma)
+    return lambda means, away: np.stack([rule(each, len(each)).point for each in means])
 
 
 def trainings(
@@ -115,26 +52,37 @@ def trainings(
     seed: int,
     reach: float = 1e6,
     step: float = 1.0,
-    aggregate: Aggregate = medians_of_means,
+    aggregate: Aggregate = of_means,
 ) -> Array:
-    """Run many trainings such as `descend` does, hundreds at once; return the errors of each.
+    """Run Algorithm 2 many times, hundreds at once, and return ‖θt − θ*‖ of each training.
 
-    Batches are drawn by their sufficient statistics, which a batch mean depends on alone.
+    Data are those of the paper's section 4: y = ⟨w, θ*⟩ + ζ with w ~ N(0, I) and ζ ~ N(0, 1), drawn
+    by the batches' sufficient statistics. In each round the q batches that would bring the model
+    nearest to θ* are taken to where they push it straight away from θ*.
 
     Parameters
     ----------
     count : int
         Number of trainings.
+    num_batches, num_byzantine, dim, rounds : int
+        k, q ≤ k, d, and rounds.
     batch_samples : int
         N/k ≥ d.
+    distance : float
+        ‖θ0 − θ*‖ > 0, in a random direction.
+    seed : int
+        Of data and starts.
+    reach : float
+        The norm of a Byzantine batch's mean.
+    step : float
+        η.
     aggregate : callable, optional
         The rule, by default the geometric median.
-    num_batches, num_byzantine, dim, rounds, distance, seed, reach, step
-        As of `descend`.
 
     Returns
     -------
     ndarray (count, rounds + 1), float64
+        Before and after each round.
     """
     parts = []
     for first in range(0, count, _AT_ONCE):

@@ -38,7 +38,7 @@ class Plan:
     num_clients, num_byzantine, samples_per_client, dim, distance
         As given to `plan` or found: m, q, N/m, d and ‖θ0 − θ*‖.
     num_batches, gamma, step_size, local_steps : int, float, float, int or None
-        k; γ = 1/N (Remark 2), at most 0.001; η; local steps, None where clients reply gradients.
+        k; γ = 1/N (Remark 2), at most 0.0005; η; local steps, None where clients reply gradients.
     trim_norm : float
         τ (Remark 2). With a guarantee no good batch is ever longer; else it is twice the root mean
         square norm of an honest batch's mean gradient at θ0.

@@ -17,7 +17,7 @@ from .plans import Plan, TradeOff
 from .rates import communication, error_rate, minimax_rate, rounds_to_floor
 from .sharp import Bound, Precision, sharp_bound
 
-RESIDUAL = 1e-3  # of the median in every round, for the guarantee
+RESIDUAL = 1e-3  # of the median in every round, for the guarantee; half of it does for γ
 _CURVE_POINTS = 40
 _MOST_BATCHES = 1000  # that are chosen: the server's work grows with their square
 _SAMPLES = [2**power for power in range(50)]  # per client: up to about 10^15
@@ -159,7 +159,7 @@ class Setting:
             distance=self.distance,
             num_batches=k,
             trim_norm=self.trim_norm(k, guarantee),
-            gamma=min(1 / num_samples, RESIDUAL),
+            gamma=min(1 / num_samples, RESIDUAL / 2),
             step_size=self.step_size,
             local_steps=self.local_steps,
             rounds=rounds,

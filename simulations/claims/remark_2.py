@@ -1,6 +1,6 @@
 """Remark 2, by trainings drawn here: trimming by τ, and the γ of an approximate median."""
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import inf, sqrt
 from typing import Any
 
@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flwr_byz.aggregation import geometric_median_of_means
-from simulations.monte_carlo import Aggregate, Array, medians, trainings
+from simulations.monte_carlo import Aggregate, Array, as_built, medians, trainings
 
 from .claim import Number
 from .drawing import GREY, LINES, MARKERS, legend_above
@@ -25,7 +24,7 @@ GROWING = 600, 2000, 20_000, 200_000  # samples of a batch
 _HALVINGS = 40
 
 
-def approximate(trim_norm: float, gamma: float) -> Aggregate:
+def approximate(trim_norm: float, gamma: float = 0.0) -> Aggregate:
     """Return the rule of Remark 2 with a (1+γ)-approximate median that helps the adversary.
 
     Batch means longer than τ are left out; where all are, the aggregate is zero. From the median it
@@ -53,17 +52,6 @@ def approximate(trim_norm: float, gamma: float) -> Aggregate:
     return aggregate
 
 
-def as_built(trim_norm: float, gamma: float) -> Aggregate:
-    """Return this package's own rule, without the number of Byzantine clients."""
-    rule = partial(
-        geometric_median_of_means,
-        num_batches=SIZES["num_batches"],
-        trim_norm=None if trim_norm == inf else trim_norm,
-        gamma=gamma or 1e-9,
-    )
-    return lambda means, away: np.stack([rule(each).point for each in means])
-
-
 def final_error(count: int, samples: int, **options: Any) -> float:
     """Return the mean final error of trainings."""
     same = {"count": count, "batch_samples": samples, "rounds": 12, "seed": 0, **SIZES}
@@ -83,7 +71,7 @@ def judge_remark_2(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     """Sweep τ and γ against an adversary that uses what each leaves it."""
     start, below = SIZES["distance"], 1 - 1e-9
     by_norm = {
-        rule: [beside_exact(rule(tau * start, 0), tau * start * below, count) for tau in NORMS]
+        rule: [beside_exact(rule(tau * start), tau * start * below, count) for tau in NORMS]
         for rule, count in ((approximate, COUNT), (as_built, FEW))
     }
     by_gamma = {

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from flwr_byz import theory
 from flwr_byz.aggregation import geometric_median
 from flwr_byz.theory import ConditionFails
-from simulations.monte_carlo import descend
+from simulations.monte_carlo import as_built, trainings
 
 EXAMPLE = {"num_batches": 20, "num_byzantine": 5, "confidence": 0.99, "step_size": 1.0}
 
@@ -107,15 +107,12 @@ def test_a_condition_of_the_sharp_bound_that_fails_is_named(changes, condition):
 @pytest.mark.parametrize("samples", [300, 1000])
 def test_the_bound_holds_in_every_round_of_simulated_trainings(samples):
     bound = example(samples)
-    sizes = {"num_clients": 20, "num_batches": 20, "num_byzantine": 5, "dim": 20}
-    attacked = sizes | {"samples_per_client": 2 * samples, "reach": 1e6, "step": 1.0}
-    start, worst = sqrt(20), 0.0
-    for seed in range(10):
-        errors = descend(**attacked, rounds=15, distance=start, seed=seed)
-        for rounds, error in enumerate(errors):
-            assert error <= bound.error_after(rounds, start)
-        worst = max(worst, errors[-1])
-    assert bound.floor <= 15 * worst
+    sizes = {"num_batches": 20, "num_byzantine": 5, "dim": 20, "batch_samples": 2 * samples}
+    sizes |= {"count": 10, "rounds": 15, "distance": sqrt(20), "seed": 0}
+    errors = trainings(**sizes, aggregate=as_built())
+    for rounds, error in enumerate(errors.T):
+        assert (error <= bound.error_after(rounds, sqrt(20))).all()
+    assert bound.floor <= 15 * errors[:, -1].max()
 
 
 def test_measured_radii_are_kept_by_all_but_delta_of_the_pilot_batches():
