@@ -20,6 +20,7 @@ from .constants import Constants as Constants
 from .constants import Statistics as Statistics
 from .constants import estimate_statistics as estimate_statistics
 from .constants import linear_regression as linear_regression
+from .constants import measured_bias as measured_bias
 from .descent import contraction as contraction
 from .descent import error_bound as error_bound
 from .descent import error_floor as error_floor

@@ -72,6 +72,10 @@ def test_skewed_data_bias_a_median_of_means_and_the_expected_error_has_it():
     assert measured == pytest.approx(theory.expected_error(dim, n * k, k, 0, skewed), rel=0.06)
     bias = np.linalg.norm(np.mean(errors, axis=0))
     assert bias == pytest.approx(skewness / 2 / n, rel=0.25)  # to the first order in 1/n
+    features, noise = rng.normal(size=(20_000, dim)), rng.exponential(size=20_000) - 1
+    features[:, 0] = 1
+    pilot = theory.measured_bias(features * noise[:, None], n, seed=0)
+    assert pilot == pytest.approx(bias, rel=0.25)
 
 
 @pytest.mark.parametrize(("kappa", "num_byzantine"), [(3, 8), (10, 3), (10, 0)])
