@@ -165,6 +165,8 @@ def gaussian_precision(n: float, d: int, *, sigma: float = 1.0, M: float = 1.0) 
     """Return the precision of n samples of linear regression with Gaussian data: a theorem.
 
     Features are N(0, H) with ‖H‖ = M, noise is N(0, σ²); see `gradient_radius`, `hessian_radius`.
+    It holds as well for the mean of b clients' means of n/b samples or more: no sample weighs more
+    than 1/n, with which the exponents of Chernoff's and Gordon's inequalities only grow.
     """
 
     def precision(delta: float) -> Iterator[tuple[float, float]]:
