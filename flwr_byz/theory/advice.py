@@ -9,7 +9,7 @@ from .plans import Plan
 
 _FEWEST, _FEW = 3, 5  # directions that carry the scatter; fewer where they are alike, and not
 _ALIKE = 0.9  # such directions beside all, at least, to be alike
-_BEYOND = 10  # batches beyond 2q, at least, where directions are not alike
+_SPARE, _SPARE_ALIKE = 10, 3  # batches beyond 2q, at least, where directions differ or are alike
 _GROWN = 1.15  # at most
 _SAMPLES = 10  # of a client for each parameter, at least, for local steps
 _BETTER = 0.9
@@ -29,8 +29,10 @@ def doubts(made: Plan, statistics: Statistics, grown: float) -> tuple[str, ...]:
     differ = directions < _ALIKE * made.dim
     if directions < (_FEW if differ else _FEWEST):
         found.append(f"gradients scatter in no more than about {directions:.2g} directions")
-    if differ and made.num_batches < 2 * made.num_byzantine + _BEYOND:
-        found.append(f"{made.num_batches} batches are few where directions differ")
+    spare = made.num_batches - 2 * made.num_byzantine
+    if made.num_byzantine > 0 and spare < (_SPARE if differ else _SPARE_ALIKE):
+        reason = " where directions differ" if differ else ""
+        found.append(f"k = 2q + {spare} batches are few{reason}")
     if grown > _GROWN:
         found.append("samples are so few that the scatter of curvatures adds much to the error")
     if (made.local_steps or 1) > 1 and fewest < _SAMPLES * made.dim:

@@ -122,7 +122,7 @@ plan(samples_per_client=[50] * 39) : 39 sizes | plan(samples_per_client=[0] * 40
 plan(num_batches=10) : num_batches | plan(confidence=1.0) : confidence | plan(local_steps=0) : local
 plan(target_error=0.01) : out of reach: num_batches=40 leaves 0\\.227 | plan(step_size=2.0) : step
 plan(num_byzantine=None, target_error=0.01) : out of reach: num_byzantine=0
-plan(dim=7, statistics=FLAT) : 20 directions, dim is 7 | measured_bias(np.ones(3), 5, seed=0) : shape
+plan(dim=7, statistics=FLAT) : 20 directions | measured_bias(np.ones(3), 5, seed=0) : shape
 plan(dim=True) : dim | plan(distance=0.0) : distance | plan(distance=inf) : distance
 theorem(4, gamma=1e-4) : trim_norm | theorem(4, batch_samples=50) : Δ1 ≤ σ1²/α1 does not hold: 1.823
 theorem(4, delta=0.126) : δ ≤ α − q/k | theorem(4, batch_samples=1000) : Δ2 ≤ σ2²/α2 does not hold

@@ -227,6 +227,8 @@ def test_the_plan_says_what_would_help_and_where_it_does_not_know():
     (few,) = plan(dim=2, samples_per_client=1000).doubts
     (scarce,) = plan(samples_per_client=3).doubts
     (local,) = plan(samples_per_client=150, local_steps=5).doubts
+    (bare,) = plan(num_byzantine=2, num_batches=5, samples_per_client=1000).doubts
+    assert bare == "k = 2q + 1 batches are few"
     assert "directions" in few
     assert "few" in scarce
     assert "local steps" in local
