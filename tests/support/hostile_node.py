@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +62,6 @@ def answer(message, kind, send, push_object):
         push_object(message.metadata.run_id, session, object_id, contents[object_id])
 
 
-def await_objects(run_id, tree, pull_object):
-    """Wait as a SuperNode does: the server may still be uploading the message's objects."""
-    parts = [part.object_id for part in inflatable.iterate_object_tree(tree)]
-    pull_objects(parts, lambda part: pull_object(run_id, part))
-
-
 def main(superlink, ca, key, kind):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # goes offline first
     private = load_ssh_private_key(Path(key).read_bytes(), None)
@@ -78,8 +73,9 @@ def main(superlink, ca, key, kind):
             if received := receive():
                 message, tree = received
                 TaskIdentity.run_id = run_id = message.metadata.run_id
-                if kind != "hasty":
-                    await_objects(run_id, tree, pull_object)
+                if kind != "hasty":  # waits as a SuperNode does: the server may be uploading still
+                    parts = [part.object_id for part in inflatable.iterate_object_tree(tree)]
+                    pull_objects(parts, partial(pull_object, run_id))
                 confirm(run_id, message.metadata.message_id)
                 answer(message, kind, send, push_object)
             time.sleep(0.2)
