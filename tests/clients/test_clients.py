@@ -17,7 +17,6 @@ from tests.support.table import table
 
 PROBLEMS = pytest.mark.parametrize("problem", [kind(8) for kind in (LinearRegression, Digits)])
 DEFAULTS = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-CONFIG = DEFAULTS | {"rule": "FedAvg"}
 WRONG = """
 problem : 'MNIST' : problem must be one of LinearRegression | api : 'grpc' : 'message' or 'classic'
 rule : 'best' : rule must be one of FedAvg | attack : 'Nonsense' : choose from
@@ -77,7 +76,7 @@ def test_a_number_that_overflows_its_dtype_is_infinite():
 @pytest.mark.parametrize(("key", "value", "allowed"), table(WRONG))
 def test_a_wrong_run_config_is_one_line_naming_key_value_and_what_is_allowed(key, value, allowed):
     with pytest.raises(ValueError, match=f"^wrong run config: .*{key}.*") as caught:
-        RunConfig.parse(CONFIG | {key: eval(value)}).run(10)
+        RunConfig.parse(DEFAULTS | {"rule": "FedAvg", key: eval(value)}).run(10)
     message = str(caught.value)
     assert "\n" not in message
     assert value.strip("'") in message

@@ -76,7 +76,7 @@ def test_batches_whose_sums_overflow_outvote_no_others_and_do_not_end_the_run(ap
 WIDE = np.dtype("longdouble")
 
 
-@pytest.mark.skipif(WIDE.itemsize <= 8, reason="longdouble is float64 here")
+@pytest.mark.skipif(WIDE.itemsize <= 8, reason="this platform has no float type wider than float64")
 @EVERY
 def test_a_model_wider_than_float64_is_refused_by_name_and_a_reply_is_malformed(api):
     vectors = normal(10, dtype="f8")

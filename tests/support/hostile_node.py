@@ -8,13 +8,15 @@ import json
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable import inflatable_object as inflatable
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_connection import http_request_response
 
@@ -49,8 +51,8 @@ def answer(message, kind, send, push_object):
     claims, honest = reply.metadata.__dict__, dict(reply.metadata.__dict__)
     if kind == "impostor":  # inside, where Flower reads it again; the envelope is as it should be
         claims.update(_src_node_id=1, _reply_to_message_id="0" * 64)
-    tree = get_object_tree(reply)
-    contents = {i: part.deflate() for i, part in get_all_nested_objects(reply).items()}
+    tree = inflatable.get_object_tree(reply)
+    contents = {i: part.deflate() for i, part in inflatable.get_all_nested_objects(reply).items()}
     claims.update(honest | {"_message_id": tree.object_id})
     if kind == "childless":
         tree = ObjectTree(object_id=tree.object_id)
@@ -65,15 +67,16 @@ def main(superlink, ca, key, kind):
     private = load_ssh_private_key(Path(key).read_bytes(), None)
     keys = private, private.public_key()
     with http_request_response(superlink, False, Path(ca).read_bytes(), keys) as connection:
-        node_id, receive, send, _, _, _, push_object, confirm = connection
+        node_id, receive, send, _, _, pull_object, push_object, confirm = connection
         TaskIdentity.task_id, TaskIdentity.node_id = 1, node_id
         while True:
             if received := receive():
-                message, _ = received
-                TaskIdentity.run_id = message.metadata.run_id
-                if kind != "hasty":  # the server may still be uploading the message's objects
-                    time.sleep(1.0)
-                confirm(message.metadata.run_id, message.metadata.message_id)
+                message, tree = received
+                TaskIdentity.run_id = run_id = message.metadata.run_id
+                if kind != "hasty":  # waits as a SuperNode does: the server may be uploading still
+                    parts = [part.object_id for part in inflatable.iterate_object_tree(tree)]
+                    pull_objects(parts, partial(pull_object, run_id))
+                confirm(run_id, message.metadata.message_id)
                 answer(message, kind, send, push_object)
             time.sleep(0.2)
 
