@@ -50,6 +50,7 @@ def fail(deployment: Deployment, network: Proxy, num_rounds: int) -> None:
         server.kill()
     network.open()
     deployment.signal_node(FROZEN, signal.SIGCONT)
+    deployment.stop_run()  # before the node that was killed is back
 
 
 def main(
