@@ -153,4 +153,4 @@ def _plain(size: Any) -> Any:
     """Return a size that may be one of NumPy's as an int, sizes as a tuple, others as they are."""
     if isinstance(size, Integral) and not isinstance(size, bool):
         return int(size)
-    return tuple(map(_plain, size)) if isinstance(size, (Sequence, np.ndarray)) else size
+    return tuple(map(_plain, size)) if isinstance(size, (list, tuple, np.ndarray)) else size

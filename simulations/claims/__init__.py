@@ -61,7 +61,7 @@ number is computed from the runs; brackets are 95 % intervals. A claim holds whe
 with a bound lies within it, interval and all; where it does not over all of the range tried, \
 the verdict names the boundary."""
 
-_OVERVIEW = "floor-n", "floor-d", "floor-q", "rounds", "mean", "breakdown"
+_OVERVIEW = "floor-n", "floor-q", "choice-of-k", "moving", "breakdown", "selection"
 _RUN = [field.name for field in fields(Run)]
 _CELL = [name for name in _RUN if name != "seed"]
 

@@ -82,7 +82,7 @@ def judge_moving(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     left.axhline(1, color=GREY, linestyle=":")
     right.axhline(1, color=GREY, linestyle=":")
     right.set(xlabel="Byzantine clients q", ylabel="harm beside a fixed set placed blindly")
-    drawing.legend_above(figure, right)
+    drawing.legend_below(figure, right)
     kept = paired(cells["greedy"], cells["settled"])
     label = f"{MOVING['settled']}: harm of the moving set beside it, {kept.num_runs} runs"
     return [
@@ -177,7 +177,7 @@ def judge_selection(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         axes.axvline(m / part, color=GREY, linestyle="--", linewidth=0.8)
         axes.annotate(f"m/{part}", (m / part, runs.final.min()))
     axes.set(yscale="log", xlabel="Byzantine clients q", ylabel=f"final {ERROR}, worst attack")
-    drawing.legend_above(figure, axes)
+    drawing.legend_below(figure, axes)
     short = cells["SmallestNorms"]
     median = next(cell for rule, cell in cells.items() if str(rule).startswith(GMOM))
     for q, cell in by(short[short.attack == "AwayAmongShort"], "q").items():
@@ -204,7 +204,7 @@ def judge_attacks(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlabel(ERROR)
-    drawing.legend_above(figure, axes)
+    drawing.legend_below(figure, axes)
     numbers = []
     for placement, cell in by(attacked, "placement").items():
         means = cell.groupby("attack").final.mean().drop(AWAY)

@@ -10,7 +10,7 @@ from clients.run import NO_ATTACK
 
 from .adversary import ends_worse, shared
 from .claim import Number, boundary, by, errors, paired
-from .drawing import GREY, LINES, LOST, against, legend_above, points
+from .drawing import GREY, LINES, LOST, against, legend_below, points
 from .floor import slope_number
 from .statistics import rounds_until
 
@@ -48,7 +48,7 @@ def judge_scarce(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     against(left, "samples n of a client, d = 20", list(alone))
     points(right, {N: cell.final for N, cell in by(growing, "N").items()}, "n = 10")
     against(right, "samples N of all clients", list(by(growing, "N")))
-    legend_above(figure, left)
+    legend_below(figure, left)
     right.set_title("n = 10, k = 8")
     falls = slope_number(growing, "N", -0.65, -0.35)
     return [*numbers, replace(falls, label=f"more clients at n = d/2: {falls.label}")]
@@ -91,7 +91,7 @@ def judge_baselines(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     right.set(yscale="log", xlabel="round t")
     right.set_ylim(top=2 * _IN_SIGHT)
     right.legend()
-    legend_above(figure, left)
+    legend_below(figure, left)
     level = 2 * float(same.final.mean())
     rounds = [float(np.median(rounds_until(errors(cell), level))) for cell in (stochastic, same)]
     ruined = runs[mean & ~clean]

@@ -107,11 +107,11 @@ def by_round(figure: Figure | SubFigure, axes: Axes, label: str = "round t") -> 
     axes.set(yscale="log", xlabel=label, ylabel=ERROR)
     log_ticks(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    legend_above(figure, axes)
+    legend_below(figure, axes)
 
 
-def legend_above(figure: Figure | SubFigure, axes: Axes) -> None:
+def legend_below(figure: Figure | SubFigure, axes: Axes) -> None:
     """Put the legend where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
     ncols = 2 if max(map(len, labels)) > 19 else 3
-    figure.legend(handles, labels, loc="outside upper center", ncols=ncols)
+    figure.legend(handles, labels, loc="outside lower center", ncols=ncols)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from flwr_byz.theory import Statistics, expected_error
 
 from .claim import Judge, Number, beside, boundary, by, errors, paired
-from .drawing import LINES, RATE, against, dashed, fitted_line, legend_above, points
+from .drawing import LINES, RATE, against, dashed, fitted_line, legend_below, points
 from .statistics import Estimate, contractions, determination, estimate, slope
 
 
@@ -79,7 +79,7 @@ def judge_choice_of_k(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         growth = max(each.high for each in found.values())
         label = f"{name}: error for twice the k, at most"
         numbers.append(Number(label, f"{growth:.2f}", "at most √2", growth <= 2**0.5))
-    legend_above(figure, panels[1])
+    legend_below(figure, panels[1])
     cells = runs.groupby(["problem", "k"])
     planned = cells.expected.first() / cells.final.agg(lambda finals: np.sqrt((finals**2).mean()))
     spread = f"{planned.min():.2f} to {planned.max():.2f}"

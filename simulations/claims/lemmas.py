@@ -15,7 +15,7 @@ from flwr_byz import theory
 from simulations.monte_carlo import batches, trainings
 
 from .claim import Number
-from .drawing import GREY, LINES, MARKERS, by_round, legend_above
+from .drawing import GREY, LINES, MARKERS, by_round, legend_below
 from .statistics import Array, share
 
 DRAWN = 10_000  # batches or trainings of a setting
@@ -111,7 +111,7 @@ def judge_tails(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     axes.axhline(1, color=GREY, linestyle=":", label="measured quantile")
     axes.set(xscale="log", yscale="log", xlabel=f"samples of a batch, d = {max(DIMS)}")
     axes.set_ylabel("beside the measured quantile")
-    legend_above(figure, axes)
+    legend_below(figure, axes)
     return numbers
 
 
@@ -142,7 +142,7 @@ def judge_good_batches(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     axes.plot([], [], color=GREY, label="(20), exact")
     axes.plot([], [], "--", color=GREY, label="(19), Chernoff")
     axes.set(xlabel=f"q, with k = {BATCHES} and α = {ALPHA}", ylabel="probability of event (11)")
-    legend_above(figure, axes)
+    legend_below(figure, axes)
     apart = np.maximum(frame.high - frame.exact, frame.exact - frame.low).max()
     short = frame.exact - frame.chernoff
     deltas = [theory.largest_delta(BATCHES, j, 0.95) for j in range(8)]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from simulations.monte_carlo import Aggregate, Array, as_built, medians, trainings
 
 from .claim import Number
-from .drawing import GREY, LINES, MARKERS, legend_above
+from .drawing import GREY, LINES, MARKERS, legend_below
 
 SIZES = {"num_batches": 20, "num_byzantine": 5, "dim": 20, "distance": sqrt(20)}
 SAMPLES = 2000  # of a batch
@@ -98,7 +98,7 @@ def judge_remark_2(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     right.set(xscale="log", yscale="log", xlabel="γ", ylim=(0.5, 1e4))
     for axes in (left, right):
         axes.axhline(1, color=GREY, linestyle=":")
-    legend_above(figure, right)
+    legend_below(figure, right)
     trimmed, above = np.array(by_norm[approximate]), np.array(NORMS) >= 1.1
     kept, free = (np.array(by_gamma[approximate, tau]) for tau in (REMARK, inf))
     built = max(*by_norm[as_built], *by_gamma[as_built, REMARK], *by_gamma[as_built, inf])

@@ -210,7 +210,7 @@ def test_a_norm_below_that_of_good_batches_and_a_coarse_median_fail_remark_2(mon
     ):
         monkeypatch.setattr(remark_2, name, value)
     assert all(drawn("remark-2").values())
-    monkeypatch.setattr(remark_2, "approximate", lambda tau, gamma: remark_2.as_built(tau, 0))
+    monkeypatch.setattr(remark_2, "approximate", lambda tau, gamma=0.0: remark_2.as_built(tau))
     assert list(drawn("remark-2").values()).count(False) >= 2  # no trimming harms any more
 
 
