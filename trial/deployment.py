@@ -184,14 +184,15 @@ class Deployment:
                 raise RuntimeError(f"some SuperNode does not come online; see {self.logs}")
             time.sleep(1.0)
 
-    def processes(self, name: str = "") -> list[psutil.Process]:
-        """List the processes of this deployment whose command holds a name."""
-        found = []
+    def processes(self, name: str = "") -> dict[psutil.Process, str]:
+        """Return the processes of this deployment whose command holds a name, with the commands."""
+        found = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # it has ended, or is another user's
                 is_here = process.environ().get("FLWR_HOME") == self.environment["FLWR_HOME"]
-                if is_here and name in " ".join(process.cmdline()):
-                    found.append(process)
+                command = " ".join(process.cmdline())
+                if is_here and name in command:
+                    found[process] = command
         return found
 
     def stop(self) -> None:

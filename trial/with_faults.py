@@ -3,10 +3,11 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 
 from .deployment import Deployment, round_of
@@ -47,7 +48,8 @@ def fail(deployment: Deployment, network: Proxy, num_rounds: int) -> None:
     while not (deployment.checkpoints / "round-000001.npz").exists():
         time.sleep(0.1)
     for server in deployment.processes("flwr-serverapp"):
-        server.kill()
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
     network.open()
     deployment.signal_node(FROZEN, signal.SIGCONT)
     deployment.stop_run()  # before the node that was killed is back

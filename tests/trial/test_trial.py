@@ -90,7 +90,7 @@ def test_a_deployment_types_what_the_page_says(deployed):
     def here(text):
         return re.sub("|".join(map(re.escape, page)), lambda found: page[found[0]], text)
 
-    typed = "\n".join(" ".join(each.cmdline()) for each in deployment.processes())
+    typed = "\n".join(deployment.processes().values())
     typed = typed.replace(f"{deployment.folder}/", "")
     for command in (SUPERLINK, NODE):
         assert " ".join(shlex.split(here(command.replace("\\\n", "")))) in typed
