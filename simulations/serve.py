@@ -40,7 +40,7 @@ def serve(
     config : mapping, optional
         Sent to the clients in every round.
     round_timeout : float
-        Seconds; by default more than any machine takes, however busy.
+        Seconds; an hour by default, as a busy machine may need minutes.
     least_clients : int, optional
         With how many a round begins; all by default.
     options

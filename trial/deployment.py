@@ -134,13 +134,14 @@ class Deployment:
             raise RuntimeError(f"the run ended as {status}; see {self.logs}")
 
     def stop_run(self) -> None:
-        """Have the SuperLink end the last run now, not when it misses the ServerApp's heartbeats.
+        """Have the SuperLink end the last run now, unless it has missed the ServerApp already.
 
         A SuperNode of Flower 1.41 that is taking a message just when its run ends stays one message
         behind in later runs: it answers the last one each time, and is silent in every round.
         """
         (run, *_) = self.flwr(["list"])[0]["runs"]
-        self.flwr(["stop", run["run-id"]])
+        if not run["status"].startswith("finished"):
+            self.flwr(["stop", run["run-id"]])
 
     def start(self, command: Sequence[str], name: str) -> psutil.Popen:
         """Start a process of the deployment, with a log of this name."""

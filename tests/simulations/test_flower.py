@@ -48,7 +48,7 @@ def test_a_run_in_process_is_that_of_flower_s_simulation_in_both_apis_to_the_bit
 
 @pytest.fixture
 def flwr(tmp_path):
-    """Flower's command line on a copy of this app; its own SuperLink has 15 seconds to start."""
+    """Flower's command line on a copy of this app; a SuperLink is up, whose start Flower limits."""
     ignored = shutil.ignore_patterns(".git", ".venv", "results", ".hypothesis", "*cache*", "tests")
     app = shutil.copytree(ROOT, tmp_path / "flwr-byz", ignore=ignored)
     deployment = Deployment(tmp_path, 0, app)
