@@ -7,10 +7,12 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 import ray
+from packaging.specifiers import SpecifierSet
 
 import flwr_byz
 
@@ -66,6 +68,20 @@ def test_the_package_declares_what_it_imports_and_nothing_else():
 HEAVY = "torch ray scipy matplotlib"
 SIZES = "num_clients=10_000, num_byzantine=2000, samples_per_client=50, dim=1000"
 PLAN = f"from flwr_byz.theory import plan; plan({SIZES})"
+
+
+def test_every_pinned_version_takes_the_oldest_python_the_package_promises():
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    refused = []
+    for name, version in re.findall(r"^([^#\s]+)==(\S+)$", text("constraints.txt"), re.M):
+        try:
+            pinned = metadata(name)
+        except PackageNotFoundError:  # what another platform or another make target installs
+            continue
+        takes = SpecifierSet(pinned.get("Requires-Python", ""))
+        if pinned["Version"].split("+")[0] == version and oldest not in takes:
+            refused.append(f"{name}=={version} needs Python {takes}")
+    assert not refused
 
 
 @pytest.mark.parametrize(
