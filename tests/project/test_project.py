@@ -65,11 +65,6 @@ def test_the_package_declares_what_it_imports_and_nothing_else():
     assert modules - sys.stdlib_module_names - {"flwr_byz"} == needs
 
 
-HEAVY = "torch ray scipy matplotlib"
-SIZES = "num_clients=10_000, num_byzantine=2000, samples_per_client=50, dim=1000"
-PLAN = f"from flwr_byz.theory import plan; plan({SIZES})"
-
-
 def test_every_pinned_version_takes_the_oldest_python_the_package_promises():
     oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
     refused = []
@@ -82,6 +77,11 @@ def test_every_pinned_version_takes_the_oldest_python_the_package_promises():
         if pinned["Version"].split("+")[0] == version and oldest not in takes:
             refused.append(f"{name}=={version} needs Python {takes}")
     assert not refused
+
+
+HEAVY = "torch ray scipy matplotlib"
+SIZES = "num_clients=10_000, num_byzantine=2000, samples_per_client=50, dim=1000"
+PLAN = f"from flwr_byz.theory import plan; plan({SIZES})"
 
 
 @pytest.mark.parametrize(
