@@ -30,14 +30,14 @@ DELTAS = 0.01, 0.03, 0.1, 0.2, 0.3
 README = {"num_batches": 20, "num_byzantine": 5, "dim": 20}
 NEAR_HALF = {"num_batches": 20, "num_byzantine": 9, "dim": 20}
 SMALLEST = {"num_batches": 3, "num_byzantine": 1, "dim": 1}
-BOUNDS = (  # sizes, samples of a batch, confidence, trainings
-    (README, 600, 0.99, 2000),
-    (README, 2000, 0.99, DRAWN),
-    (README, 10_000, 0.99, 2000),
-    (NEAR_HALF, 100_000, 0.99, 2000),
-    (SMALLEST, 100_000, 0.99, DRAWN),
-    (SMALLEST, 100_000, 0.9, DRAWN),
-    (SMALLEST, 100_000, 0.5, DRAWN),
+BOUNDS = (  # sizes, samples of a batch, confidence
+    (README, 600, 0.99),
+    (README, 2000, 0.99),
+    (README, 10_000, 0.99),
+    (NEAR_HALF, 100_000, 0.99),
+    (SMALLEST, 100_000, 0.99),
+    (SMALLEST, 100_000, 0.9),
+    (SMALLEST, 100_000, 0.5),
 )
 ROUNDS = 15
 
@@ -179,7 +179,7 @@ def judge_bound(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     """Count the trainings under the strongest attack that leave the proved bound in some round."""
     axes, numbers = figure.subplots(), []
     rounds = np.arange(ROUNDS + 1)
-    for place, (sizes, n, confidence, count) in enumerate(BOUNDS):
+    for place, (sizes, n, confidence) in enumerate(BOUNDS):
         k, q, d = sizes.values()
         bound = theory.sharp_bound(
             num_batches=k,
@@ -191,14 +191,14 @@ def judge_bound(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         start = sqrt(d)
         stated = np.array([bound.error_after(int(t), start) for t in rounds])
         errors = trainings(
-            count=count, batch_samples=n, rounds=ROUNDS, distance=start, seed=0, **sizes
+            count=DRAWN, batch_samples=n, rounds=ROUNDS, distance=start, seed=0, **sizes
         )
         beyond = share((errors > stated).any(axis=1))
         worst = errors.max(axis=0)
         setting = f"k = {k}, q = {q}, d = {d}, N/k = {n}, {confidence:.0%}"
         numbers += [
             Number(
-                f"{setting}: share of {count} trainings beyond the bound in some round",
+                f"{setting}: share of {DRAWN} trainings beyond the bound in some round",
                 beyond.with_digits(4),
                 f"at most {1 - confidence:.2f}",
                 beyond.high <= 1 - confidence,

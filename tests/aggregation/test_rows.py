@@ -169,7 +169,7 @@ def test_no_thread_works_on_after_an_error(monkeypatch):
     assert len(done) == len(working) - 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork a process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork, which Windows does not have")
 def test_a_process_that_is_forked_has_threads_of_its_own(monkeypatch):
     monkeypatch.setenv("FLWR_BYZ_NUM_THREADS", "2")
     list(map_in_threads(time.sleep, [0.05] * 4))  # starts both threads

@@ -153,7 +153,7 @@ def test_what_a_failed_write_leaves_behind_is_removed(tmp_path, monkeypatch, own
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork a process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork, which Windows does not have")
 def test_a_folder_is_held_until_its_history_is_closed_whatever_forked_process_lives(tmp_path):
     history, (ready, begun) = History.resume(tmp_path / "checkpoints"), os.pipe()
     with pytest.raises(ValueError, match="is in use: stop the server"):

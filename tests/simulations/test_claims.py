@@ -194,8 +194,9 @@ def test_radii_and_probabilities_that_are_too_small_are_found(monkeypatch):
 
 
 def test_trainings_beyond_a_bound_are_counted(monkeypatch):
-    example = lemmas.README, 2000, 0.9, 100
-    monkeypatch.setattr(lemmas, "BOUNDS", (example, (lemmas.SMALLEST, 10**5, 0.5, 1000)))
+    bounds = (lemmas.README, 2000, 0.9), (lemmas.SMALLEST, 10**5, 0.5)
+    monkeypatch.setattr(lemmas, "BOUNDS", bounds)
+    monkeypatch.setattr(lemmas, "DRAWN", 1000)
     assert all(drawn("bound").values())
     monkeypatch.setattr(theory, "gaussian_precision", lambda n, d: lambda delta: [(1e-4, 0.3)])
     assert list(drawn("bound").values()) == [False, True, False]
