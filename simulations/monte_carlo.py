@@ -93,17 +93,64 @@ def trainings(
         offsets = offsets.reshape(size, num_batches, dim)
         from_optimum = rng.normal(size=(size, dim))
         from_optimum *= distance / np.linalg.norm(from_optimum, axis=1, keepdims=True)
-        errors = [np.full(size, distance)]
-        for _ in range(rounds):
-            means = (hessians @ from_optimum[:, None, :, None])[..., 0] - offsets
-            away = -from_optimum / errors[-1][:, None]
-            pushes = np.einsum("tkd,td->tk", means, away)
-            taken = np.argsort(pushes, axis=1)[:, :num_byzantine, None]
-            np.put_along_axis(means, taken, reach * away[:, None], axis=1)
-            from_optimum = from_optimum - step * aggregate(means, away)
-            errors.append(np.linalg.norm(from_optimum, axis=1))
-        parts.append(np.stack(errors, axis=1))
+        followed = descend(
+            from_optimum,
+            hessians=hessians,
+            offsets=offsets,
+            num_byzantine=num_byzantine,
+            rounds=rounds,
+            step=step,
+            reach=reach,
+            aggregate=aggregate,
+        )
+        parts.append(np.linalg.norm(followed, axis=2).T)
     return np.concatenate(parts)
+
+
+def descend(
+    errors: Array,
+    *,
+    hessians: Array,
+    offsets: Array,
+    num_byzantine: int,
+    rounds: int,
+    step: float,
+    reach: float = 1e6,
+    curvatures: Array | float = 1.0,
+    aggregate: Aggregate = of_means,
+) -> Array:
+    """Follow t trainings, in whose rounds the adversary takes the q batches that gain it most.
+
+    Parameters
+    ----------
+    errors : ndarray (t, d)
+        θ0 − θ* ≠ 0 of each.
+    hessians, offsets : ndarray (t, k, d, d) and (t, k, d)
+        Ĥ and ĝ of the batches, whose means are Ĥ(θ − θ*) − ĝ.
+    num_byzantine, rounds : int
+        q and the number of rounds.
+    step, reach : float
+        η, and the norm of a Byzantine batch's mean.
+    curvatures : float or ndarray (d,), optional
+        The eigenvalues of H, along the axes: Byzantine means push along H⁻¹(θ − θ*).
+    aggregate : callable, optional
+        The rule, by default the geometric median.
+
+    Returns
+    -------
+    ndarray (rounds + 1, t, d)
+        θ − θ* before and after each round.
+    """
+    found = [errors]
+    for _ in range(rounds):
+        means = (hessians @ found[-1][:, None, :, None])[..., 0] - offsets
+        away = -found[-1] / curvatures
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        pushes = np.einsum("tkd,td->tk", means, away)
+        taken = np.argsort(pushes, axis=1)[:, :num_byzantine, None]
+        np.put_along_axis(means, taken, reach * away[:, None], axis=1)
+        found.append(found[-1] - step * aggregate(means, away))
+    return np.stack(found)
 
 
 def batches(count: int, samples: int, dim: int, seed: int) -> tuple[Array, Array]:

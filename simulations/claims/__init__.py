@@ -58,8 +58,8 @@ CLAIMS = tuple(Claim(name=name, judge=_JUDGES[name], **texts) for name, texts in
 
 GUIDE = """Chen, Su and Xu (2017) prove bounds and show no experiments; here they are. Every \
 number is computed from the runs; brackets are 95 % intervals. A claim holds where each number \
-with a bound lies within it, interval and all; where it does not over all of the range tried, \
-the verdict names the boundary."""
+with a bound lies within it, with its interval where it has one; where it does not over all of the \
+range tried, the verdict names the boundary."""
 
 _OVERVIEW = "floor-n", "floor-q", "choice-of-k", "moving", "breakdown", "selection"
 _RUN = [field.name for field in fields(Run)]

@@ -84,7 +84,7 @@ def judge_moving(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     right.set(xlabel="Byzantine clients q", ylabel="harm beside a fixed set placed blindly")
     drawing.legend_below(figure, right)
     kept = paired(cells["greedy"], cells["settled"])
-    label = f"{MOVING['settled']}: harm of the moving set beside it, {kept.num_runs} runs"
+    label = f"{MOVING['settled']}: harm of the moving set beside it"
     return [
         held_below_bound("bound: q up to which every run ends below C_α r", moving),
         Number("largest error beside C_α r", f"{beside_bound.max():.2f}"),

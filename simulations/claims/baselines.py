@@ -14,6 +14,7 @@ from .drawing import GREY, LINES, LOST, against, legend_below, points
 from .floor import slope_number
 from .statistics import rounds_until
 
+DIM = 20
 _AS_GOOD = 1.5  # times another method's error, at most
 _IN_SIGHT = 20.0  # the largest error drawn
 
@@ -36,8 +37,17 @@ def judge_scarce(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         }
         label = f"{name}: n from which every run comes nearer, and nearer than a client alone"
         found = boundary(label, held, "from n = {} on", "n = d/2 or less")
-        few = all(held[n] for n, each in cells.items() if 2 * n >= each.d.max())
+        few = all(held[n] for n in cells if 2 * n >= DIM)
         numbers.append(replace(found, holds=few))
+        left_over = {
+            n: float((each.final / each["values"].str[0]).mean()) for n, each in cells.items()
+        }
+        numbers.append(
+            Number(
+                f"{name}: error at the end beside the start, n up to d",
+                ", ".join(f"{left:.2f} at {n}" for n, left in left_over.items() if n <= DIM),
+            )
+        )
         gains = {n: paired(each, alone[n]) for n, each in cells.items() if n in (5, 20, 80)}
         numbers += [
             Number(f"{name}: error beside a client's own fit, n = {n}", str(gain))
@@ -77,7 +87,9 @@ def judge_baselines(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         ratios = {n: paired(cell, by_size[1][n]) for n, cell in reversed(by_size[0].items())}
         held = {n: each.high <= _AS_GOOD for n, each in ratios.items()}
         label = f"{name}: n from which its error is at most {_AS_GOOD} times that of descent"
-        numbers.append(boundary(label, held, "from n = {} on", "only n > d = 20"))
+        found = boundary(label, held, "from n = {} on", f"only n > d = {DIM}")
+        scarce = any(each for n, each in held.items() if n <= DIM)
+        numbers.append(replace(found, holds=found.holds and not scarce))
         numbers += [Number(f"{name}: beside descent, n = {n}", str(r)) for n, r in ratios.items()]
     against(left, "samples n of a client, d = 20", list(by(descent, "n")))
     same = descent[descent.n == stochastic.n.max()]

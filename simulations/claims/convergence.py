@@ -13,7 +13,7 @@ from flwr_byz.aggregation import split_into_batches
 from flwr_byz.theory import c_alpha, contraction, sharp_c_alpha, step_contraction
 from simulations.monte_carlo import trainings
 
-from .claim import Number, by, errors
+from .claim import Number, at_most, by, errors, with_radius
 from .drawing import LINES, RATE, by_round, dashed, points, rate_line, title
 from .floor import slope_number
 from .statistics import Array, contractions, determination, estimate, mean, rounds_until
@@ -63,21 +63,23 @@ def every_round(runs: pd.DataFrame) -> list[Number]:
     That is (1 − η + ηξ2)·e + ηξ1 after an error of e: Lemma 4 with the sharper factors, where ξ1
     and ξ2 are `sharp_c_alpha` times the largest deviations of the run's batches.
     """
-    values = errors(runs)
+    runs, values = with_radius(runs), errors(runs)
     before, after = values[:, :-1], values[:, 1:]
     share = (runs.q / runs.k).to_numpy()[:, None]
     floor = np.vectorize(c_alpha)(share) * runs.rate.to_numpy()[:, None]
     far, most = before > 2 * floor, float(factors(values, floor).max())
-    own = [strays(*each) for each in runs[["problem", "num_clients", "k", "seed"]].values]
-    xi_1, xi_2 = np.vectorize(sharp_c_alpha)(share) * np.transpose(own)[..., None]
+    curvatures = [
+        curvature_radius(*each) for each in runs[["problem", "num_clients", "k", "seed"]].values
+    ]
+    own = np.stack([runs.radius, curvatures])[..., None]
+    xi_1, xi_2 = np.vectorize(sharp_c_alpha)(share) * own
     own_factors = step_contraction(STEP, 1.0, 1.0) + STEP * xi_2
     ratio = float((after / (own_factors * before + STEP * xi_1)).max())
     return [
-        Number(
+        at_most(
             f"largest (e′ − floor's part)/e of {after.size} rounds, near the floor as well",
-            f"{most:.3f}",
-            f"at most {FACTOR:.3f}",
-            most <= FACTOR,
+            most,
+            FACTOR,
         ),
         Number(
             f"largest e′/e of {far.sum()} rounds from twice C_α {RATE} on",
@@ -87,12 +89,7 @@ def every_round(runs: pd.DataFrame) -> list[Number]:
             "1 − η(L − ξ2), of each run's own data",
             f"{own_factors.min():.2f} to {own_factors.max():.2f}",
         ),
-        Number(
-            "largest e′ beside what the run's own data allow",
-            f"{ratio:.2f}",
-            "at most 1",
-            ratio <= 1,
-        ),
+        at_most("largest e′ beside what the run's own data allow", ratio, 1, digits=2),
     ]
 
 
@@ -112,19 +109,14 @@ def from_which(num_byzantine: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def strays(problem: str, num_clients: int, num_batches: int, seed: int) -> tuple[float, float]:
-    """Return the largest ‖∇f̄(θ*)‖ and ‖Ĥ − H‖ of a run's batches."""
+def curvature_radius(problem: str, num_clients: int, num_batches: int, seed: int) -> float:
+    """Return the largest ‖Ĥ − H‖ of a run's batches."""
     made = make_problem(problem, num_clients, seed)
     assert isinstance(made, LinearRegression)
-    data = [made.data(client) for client in range(num_clients)]
-    noises = [x.T @ (y - x @ made.optimum()) / len(y) for x, y in data]
-    excess = [x.T @ x / len(x) - np.eye(made.dim) for x, _ in data]
+    features = [made.data(client)[0] for client in range(num_clients)]
+    excess = np.array([x.T @ x / len(x) - np.eye(made.dim) for x in features])
     batches = split_into_batches(range(num_clients), num_batches)
-    first = max(np.linalg.norm(np.mean([noises[c] for c in batch], axis=0)) for batch in batches)
-    second = max(
-        np.linalg.norm(np.mean([excess[c] for c in batch], axis=0), ord=2) for batch in batches
-    )
-    return float(first), float(second)
+    return max(float(np.linalg.norm(excess[[*b]].mean(axis=0), ord=2)) for b in batches)
 
 
 def judge_rounds(runs: pd.DataFrame, figure: Figure) -> list[Number]:

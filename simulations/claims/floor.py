@@ -1,6 +1,8 @@
 """The error that stays: how it goes with N, d, q and k."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,11 @@ from matplotlib.figure import Figure
 
 from flwr_byz.theory import Statistics, expected_error
 
-from .claim import Judge, Number, beside, boundary, by, errors, paired
+from .claim import Judge, Number, at_most, beside, boundary, by, errors, paired
 from .drawing import LINES, RATE, against, dashed, fitted_line, legend_below, points
 from .statistics import Estimate, contractions, determination, estimate, slope
+
+_WORSE = 0.1
 
 
 def slope_number(runs: pd.DataFrame, column: str, low: float, high: float) -> Number:
@@ -69,16 +73,16 @@ def judge_choice_of_k(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         against(axes, "batches k", list(by(runs, "k")))
         axes.set_title(name)
         found = {n: beside_half_as_many(cell) for n, cell in by(part, "n").items()}
-        held = {n: each.low <= 1 for n, each in reversed(found.items())}
-        label = f"{name}: n from which k = m is not worse than k = m/2"
+        held = {n: each.high <= 1 + _WORSE for n, each in reversed(found.items())}
+        label = f"{name}: n from which k = m is at most {_WORSE:.0%} worse than k = m/2"
         numbers.append(boundary(label, held, "from n = {} on", "every n"))
         sizes += [
             Number(f"{name}: k = m beside k = m/2, n = {n}, {each.num_runs} runs", str(each))
             for n, each in found.items()
         ]
-        growth = max(each.high for each in found.values())
-        label = f"{name}: error for twice the k, at most"
-        numbers.append(Number(label, f"{growth:.2f}", "at most √2", growth <= 2**0.5))
+        growth = max(growth_in_k(cell) for cell in by(part, "n").values())
+        label = f"{name}: largest error for k′ beside that for k < k′, over √(k′/k)"
+        numbers.append(at_most(label, growth, 1, digits=2))
     legend_below(figure, panels[1])
     cells = runs.groupby(["problem", "k"])
     planned = cells.expected.first() / cells.final.agg(lambda finals: np.sqrt((finals**2).mean()))
@@ -98,6 +102,12 @@ def draw_against_k(axes: Axes, runs: pd.DataFrame, label: str, style: int) -> No
     points(axes, {k: cell.final for k, cell in cells.items()}, label, style)
     planned = [cell.expected.iloc[0] for cell in cells.values()]
     axes.plot(list(cells), planned, color=LINES[style], linewidth=1)
+
+
+def growth_in_k(runs: pd.DataFrame) -> float:
+    """Return the largest error for k′ beside that for k < k′, interval and all, over √(k′/k)."""
+    pairs = combinations(by(runs, "k").items(), 2)
+    return max(paired(more, fewer).high / sqrt(k_more / k) for (k, fewer), (k_more, more) in pairs)
 
 
 def beside_half_as_many(runs: pd.DataFrame) -> Estimate:

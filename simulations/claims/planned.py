@@ -4,6 +4,7 @@ Pilot gradients at a few models are all that the planner gets to see of a proble
 """
 
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 
 import numpy as np
@@ -12,16 +13,15 @@ from matplotlib.figure import Figure
 
 from flwr_byz import theory
 from flwr_byz.aggregation import split_into_batches
-from simulations.monte_carlo import medians
+from simulations.monte_carlo import descend
 
-from .claim import Number
+from .claim import Number, at_least
 from .drawing import ERROR, GREY, LINES, MARKERS, dashed
 from .statistics import Array
 
 SETTINGS, RUNS = 60, 16
 WITHIN = 0.15
 PILOT_SAMPLES = 2000
-FAR = 1e6  # the norm of a Byzantine batch's mean
 
 
 @dataclass(frozen=True)
@@ -99,22 +99,18 @@ class Setting:
         hessians = np.array([w.T @ w / len(w) for w, _ in drawn]).reshape(*shape, d, d)
         offsets = np.array([w.T @ noise / len(w) for w, noise in drawn]).reshape(*shape, d)
         start = 0.3 * rng.normal(size=(RUNS, d))
-        ends = self._descend(start, hessians, offsets)
-        across = self._descend(-ends, hessians, offsets)
+        follow = partial(
+            descend,
+            hessians=hessians,
+            offsets=offsets,
+            num_byzantine=self.num_byzantine,
+            rounds=int(30 + 5 * self.kappa),
+            step=1.4 / (1 + 1 / self.kappa),
+            curvatures=self.curvatures,
+        )
+        ends = follow(start)[-1]
+        across = follow(-ends)[-1]
         return sqrt(np.square([ends, across]).sum(axis=2).max(axis=0).mean())
-
-    def _descend(self, errors: Array, hessians: Array, offsets: Array) -> Array:
-        """Return θ − θ* (t, d) at the end; with q = 0 no batch is taken."""
-        step = 1.4 / (1 + 1 / self.kappa)
-        for _ in range(int(30 + 5 * self.kappa)):
-            means = (hessians @ errors[:, None, :, None])[..., 0] - offsets
-            push = errors / self.curvatures
-            push /= np.linalg.norm(push, axis=1, keepdims=True)
-            gains = np.einsum("tkd,td->tk", means, push)
-            taken = np.argsort(-gains, axis=1)[:, : self.num_byzantine, None]
-            np.put_along_axis(means, taken, -FAR * push[:, None], axis=1)
-            errors = errors - step * medians(means)
-        return errors
 
 
 def judge_planned(runs: pd.DataFrame, figure: Figure) -> list[Number]:
@@ -139,12 +135,7 @@ def judge_planned(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     off, off_doubted = (np.divide(*np.transpose(pairs)[::-1]) - 1 for pairs in (sure, doubted))
     close = int((np.abs(off) <= WITHIN).sum())
     return [
-        Number(
-            f"settings of {SETTINGS} on which the plan has no doubts",
-            str(len(sure)),
-            "at least 30",
-            len(sure) >= 30,
-        ),
+        at_least(f"settings of {SETTINGS} on which the plan has no doubts", len(sure), 30),
         Number(
             f"of these expected within {WITHIN:.0%} of the measured error",
             str(close),

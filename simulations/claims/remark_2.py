@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from simulations.monte_carlo import Aggregate, Array, as_built, medians, trainings
 
-from .claim import Number
+from .claim import Number, at_least, at_most
 from .drawing import GREY, LINES, MARKERS, legend_below
 
 SIZES = {"num_batches": 20, "num_byzantine": 5, "dim": 20, "distance": sqrt(20)}
@@ -117,13 +117,3 @@ def judge_remark_2(runs: pd.DataFrame, figure: Figure) -> list[Number]:
         Number("no τ, replies of 10⁶, γ = 1e-9: error", f"{free[9]:.2f}"),
         at_most("this package, all of these τ and γ, and no τ: largest error", built, 1.05),
     ]
-
-
-def at_most(label: str, value: float, limit: float) -> Number:
-    """Compare a number with its largest."""
-    return Number(label, f"{value:.3f}", f"at most {limit:g}", bool(value <= limit))
-
-
-def at_least(label: str, value: float, limit: float) -> Number:
-    """Compare a number with its least."""
-    return Number(label, f"{value:.0f}", f"at least {limit:g}", bool(value >= limit))

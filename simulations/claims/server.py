@@ -9,7 +9,7 @@ from scipy.stats import linregress
 
 from flwr_byz.aggregation import geometric_median
 
-from .claim import Number, by
+from .claim import Number, at_most, by
 from .drawing import LINES, MARKERS
 from .statistics import estimate, slope
 
@@ -17,6 +17,7 @@ SIZES = tuple(product((20, 80), (20, 1000)))  # k and d
 SHARES = 0.0, 0.25, 0.45  # of the points, at one point
 REACHES = 10.0, 1e6  # of which it is so far off
 TOLERANCES = 10.0 ** -np.arange(1, 13)
+_LATE = 5  # from here on a power of 1/γ is steeper than any of its logarithm
 
 
 def steps(num_points: int, dim: int, share: float, reach: float) -> list[int]:
@@ -41,13 +42,11 @@ def judge_server(runs: pd.DataFrame, figure: Figure) -> list[Number]:
     left.legend()
     every = np.concatenate(list(taken.values()))
     powers = [linregress(np.log(along), np.log(each)).slope for each in every]
+    late = np.log(every[:, -1] / every[:, _LATE]) / np.log(along[-1] / along[_LATE])
+    label = f"iterations as a power of log(1/γ), largest of {len(every)} settings"
     numbers = [
-        Number(
-            f"iterations as a power of log(1/γ), largest of {len(every)} settings",
-            f"{max(powers):.2f}",
-            "at most 3",
-            max(powers) <= 3,
-        ),
+        at_most(label, max(powers), 3, digits=2),
+        at_most(f"the same from γ = {TOLERANCES[_LATE]:.0e} on", late.max(), 3, digits=2),
         Number("largest number of iterations, γ from 0.1 to 1e-12", str(every.max())),
     ]
     runs = runs.assign(m=runs.num_clients)
