@@ -174,7 +174,10 @@ def print_plan(made: Plan, console: Console) -> None:
             ("confidence", f"{bound.confidence:g}"),
         ]
     if made.local_steps is None:
-        mode: list[_Row] = [("trim norm τ", made.trim_norm, "no good batch is longer at the start")]
+        what = (
+            "twice an honest batch's at the start" if bound is None else "no good batch is longer"
+        )
+        mode: list[_Row] = [("trim norm τ", made.trim_norm, what)]
     else:
         mode = [("local steps", f"{made.local_steps}", "clients reply weights")]
     tables: dict[str, list[_Row]] = {

@@ -120,9 +120,10 @@ class Settings:
         kept = "" if num_kept == k else f", of which {num_kept} are kept"
         return (
             f"m={num_clients} clients in k={k} batches{kept}: with up to q={q} of them Byzantine, "
-            f"the aggregate is within {c_alpha(q / num_kept):.3g} times the largest honest batch's "
-            f"distance from the true one (the paper's Lemma 1), and within "
-            f"{self.bound(num_kept, num_hidden):.3g} times it (Minsker 2015, Lemma 2.1)"
+            f"an exact median is within {c_alpha(q / num_kept):.3g} times the largest honest "
+            f"batch's distance from the true one (the paper's Lemma 1), and within "
+            f"{self.bound(num_kept, num_hidden):.3g} times it (Minsker 2015, Lemma 2.1); byz-bound "
+            "is the factor of each round's own median"
         )
 
     def summary(self) -> list[str]:
@@ -147,7 +148,7 @@ class Settings:
             f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
             f"\t│\t├── Norm trimming: {trim}",
             f"\t│\t├── Gap of the geometric median: at most {self.gamma}",
-            f"\t│\t└── Guarantee: within {factor}",
+            f"\t│\t└── Guarantee of an exact median: within {factor}",
         ]
 
     def _hidden_among(self, num_kept: int, num_hidden: int) -> int:

@@ -1,6 +1,6 @@
 """What a plan says in words: where it does not know, and what would help."""
 
-from math import ceil, isfinite
+from math import ceil, floor, isfinite
 
 from .anisotropic import effective_dimension
 from .constants import Statistics
@@ -13,6 +13,7 @@ _SPARE, _SPARE_ALIKE = 10, 3  # batches beyond 2q, at least, where directions di
 _GROWN = 1.15  # at most
 _SAMPLES = 10  # of a client for each parameter, at least, for local steps
 _BETTER = 0.9
+_NEAR = 1.25  # times k, at most
 
 
 def doubts(made: Plan, statistics: Statistics, grown: float) -> tuple[str, ...]:
@@ -23,8 +24,6 @@ def doubts(made: Plan, statistics: Statistics, grown: float) -> tuple[str, ...]:
     directions = float(made.dim)
     if statistics.variances is not None:
         directions = effective_dimension(statistics.variances)
-    sizes = made.samples_per_client
-    fewest = sizes if isinstance(sizes, int) else min(sizes)
     found = []
     differ = directions < _ALIKE * made.dim
     if directions < (_FEW if differ else _FEWEST):
@@ -35,25 +34,26 @@ def doubts(made: Plan, statistics: Statistics, grown: float) -> tuple[str, ...]:
         found.append(f"k = 2q + {spare} batches are few{reason}")
     if grown > _GROWN:
         found.append("samples are so few that the scatter of curvatures adds much to the error")
-    if (made.local_steps or 1) > 1 and fewest < _SAMPLES * made.dim:
-        found.append(f"a client of {fewest} samples overfits them in its local steps")
+    if (made.local_steps or 1) > 1 and made.fewest_samples < _SAMPLES * made.dim:
+        found.append(f"a client of {made.fewest_samples} samples overfits them in its local steps")
     return tuple(found)
 
 
 def hints(made: Plan, statistics: Statistics) -> tuple[str, ...]:
     """Return what would make the plan better."""
-    m, k, q = made.num_clients, made.num_batches, made.num_byzantine
+    m, k = made.num_clients, made.num_batches
     found = []
     best = min(made.trade_off, key=lambda point: point.expected_error)
     if best.expected_error < _BETTER * made.expected_error:
         error = f"{best.expected_error:.3g} instead of {made.expected_error:.3g}"
         found.append(f"{best.num_batches} batches leave an expected error of {error}")
-    if m % k:
-        near = min((n for n in range(2 * q + 1, m + 1) if m % n == 0), key=lambda n: abs(n - k))
+    near = next((n for n in range(k, floor(_NEAR * k) + 1) if m % n == 0), k)
+    if near != k:
         found.append(f"{near} batches are of equal size, {k} are not")
     longest = longest_step(statistics.L, statistics.M)
     kept, least = (
-        step_contraction(step, statistics.L, statistics.M) for step in (made.step_size, longest)
+        step_contraction(step, statistics.L, statistics.M) ** (made.local_steps or 1)
+        for step in (made.step_size, longest)
     )
     if least < _BETTER * kept:
         found.append(
@@ -62,8 +62,7 @@ def hints(made: Plan, statistics: Statistics) -> tuple[str, ...]:
         )
     needed = made.samples_for_guarantee
     if made.guarantee is None and needed is not None and isfinite(needed):
-        sizes = made.samples_per_client
-        fewest = sizes if isinstance(sizes, int) else min(sizes)
-        clients = k * ceil(m // k * needed / fewest)
-        found.append(f"{needed} samples a client, or {clients} clients, give a guarantee")
+        clients = k * ceil(m // k * needed / made.fewest_samples)
+        ways = f"{needed} samples a client, or {clients} clients in {k} batches"
+        found.append(f"{ways}, give a guarantee")
     return tuple(found)

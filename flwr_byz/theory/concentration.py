@@ -31,7 +31,7 @@ def sharp_c_alpha(alpha: float) -> float:
 
 
 def certified_c_alpha(alpha: float, residual: float) -> float:
-    """Return (1 − α)/√((1 − α)² − (α + γ)²): the factor for a point of certified residual γ.
+    """Return (1 − α)/√((1 − 2α − γ)(1 + γ)): the factor for a point of certified residual γ.
 
     Let a fraction 1 − α of points or more lie within r of x, and the mean of the unit vectors from
     a point y to all points be γ long at most. Then y lies within this factor times r of x, whatever
@@ -43,7 +43,7 @@ def certified_c_alpha(alpha: float, residual: float) -> float:
     """
     check_number("alpha", alpha, least=0, below=0.5)
     check_number("residual", residual, least=0, below=1 - 2 * alpha)
-    return (1 - alpha) / sqrt((1 - alpha) ** 2 - (alpha + residual) ** 2)
+    return (1 - alpha) / sqrt((1 - 2 * alpha - residual) * (1 + residual))
 
 
 def median_radius(

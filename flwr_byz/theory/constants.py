@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from math import log, sqrt
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..aggregation import geometric_median
 from ..checks import check_number
 from .conditions import require_curvature, require_nonnegative, require_positive, require_sample
+
+_ROUNDING = 1e-6  # of a matrix's largest entry or eigenvalue, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +66,13 @@ class Statistics:
     about sigma² + growth²·‖θ − θ*‖². `skewness` is ‖E[g‖g‖²]‖/((d + 2)·sigma³) of one sample's
     centred gradient g at θ*: 0 for symmetric data, a third of the usual one in one dimension.
     `curvatures` (d,), `variances` (d,) and `skewnesses` (d,) are those along the Hessian's
-    eigenvectors at θ*. Where M is much larger than L, errors are several times too large without
-    them; see `from_matrices`.
+    eigenvectors at θ*, of which L and M are the least and the largest curvature and sigma² the mean
+    variance. Where M is much larger than L, errors are several times too large without them; see
+    `from_matrices`.
 
     Raises ValueError where L, M, `sigma`, a curvature or a variance is not positive and finite,
-    `growth` or `skewness` not finite and at least 0, or one of the tuples is missing or of another
-    length; ConditionFails where L > M.
+    `growth` or a skewness not finite and at least 0, one of the tuples is missing or of another
+    length, or L, M or sigma are not those of the tuples; ConditionFails where L > M.
     """
 
     L: float = 1.0
@@ -93,6 +96,14 @@ class Statistics:
         for name in ("curvatures", "variances"):
             for value in getattr(self, name) or ():
                 require_positive(**{name: value})
+        for value in self.skewnesses or ():
+            require_nonnegative(skewnesses=value)
+        if self.curvatures and self.variances:
+            sigma = sqrt(sum(self.variances) / len(self.variances))
+            of_tuples = min(self.curvatures), max(self.curvatures), sigma
+            if not np.allclose(of_tuples, (self.L, self.M, self.sigma), atol=0):
+                found = "L={:.4g}, M={:.4g}, sigma={:.4g}".format(*of_tuples)
+                raise ValueError(f"curvatures and variances have {found}: give these")
 
     @classmethod
     def from_matrices(
@@ -108,9 +119,12 @@ class Statistics:
         `hessian` (d, d) is symmetric and positive definite, `covariance` (d, d) that of g, and
         `third_moment` (d,) E[g‖g‖²], 0 by default. Raises ValueError where they are not so.
         """
-        curvatures, vectors = np.linalg.eigh(np.asarray(hessian, dtype=np.float64))
-        d = len(curvatures)
-        variances = np.einsum("ji,jk,ki->i", vectors, np.asarray(covariance, np.float64), vectors)
+        hessian, covariance = _symmetric("hessian", hessian), _symmetric("covariance", covariance)
+        curvatures, vectors = np.linalg.eigh(hessian)
+        d, of_all = len(curvatures), np.linalg.eigvalsh(covariance)
+        if of_all[0] < -_ROUNDING * of_all[-1]:
+            raise ValueError(f"covariance must have no eigenvalue below 0, got {of_all[0]:.4g}")
+        variances = np.einsum("ji,jk,ki->i", vectors, covariance, vectors)
         sigma = sqrt(max(float(variances.mean()), 0.0))
         third = np.zeros(d) if third_moment is None else np.asarray(third_moment, np.float64)
         skewnesses = np.abs(third @ vectors) / ((d + 2) * sigma**3) if sigma else third
@@ -205,6 +219,13 @@ def estimate_statistics(
         growth=one_sample * max(growths),
         skewness=one_sample * skewness,
     )
+
+
+def _symmetric(name: str, matrix: ArrayLike) -> NDArray[np.float64]:
+    made = np.asarray(matrix, dtype=np.float64)
+    if not np.allclose(made, made.T, atol=_ROUNDING * float(np.abs(made).max())):
+        raise ValueError(f"{name} must be symmetric")
+    return made
 
 
 def measured_bias(

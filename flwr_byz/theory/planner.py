@@ -44,7 +44,7 @@ def plan(
         m and q, the most Byzantine clients in any one round.
     samples_per_client : int or sequence of m int
         N/m ≥ 1. Of different sizes, expected errors take the harmonic mean, the guarantee the
-        smallest.
+        smallest; they need m.
     dim : int
         d ≥ 1, the number of parameters.
     num_batches : int, optional
@@ -100,8 +100,11 @@ def plan(
             return gaussian_precision(batch_samples, dim)
 
     if "num_clients" in missing:  # to begin with
-        check_number("num_byzantine", num_byzantine, whole=True, least=0)
-        sizes["num_clients"] = 2 * sizes["num_byzantine"] + 1
+        check_number("num_byzantine", num_byzantine, whole=True, least=0, most=_MOST_CLIENTS // 3)
+        check_number("samples_per_client", samples_per_client, whole=True, least=1)
+        if num_batches is not None:
+            check_number("num_batches", num_batches, whole=True, least=1)
+        sizes["num_clients"] = max(2 * sizes["num_byzantine"] + 1, num_batches or 0)
     sizes |= dict.fromkeys({"num_byzantine"} & {*missing}, 0)
     sizes |= dict.fromkeys({"samples_per_client"} & {*missing}, 1)
     setting = Setting(
@@ -135,10 +138,11 @@ def _reaching(target: float, setting: Setting, name: str) -> Setting:
         tried = having(size)
         return tried.expected_error(tried.chosen_batches)
 
-    least = 2 * setting.num_byzantine + 1  # batches or clients
+    m, k = setting.num_clients, setting.num_batches
+    least = 2 * setting.num_byzantine + 1
     sizes = {  # errors fall along each
-        "num_clients": range(least, _MOST_CLIENTS + 1),
-        "num_byzantine": range((setting.num_clients - 1) // 2, -1, -1),
+        "num_clients": range(m, _MOST_CLIENTS + 1),
+        "num_byzantine": range(((k or m) - 1) // 2, -1, -1),
         "samples_per_client": range(1, _MOST_SAMPLES + 1),
         "num_batches": range(least, setting.chosen_batches + 1),
     }[name]
@@ -151,6 +155,9 @@ def _reaching(target: float, setting: Setting, name: str) -> Setting:
 
 def _plain(size: Any) -> Any:
     """Return a size that may be one of NumPy's as an int, sizes as a tuple, others as they are."""
+    if isinstance(size, np.ndarray):
+        size = size.tolist()
     if isinstance(size, Integral) and not isinstance(size, bool):
         return int(size)
-    return tuple(map(_plain, size)) if isinstance(size, (list, tuple, np.ndarray)) else size
+    is_many = isinstance(size, Sequence) and not isinstance(size, str)
+    return tuple(map(_plain, size)) if is_many else size

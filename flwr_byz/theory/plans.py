@@ -83,6 +83,12 @@ class Plan:
     doubts: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
 
+    @property
+    def fewest_samples(self) -> int:
+        """Samples of the smallest client."""
+        sizes = self.samples_per_client
+        return sizes if isinstance(sizes, int) else min(sizes)
+
     def strategy_options(self) -> dict[str, Any]:
         """Return options for either strategy, as ``GeometricMedianOfMeans(**options)``.
 

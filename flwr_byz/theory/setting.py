@@ -43,6 +43,8 @@ class Setting:
     def __post_init__(self) -> None:
         m, q, sizes = self.num_clients, self.num_byzantine, self.samples_per_client
         num_batches_of(m, q, epsilon=1.0 if self.epsilon is None else self.epsilon)
+        if self.num_batches is not None and self.epsilon is not None:
+            raise TypeError("epsilon chooses num_batches: give one of them")
         if self.num_batches is not None:
             check_number("num_batches", self.num_batches, whole=True, least=2 * q + 1, most=m)
         if isinstance(sizes, tuple) and len(sizes) != m:
@@ -138,7 +140,8 @@ class Setting:
     def plan(self, k: int) -> Plan:
         """Return the plan with k batches."""
         q, num_samples = self.num_byzantine, self.num_samples
-        chosen, (guarantee, fails) = self.trade_off(k), self.guarantee(k)
+        curve = {each: self.trade_off(each) for each in _curve(2 * q + 1, self.num_clients, k)}
+        chosen, (guarantee, fails) = curve[k], self.guarantee(k)
         contraction = expected_contraction(
             self.dim,
             num_samples,
@@ -172,7 +175,7 @@ class Setting:
             guarantee_fails=fails,
             samples_for_guarantee=self.samples_for_guarantee(k),
             numbers_sent=rounds and int(communication(self.num_clients, self.dim, rounds)),
-            trade_off=tuple(map(self.trade_off, _curve(2 * q + 1, self.num_clients, k))),
+            trade_off=tuple(curve.values()),
         )
         scatter = self.statistics
         constant = replace(self, statistics=replace(scatter, growth=0.0)).expected_error(k)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_byz.aggregation import geometric_median_of_means
-from flwr_byz.theory import c_alpha, sharp_c_alpha
+from flwr_byz.theory import c_alpha, certified_c_alpha, sharp_c_alpha
 from tests.support import malformed
 from tests.support.apis import BOTH, CLASSIC, MESSAGE, MODEL, Proxy, exact, flat, updates
 
@@ -130,6 +130,10 @@ def test_long_updates_are_trimmed_and_the_bound_is_that_of_the_rest(
     _, metrics = api.step(arrays, sent, num_batches=13, trim_norm=trim_norm, **sizes)
     assert metrics["byz-trimmed"] == 4
     assert metrics["byz-bound"] == pytest.approx(sharp_c_alpha(q / 9))
+    coarse = {"num_batches": 13, "trim_norm": trim_norm, "gamma": 0.3}
+    _, metrics = api.step(arrays, sent, **coarse, **sizes)
+    assert metrics["byz-residual"] > 1e-3
+    assert metrics["byz-bound"] == certified_c_alpha(q / 9, metrics["byz-residual"])
     for text in (f"{sharp_c_alpha(q / 9):.3g} times", f"{c_alpha(q / 9):.3g} times", "Minsker"):
         assert text in caplog.text
 

@@ -113,6 +113,10 @@ Constants(**dict(ONES, sigma_1=-1), L=1, M=1) : sigma_1 must
 Constants(**dict(ONES, M_prime=inf), L=1, M=1) : M_prime must
 Statistics(L=2.0) : L ≤ M | Statistics(sigma=0.0) : sigma must
 Statistics(growth=-1.0) : growth must | Statistics(M=inf) : M must
+Statistics(curvatures=(0.1, 9.0), variances=(1.0, 1.0), skewnesses=(0.0, 0.0)) : L=0.1, M=9
+Statistics(curvatures=(1.0,), variances=(1.0,), skewnesses=(nan,)) : skewnesses must
+Statistics.from_matrices([[1, 5], [0, 1]], np.eye(2)) : hessian must be symmetric
+Statistics.from_matrices(np.eye(2), [[1, 2], [2, 1]]) : covariance must
 plan(num_byzantine=20) : num_byzantine | plan(num_byzantine=-1) : num_byzantine
 plan(num_byzantine=1.5) : num_byzantine | plan(num_clients=0) : num_clients | plan(dim=0) : dim
 plan(samples_per_client=0) : samples_per_client | plan(epsilon=0.0) : epsilon | plan(dim='20') : dim
@@ -123,6 +127,9 @@ plan(num_batches=10) : num_batches | plan(confidence=1.0) : confidence | plan(lo
 plan(target_error=0.01) : out of reach: num_batches=40 leaves 0\\.227 | plan(step_size=2.0) : step
 plan(num_byzantine=None, target_error=0.01) : out of reach: num_byzantine=0
 plan(dim=7, statistics=FLAT) : 20 directions | measured_bias(np.ones(3), 5, seed=0) : shape
+plan(epsilon=0.5, num_batches=20) : give one
+plan(num_clients=None, samples_per_client=[50] * 40, target_error=1.0) : samples_per_client
+plan(num_clients=None, num_byzantine=10**9, target_error=1.0) : num_byzantine
 plan(dim=True) : dim | plan(distance=0.0) : distance | plan(distance=inf) : distance
 theorem(4, gamma=1e-4) : trim_norm | theorem(4, batch_samples=50) : Δ1 ≤ σ1²/α1 does not hold: 1.823
 theorem(4, delta=0.126) : δ ≤ α − q/k | theorem(4, batch_samples=1000) : Δ2 ≤ σ2²/α2 does not hold
