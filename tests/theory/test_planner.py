@@ -117,10 +117,10 @@ def test_expected_errors_do_not_depend_on_the_units(scale):
 
 
 def test_where_no_equilibrium_is_found_nothing_contracts():
-    curvatures, variances = np.diag([300.0, 2e-5, 15.0]), np.diag([1e-6, 5e16, 6e-9])
+    curvatures, variances = np.diag([3e2, 3e-7, 5e6, 2e2]), np.diag([5e-13, 4e-14, 2e-3, 2e7])
     statistics = theory.Statistics.from_matrices(curvatures, variances)
     for value in (theory.expected_error, theory.expected_contraction):
-        assert value(3, 6, 3, 0, statistics) == inf
+        assert value(4, 36, 18, 3, statistics) == inf
 
 
 @pytest.mark.parametrize("num_byzantine", [0, 5])

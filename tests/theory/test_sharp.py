@@ -1,6 +1,7 @@
 """The sharper bound: each step against simulation, an attained case or SciPy, then the whole."""
 
-from math import sqrt
+from fractions import Fraction
+from math import comb, sqrt
 
 import numpy as np
 import pytest
@@ -31,6 +32,16 @@ def test_delta_is_the_largest_that_keeps_the_confidence(k, data, confidence):
     j = data.draw(st.integers(0, k - 1))
     delta = theory.largest_delta(k, j, confidence)
     assert binom.cdf(j, k, delta) == pytest.approx(confidence, abs=1e-9)
+
+
+@pytest.mark.parametrize(("k", "j"), [(1, 0), (20, 0), (20, 3), (50, 49), (1000, 0), (1000, 7)])
+@pytest.mark.parametrize("missing", [0.999, 0.3, 1e-3, 1e-12, 1e-15])
+def test_delta_is_rounded_down_however_near_1_the_confidence_is(k, j, missing):
+    def kept(delta):
+        return sum(comb(k, i) * delta**i * (1 - delta) ** (k - i) for i in range(j + 1))
+
+    delta = Fraction(theory.largest_delta(k, j, 1 - missing))
+    assert kept(delta) >= 1 - missing > kept(delta * (1 + Fraction(1, 10**9)))
 
 
 def test_delta_of_a_million_batches():
