@@ -86,7 +86,9 @@ def sharp_bound(
     M: float = 1.0,
     residual: float = 0.0,
 ) -> Bound:
-    """Return the bound with the smallest floor over j and over the pairs of a precision.
+    """Return the bound with the smallest floor over a few j and over the pairs of a precision.
+
+    j is any number below 8, or one of up to eight others, evenly spaced by their logarithms.
 
     Parameters
     ----------
@@ -121,14 +123,14 @@ def sharp_bound(
         if residual >= 1 - 2 * alpha:
             break
         delta = largest_delta(num_batches, num_bad, confidence)
-        factor = certified_c_alpha(alpha, residual)
+        pairs, factor = [*precision(delta)], certified_c_alpha(alpha, residual)
         floors = {
             radii: factor * radii[0] / (room - factor * radii[1])
-            for radii in precision(delta)
+            for radii in pairs
             if factor * radii[1] < room
         }
         if not floors:
-            least = factor * min(second for _, second in precision(delta))
+            least = factor * min(second for _, second in pairs)
             fails.append(ConditionFails(_CONTRACTS, 1 - step_size * (room - least), 1.0))
         elif best is None or min(floors.values()) < best.floor:
             first, second = min(floors, key=lambda radii: floors[radii])
@@ -147,9 +149,6 @@ def sharp_bound(
                 radius_1=first,
                 radius_2=second,
             )
-            continue
-        if best is not None:
-            break  # more bad batches help no more
     if best is None:
         raise min(fails[1:] or fails, key=lambda condition: condition.value)
     return best

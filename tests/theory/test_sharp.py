@@ -133,6 +133,24 @@ def test_measured_radii_are_kept_by_all_but_delta_of_the_pilot_batches():
             assert ((firsts > first) | (seconds > second)).mean() <= delta + 1e-9
 
 
+def test_the_floor_is_nearly_the_smallest_over_all_numbers_of_bad_batches():
+    rng, pilot = np.random.default_rng(0), []
+    for _ in range(1000):
+        features, noise = rng.normal(size=(200, 20)), rng.normal(size=200)
+        curvatures = np.linalg.eigvalsh(features.T @ features / 200)
+        pilot.append([np.linalg.norm(features.T @ noise / 200), np.abs(curvatures - 1).max()])
+    precision = theory.measured_precision(*np.transpose(pilot))
+    changes = {"num_batches": 100, "num_byzantine": 10, "confidence": 0.999}
+    found = example(200, precision=precision, **changes)
+    floors = []
+    for num_bad in range(40):
+        factor = theory.certified_c_alpha((10 + num_bad) / 100, 0.0)
+        for first, second in precision(theory.largest_delta(100, num_bad, 0.999)):
+            if factor * second < 1:
+                floors.append(factor * first / (1 - factor * second))
+    assert min(floors) <= found.floor <= 1.1 * min(floors)
+
+
 def test_a_heavy_tailed_mean_keeps_chebyshevs_radius():
     rng, delta = np.random.default_rng(0), 0.1
     means = rng.standard_t(2.5, size=(4000, 40, 3)).mean(axis=1)
