@@ -27,11 +27,18 @@ def binary_divergence(a: float, b: float) -> float:
 def check_lemma_5(num_batches: int, num_byzantine: int, alpha: float, delta: float) -> None:
     """Check the conditions of Lemma 5."""
     require_honest_majority(num_batches, num_byzantine)
-    share = num_byzantine / num_batches
+    alpha, share = float(alpha), num_byzantine / num_batches  # of any float type
     require(alpha > share, "α > q/k", alpha, share)
     require(alpha < 0.5, "α < 1/2", alpha, 0.5)
     require(delta > 0, "δ > 0", delta, 0.0)
-    require(delta <= alpha - share, "δ ≤ α − q/k", delta, alpha - share)
+    room = _room(num_batches, num_byzantine, alpha)
+    require(delta <= room, "δ ≤ α − q/k", delta, room)
+
+
+def _room(num_batches: int, num_byzantine: int, alpha: float) -> float:
+    """Return α − q/k, in fractions or in floats: the larger one, so that δ may equal either."""
+    exact = _simplest(alpha) - _simplest(num_byzantine) / _simplest(num_batches)
+    return max(float(exact), float(alpha) - num_byzantine / num_batches)
 
 
 def success_probability(
@@ -45,7 +52,7 @@ def success_probability(
     ConditionFails unless q/k < α < 1/2 and 0 < δ ≤ α − q/k.
     """
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
-    room = alpha - num_byzantine / num_batches
+    room = _room(num_batches, num_byzantine, alpha)
     return -expm1(-num_batches * binary_divergence(room, delta))
 
 
@@ -61,6 +68,7 @@ def exact_success_probability(
 
 def _simplest(value: float) -> Fraction:
     """Return the fraction of the smallest denominator that rounds to a float: 5/12 of 5 / 12."""
+    value = float(value)
     exact = Fraction(value)
     near = exact.limit_denominator(10**7)
     return near if float(near) == value else exact

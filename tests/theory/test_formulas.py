@@ -76,6 +76,9 @@ expected_contraction(20, 2000, 20, 5, local_steps=3) : 1 / 8 + 7 / 8 * X
 expected_contraction(20, 2000, 20, 5, step=1.2) : 0.2 + 0.8 * X
 expected_error(20, 2000, 20, 5, TURNED) : 3 * expected_error(20, 2000, 20, 5, FLAT)
 exact_success_probability(12, 4, alpha=5 / 12, delta=0.0302) : binom.cdf(1, 12, 0.0302)
+exact_success_probability(10, 1, alpha=0.3, delta=0.2) : binom.cdf(2, 10, 0.2)
+success_probability(np.int64(20), 5, alpha=np.float32(0.375), delta=np.float32(0.125)) : 0
+exact_success_probability(20, 5, alpha=np.float32(0.375), delta=0.01) : binom.cdf(2, 20, 0.01)
 equilibrium(7, 2, 0) : sqrt(7 / 2) | equilibrium(7, 1, 0, 5.0) : sqrt(7)
 plan().num_batches : 40 | plan().gamma : 1 / 2000 | plan().step_size : 0.5
 plan(num_batches=20).trim_norm : 2 * sqrt(20 + 20 * 21 / 100)
@@ -186,6 +189,15 @@ def test_the_exact_probability_is_scipys_and_at_least_chernoffs(k, data):
     assert 0 <= chernoff <= exact + 1e-12 <= 1 + 1e-12
     most_bad = math.floor(Fraction(repr(alpha)) * k) - q
     assert exact == pytest.approx(stats.binom.cdf(most_bad, k, delta), rel=1e-9)
+
+
+@given(st.integers(3, 199), st.data())
+def test_delta_may_be_all_that_byzantine_batches_leave_of_alpha(k, data):
+    q = data.draw(st.integers(0, (k - 1) // 2 - 1))
+    bad = data.draw(st.integers(q + 1, (k - 1) // 2))
+    for delta in (float(Fraction(bad - q, k)), bad / k - q / k):
+        exact = theory.exact_success_probability(k, q, alpha=bad / k, delta=delta)
+        assert exact == pytest.approx(stats.binom.cdf(bad - q, k, delta))
 
 
 @given(st.floats(0.01, 0.999), st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 39))
