@@ -168,3 +168,11 @@ def test_the_spectral_certificate_of_a_mean_holds_whatever_is_sent(k, d, seed, d
     vectors[:q] = far * rng.normal(size=d) + data.draw(st.sampled_from([0, 1])) * vectors[:q]
     offset = np.linalg.norm(vectors.mean(axis=0) - vectors[q:].mean(axis=0))
     assert offset <= theory.spectral_certificate(vectors, q) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e200, 1e300, 1.7e308])
+def test_the_spectral_certificate_is_in_the_units_of_the_vectors(scale):
+    vectors = np.array([[1.0, 1.0], [1.0, 0.9], [0.9, 0.9], [-1.0, 1.0]])
+    expected = theory.spectral_certificate(vectors, 1)
+    assert theory.spectral_certificate(scale * vectors, 1) / scale == pytest.approx(expected, 1e-3)
+    assert theory.spectral_certificate(0 * vectors, 1) == 0
