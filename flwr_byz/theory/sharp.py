@@ -28,6 +28,7 @@ from .conditions import ConditionFails, require, require_honest_majority, requir
 from .descent import sharp_contraction, sharp_error_floor, step_contraction
 from .gaussian import gradient_radius, hessian_radius
 from .probability import largest_delta
+from .theorems import ErrorBound
 
 Precision = Callable[[float], Iterable[tuple[float, float]]]
 """Maps δ to pairs (r1, r2), each such that a batch strays from the true gradient by at most
@@ -39,7 +40,7 @@ _SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)  # of δ, between r1 and r2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bound:
+class Bound(ErrorBound):
     """‖θt − θ*‖ ≤ contraction^t·‖θ0 − θ*‖ + floor in every round t, with the confidence given.
 
     Attributes
@@ -56,9 +57,6 @@ class Bound:
         The same of a good batch: r1 and r2.
     """
 
-    contraction: float
-    floor: float
-    step_size: float
     confidence: float
     residual: float
     num_bad: int
@@ -68,11 +66,6 @@ class Bound:
     xi_2: float
     radius_1: float
     radius_2: float
-
-    def error_after(self, rounds: int, distance: float) -> float:
-        """Return the bound on ‖θt − θ*‖ for t rounds from ‖θ0 − θ*‖ = distance."""
-        require_nonnegative(rounds=rounds, distance=distance)
-        return float(self.contraction**rounds * distance + self.floor)
 
 
 def sharp_bound(
