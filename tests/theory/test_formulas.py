@@ -253,6 +253,23 @@ def test_both_theorems_in_plain_numbers(n):
     assert fourth.exact_success_probability >= fourth.success_probability
 
 
+def test_theorem_4_holds_from_13_million_samples_a_client_on():
+    """Of forty clients, two to a batch, with δ = e^(−d) as in the paper, whatever α is."""
+    delta = math.exp(-20)
+
+    def fourth(samples, alpha):
+        n = 2 * samples
+        constants = theory.linear_regression(n, 20, delta)
+        changes = {"batch_samples": n, "delta": delta, "r": 1.0, "constants": constants}
+        return theorem(4, alpha=alpha, **changes)
+
+    assert fourth(13_396_600, 0.2505).contraction < 1
+    tried = [(13_300_000, alpha) for alpha in (0.25 + 2 * delta, *np.linspace(0.2505, 0.45, 50))]
+    for samples, alpha in [(13_396_599, 0.2505), *tried]:
+        with pytest.raises(theory.ConditionFails, match="ρ > 0"):
+            fourth(samples, alpha)
+
+
 @pytest.mark.parametrize(("k", "q"), [(4, 1), (10, 2), (1, 0), (9, 4)])
 @pytest.mark.parametrize("reach", [0.5, 5.0, 1e4])
 def test_theorem_2_bounds_algorithm_2_on_small_instances(k, q, reach):
