@@ -85,12 +85,16 @@ def test_a_point_of_certified_residual_is_within_its_factor_of_any_majority(n, d
         assert np.linalg.norm(point) <= bound * (1 + 1e-9)
 
 
-def test_the_factor_of_a_certified_point_is_attained():
-    """Points at (±r, 0), and the others far off in the direction (0, 1)."""
-    points = np.array([[-1.0, 0.0], [1.0, 0.0]] * 3 + [[0.0, 1e12]] * 2)
-    distance = np.linalg.norm(geometric_median(points, gamma=1e-12).point)
-    offset = theory.certified_c_alpha(0.25, 0.0) ** 2 - 1  # the near points are r off the axis
-    assert distance == pytest.approx(sqrt(offset), rel=1e-4)
+@pytest.mark.parametrize("residual", [0.0, 0.001, 0.2, 0.45])
+def test_the_factor_of_a_certified_point_is_attained(residual):
+    """Seen from the point 0, near points lie on tangents to their circle about a centre."""
+    slope = (0.25 + residual) / 0.75  # what each near point makes up for, and the residual
+    side = sqrt(1 - slope**2)
+    points = np.array([[-slope, side], [-slope, -side]] * 3 + [[1e6, 0.0]] * 2)
+    units = points / np.linalg.norm(points, axis=1)[:, None]
+    assert np.linalg.norm(units.mean(axis=0)) == pytest.approx(residual, abs=1e-12)
+    radii = np.linalg.norm(points[:6] - [-1 / slope, 0.0], axis=1)
+    assert 1 / slope == pytest.approx(theory.certified_c_alpha(0.25, residual) * radii.max())
 
 
 @given(st.floats(0.01, 1), st.floats(1, 10), st.floats(0.01, 0.99))
