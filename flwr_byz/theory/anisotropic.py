@@ -23,7 +23,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from .equilibrium import equilibrium
+from .equilibrium import equilibrium, wilson_hilferty
 
 _ALONG, _ACROSS = 64, 48
 _MOST_STEPS = 1000
@@ -50,15 +50,23 @@ def directional_equilibrium(
 ) -> tuple[float, float]:
     """Return ‖e‖, the root mean square distance from θ*, and its mean curvature Σ û_i²h_i.
 
-    The distance is in units of √(k/N), as the `bias` of each direction is, and infinity where the
-    attack prevails.
+    The distance is in units of √(k/N), as the `bias` of each direction is, and infinity where no
+    equilibrium is found. In one dimension it is that of `equilibrium`.
     """
     k, q = num_batches, num_byzantine
-    ones = np.ones(len(curvatures))
-    alike, _ = _mean_field(ones, ones, 0 * ones, k, q)
+    if len(curvatures) == 1:
+        scatter = sqrt(variances[0])
+        return scatter / curvatures[0] * equilibrium(1, k, q, bias[0] / scatter), curvatures[0]
     h, variance, shift = (np.array(values) for values in (curvatures, variances, bias))
     size, curvature = _mean_field(h, variance, shift, k, q)
-    return equilibrium(len(ones), k, q) / alike * size, curvature
+    return _correction(len(h), k, q) * size, curvature
+
+
+@lru_cache(maxsize=1024)
+def _correction(dim: int, k: int, q: int) -> float:
+    """Return the factor from the mean field of d equal directions to their `equilibrium`."""
+    ones = np.ones(dim)
+    return equilibrium(dim, k, q) / _mean_field(ones, ones, 0 * ones, k, q)[0]
 
 
 def _mean_field(
@@ -76,7 +84,8 @@ def _mean_field(
         first, second = -density, (1 - share) - cut * density  # moments of x below c
         below = first - cut * (1 - share)
         spread = second - 2 * cut * first + cut**2 * (1 - share) - below**2
-    error = np.sqrt(variances / k) / curvatures
+    scatter = np.sqrt(variances) / curvatures
+    error, limit = scatter / sqrt(k), 1e6 * float(np.linalg.norm(scatter))
     for step in range(_MOST_STEPS):
         size = float(np.linalg.norm(error))
         towards, gradient = error / size, curvatures * error
@@ -97,7 +106,7 @@ def _mean_field(
         found = pushed / ((1 - share) * pull * curvatures)
         if float(np.abs(found - error).max()) < 1e-4 * size:
             break
-        if not float(found.max()) < 1e6 * total:
+        if not float(found.max()) < limit:
             return inf, 0.0
         error = found if step < 20 else (found + error) / 2
     curvature = float(np.square(towards) @ curvatures)
@@ -106,10 +115,9 @@ def _mean_field(
 
 
 def _chi_square(degrees: float) -> NDArray[np.float64]:
-    """Return equally likely values of χ²/f of f degrees of freedom: Wilson and Hilferty's.
+    """Return equally likely values of χ²/f of f degrees of freedom.
 
-    For fewer than two it passes to the square of a normal variable.
+    For fewer than two they pass to those of the square of a normal variable.
     """
-    part = 2 / (9 * degrees)
-    values = np.maximum(1 - part + _Y * sqrt(part), 0) ** 3
+    values = wilson_hilferty(degrees, _Y)
     return values if degrees >= 2 else (degrees - 1) * values + (2 - degrees) * _SQUARES

@@ -104,14 +104,16 @@ def _cosine(along: NDArray[np.float64] | float, across: NDArray[np.float64]) -> 
 
 
 def _chi_square(degrees: int) -> NDArray[np.float64]:
-    """Return equally likely values of χ²: exact for one or two degrees of freedom.
-
-    For more they are those of Wilson and Hilferty's cube of a normal variable (1931).
-    """
+    """Return equally likely values of χ²: exact for one or two degrees of freedom."""
     shares = [(i + 0.5) / _ACROSS for i in range(_ACROSS)]
     if degrees == 1:
         return np.array([_quantile((1 + share) / 2) ** 2 for share in shares])
     if degrees == 2:
         return np.array([-2 * log(1 - share) for share in shares])
+    return degrees * wilson_hilferty(degrees, np.array([_quantile(share) for share in shares]))
+
+
+def wilson_hilferty(degrees: float, normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values of χ²/f of f degrees of freedom from those of a normal variable (1931)."""
     part = 2 / (9 * degrees)
-    return np.array([degrees * (1 - part + _quantile(s) * sqrt(part)) ** 3 for s in shares])
+    return np.maximum(1 - part + normal * sqrt(part), 0) ** 3

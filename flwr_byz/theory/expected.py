@@ -31,8 +31,8 @@ def expected_error(
     For q = 0 it is that of a clean run; infinity where growth·e0 ≥ σ.
     """
     e0, growth = _without_growth(dim, num_samples, num_batches, num_byzantine, statistics)
-    room = 1 - (growth * e0 / statistics.sigma) ** 2
-    return e0 / sqrt(room) if room > 0 else inf
+    share = growth * e0 / statistics.sigma
+    return e0 / sqrt((1 - share) * (1 + share)) if share < 1 else inf
 
 
 def expected_contraction(
@@ -45,13 +45,15 @@ def expected_contraction(
     step: float | None = None,
     local_steps: int = 1,
 ) -> float:
-    """Return c^E + (1 − c^E)·growth·e0/σ, the factor of a round far from θ*.
+    """Return c^E + (1 − c^E)·growth·e0/σ, the factor of a round far from θ*; infinity where e0 is.
 
     c is max(1 − ηL, ηM − 1) for a step η, L/(2M²) by default, and E = `local_steps` is how many
     of them clients take.
     """
     L, M = statistics.L, statistics.M
     e0, growth = _without_growth(dim, num_samples, num_batches, num_byzantine, statistics)
+    if e0 == inf:
+        return inf
     kept = step_contraction(step_size(L, M) if step is None else step, L, M) ** local_steps
     return float(kept + (1 - kept) * growth * e0 / statistics.sigma)
 

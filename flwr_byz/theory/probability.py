@@ -9,7 +9,7 @@ import numpy as np
 from ..checks import check_number
 from .conditions import require, require_honest_majority
 
-_HALVINGS = 50
+_HALVINGS, _LEAST_LOG = 50, -740.0
 _FALL = 45.0  # logarithm by which the last term of a tail is smaller than the first
 
 
@@ -27,11 +27,18 @@ def binary_divergence(a: float, b: float) -> float:
 def check_lemma_5(num_batches: int, num_byzantine: int, alpha: float, delta: float) -> None:
     """Check the conditions of Lemma 5."""
     require_honest_majority(num_batches, num_byzantine)
-    share = num_byzantine / num_batches
+    alpha, share = float(alpha), num_byzantine / num_batches  # of any float type
     require(alpha > share, "α > q/k", alpha, share)
     require(alpha < 0.5, "α < 1/2", alpha, 0.5)
     require(delta > 0, "δ > 0", delta, 0.0)
-    require(delta <= alpha - share, "δ ≤ α − q/k", delta, alpha - share)
+    room = _room(num_batches, num_byzantine, alpha)
+    require(delta <= room, "δ ≤ α − q/k", delta, room)
+
+
+def _room(num_batches: int, num_byzantine: int, alpha: float) -> float:
+    """Return α − q/k, in fractions or in floats: the larger one, so that δ may equal either."""
+    exact = _simplest(alpha) - _simplest(num_byzantine) / _simplest(num_batches)
+    return max(float(exact), float(alpha) - num_byzantine / num_batches)
 
 
 def success_probability(
@@ -45,7 +52,7 @@ def success_probability(
     ConditionFails unless q/k < α < 1/2 and 0 < δ ≤ α − q/k.
     """
     check_lemma_5(num_batches, num_byzantine, alpha, delta)
-    room = alpha - num_byzantine / num_batches
+    room = _room(num_batches, num_byzantine, alpha)
     return -expm1(-num_batches * binary_divergence(room, delta))
 
 
@@ -61,6 +68,7 @@ def exact_success_probability(
 
 def _simplest(value: float) -> Fraction:
     """Return the fraction of the smallest denominator that rounds to a float: 5/12 of 5 / 12."""
+    value = float(value)
     exact = Fraction(value)
     near = exact.limit_denominator(10**7)
     return near if float(near) == value else exact
@@ -71,27 +79,43 @@ def largest_delta(num_batches: int, num_bad: int, confidence: float) -> float:
     """Return the largest δ with P{B ≤ j} ≥ the confidence, B ~ Binomial(k, δ), rounded down.
 
     Where each of k batches is bad by chance with probability at most δ, at most j = `num_bad` are
-    bad with this confidence. In the paper δ is e^(−d), far less than (20) needs.
+    bad with this confidence. In the paper δ is e^(−d), far less than (20) needs. Room is
+    left for rounding errors: P{B > j} is below 1 − the confidence by a part of about
+    1e-12·(j + 1) + 1e-14·k.
 
     Raises ValueError unless k ≥ 1, 0 ≤ j < k and 0 < confidence < 1.
     """
     check_number("num_batches", num_batches, whole=True, least=1)
     check_number("num_bad", num_bad, whole=True, least=0, below=num_batches)
     check_number("confidence", confidence, above=0, below=1)
-    low, high = 0.0, 1.0
+    low, high = _LEAST_LOG, 0.0  # of log δ
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        enough = 0 < middle < 1 and _at_most(num_batches, middle, num_bad) >= confidence
+        enough = _keeps(num_batches, exp(middle), num_bad, confidence)
         low, high = (middle, high) if enough else (low, middle)
-    return low
+    return exp(low)
+
+
+def _keeps(k: int, delta: float, most: int, confidence: float) -> bool:
+    """Return whether P{B ≤ most} ≥ the confidence, B ~ Binomial(k, δ), however it is rounded."""
+    rounding = 1e-14 * (k + 100)
+    if delta == 1:
+        return False
+    if most + 1 < k * delta:
+        return _at_most(k, delta, most) >= confidence * (1 + rounding)
+    return _more(k, delta, most) <= (1 - confidence) * (1 - rounding)
 
 
 def _at_most(k: int, delta: float, most: int) -> float:
     """Return P{B ≤ most}, B ~ Binomial(k, δ): by the tail that falls from its first term."""
-    log_bad, log_good = log(delta), log1p(-delta)
-    if most < k * delta:
-        return min(_tail(k, log_good, log_bad, k - most), 1.0)
-    return max(1.0 - _tail(k, log_bad, log_good, most + 1), 0.0)
+    if most + 1 < k * delta:
+        return min(_tail(k, log1p(-delta), log(delta), k - most), 1.0)
+    return max(1.0 - _more(k, delta, most), 0.0)
+
+
+def _more(k: int, delta: float, most: int) -> float:
+    """Return P{B > most}, B ~ Binomial(k, δ), for most + 1 ≥ kδ."""
+    return _tail(k, log(delta), log1p(-delta), most + 1)
 
 
 def _tail(k: int, log_p: float, log_rest: float, least: int) -> float:

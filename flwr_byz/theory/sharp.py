@@ -28,6 +28,7 @@ from .conditions import ConditionFails, require, require_honest_majority, requir
 from .descent import sharp_contraction, sharp_error_floor, step_contraction
 from .gaussian import gradient_radius, hessian_radius
 from .probability import largest_delta
+from .theorems import ErrorBound
 
 Precision = Callable[[float], Iterable[tuple[float, float]]]
 """Maps δ to pairs (r1, r2), each such that a batch strays from the true gradient by at most
@@ -39,7 +40,7 @@ _SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)  # of δ, between r1 and r2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bound:
+class Bound(ErrorBound):
     """‖θt − θ*‖ ≤ contraction^t·‖θ0 − θ*‖ + floor in every round t, with the confidence given.
 
     Attributes
@@ -56,9 +57,6 @@ class Bound:
         The same of a good batch: r1 and r2.
     """
 
-    contraction: float
-    floor: float
-    step_size: float
     confidence: float
     residual: float
     num_bad: int
@@ -68,11 +66,6 @@ class Bound:
     xi_2: float
     radius_1: float
     radius_2: float
-
-    def error_after(self, rounds: int, distance: float) -> float:
-        """Return the bound on ‖θt − θ*‖ for t rounds from ‖θ0 − θ*‖ = distance."""
-        require_nonnegative(rounds=rounds, distance=distance)
-        return float(self.contraction**rounds * distance + self.floor)
 
 
 def sharp_bound(
@@ -86,7 +79,9 @@ def sharp_bound(
     M: float = 1.0,
     residual: float = 0.0,
 ) -> Bound:
-    """Return the bound with the smallest floor over j and over the pairs of a precision.
+    """Return the bound with the smallest floor over a few j and over the pairs of a precision.
+
+    j is any number below 8, or one of up to eight others, evenly spaced by their logarithms.
 
     Parameters
     ----------
@@ -121,14 +116,14 @@ def sharp_bound(
         if residual >= 1 - 2 * alpha:
             break
         delta = largest_delta(num_batches, num_bad, confidence)
-        factor = certified_c_alpha(alpha, residual)
+        pairs, factor = [*precision(delta)], certified_c_alpha(alpha, residual)
         floors = {
             radii: factor * radii[0] / (room - factor * radii[1])
-            for radii in precision(delta)
+            for radii in pairs
             if factor * radii[1] < room
         }
         if not floors:
-            least = factor * min(second for _, second in precision(delta))
+            least = factor * min(second for _, second in pairs)
             fails.append(ConditionFails(_CONTRACTS, 1 - step_size * (room - least), 1.0))
         elif best is None or min(floors.values()) < best.floor:
             first, second = min(floors, key=lambda radii: floors[radii])
@@ -147,9 +142,6 @@ def sharp_bound(
                 radius_1=first,
                 radius_2=second,
             )
-            continue
-        if best is not None:
-            break  # more bad batches help no more
     if best is None:
         raise min(fails[1:] or fails, key=lambda condition: condition.value)
     return best

@@ -33,7 +33,7 @@ def spectral_certificate(vectors: ArrayLike, num_byzantine: int) -> float:
     """Return the `spectral_radius` of k vectors (k, d), at most q of which are Byzantine.
 
     It holds for the plain mean, whatever the honest vectors' distribution. For vectors that a
-    filter has kept it is the distance from the mean of the honest ones among them.
+    filter has kept it bounds how far their mean is from that of the honest ones among them.
 
     Raises ValueError unless vectors are finite, and 0 ≤ q < k.
 
@@ -49,5 +49,7 @@ def spectral_certificate(vectors: ArrayLike, num_byzantine: int) -> float:
     if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"vectors must be finite, of shape (k, d), got shape {values.shape}")
     check_number("num_byzantine", num_byzantine, whole=True, least=0, below=len(values))
+    unit = float(np.abs(values).max(initial=0)) or 1.0  # so that no square overflows
+    values = values / unit
     spread = np.linalg.norm(values - values.mean(axis=0), ord=2) if values.size else 0.0
-    return spectral_radius(num_byzantine / len(values), float(spread) ** 2 / len(values))
+    return unit * spectral_radius(num_byzantine / len(values), float(spread) ** 2 / len(values))

@@ -11,27 +11,33 @@ from .probability import exact_success_probability, success_probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guarantee:
+class ErrorBound:
+    """‖θt − θ*‖ ≤ contraction^t·‖θ0 − θ*‖ + floor in every round t, for steps η = step_size."""
+
+    contraction: float
+    floor: float
+    step_size: float
+
+    def error_after(self, rounds: int, distance: float) -> float:
+        """Return the bound on ‖θt − θ*‖ for t rounds from ‖θ0 − θ*‖ = distance."""
+        require_nonnegative(rounds=rounds, distance=distance)
+        return float(self.contraction**rounds * distance + self.floor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarantee(ErrorBound):
     """The bound of a theorem: ‖θt − θ*‖ ≤ contraction^t·‖θ0 − θ*‖ + floor in every round t ≥ 1.
 
     η = L/(2M²) is the `step_size`. The bound holds with at least the two probabilities: (19), by
     Chernoff's inequality, and (20). Δ1, Δ2, ξ1 and ξ2 are those of (22), (26) and Theorem 3.
     """
 
-    step_size: float
-    contraction: float
-    floor: float
     success_probability: float
     exact_success_probability: float
     delta_1: float
     delta_2: float
     xi_1: float
     xi_2: float
-
-    def error_after(self, rounds: int, distance: float) -> float:
-        """Return the bound on ‖θt − θ*‖ for t rounds from ‖θ0 − θ*‖ = distance."""
-        require_nonnegative(rounds=rounds, distance=distance)
-        return float(self.contraction**rounds * distance + self.floor)
 
 
 def theorem_4(

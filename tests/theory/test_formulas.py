@@ -76,6 +76,9 @@ expected_contraction(20, 2000, 20, 5, local_steps=3) : 1 / 8 + 7 / 8 * X
 expected_contraction(20, 2000, 20, 5, step=1.2) : 0.2 + 0.8 * X
 expected_error(20, 2000, 20, 5, TURNED) : 3 * expected_error(20, 2000, 20, 5, FLAT)
 exact_success_probability(12, 4, alpha=5 / 12, delta=0.0302) : binom.cdf(1, 12, 0.0302)
+exact_success_probability(10, 1, alpha=0.3, delta=0.2) : binom.cdf(2, 10, 0.2)
+success_probability(np.int64(20), 5, alpha=np.float32(0.375), delta=np.float32(0.125)) : 0
+exact_success_probability(20, 5, alpha=np.float32(0.375), delta=0.01) : binom.cdf(2, 20, 0.01)
 equilibrium(7, 2, 0) : sqrt(7 / 2) | equilibrium(7, 1, 0, 5.0) : sqrt(7)
 plan().num_batches : 40 | plan().gamma : 1 / 2000 | plan().step_size : 0.5
 plan(num_batches=20).trim_norm : 2 * sqrt(20 + 20 * 21 / 100)
@@ -195,6 +198,15 @@ def test_the_exact_probability_is_scipys_and_at_least_chernoffs(k, data):
     assert exact == pytest.approx(stats.binom.cdf(most_bad, k, delta), rel=1e-9)
 
 
+@given(st.integers(3, 199), st.data())
+def test_delta_may_be_all_that_byzantine_batches_leave_of_alpha(k, data):
+    q = data.draw(st.integers(0, (k - 1) // 2 - 1))
+    bad = data.draw(st.integers(q + 1, (k - 1) // 2))
+    for delta in (float(Fraction(bad - q, k)), bad / k - q / k):
+        exact = theory.exact_success_probability(k, q, alpha=bad / k, delta=delta)
+        assert exact == pytest.approx(stats.binom.cdf(bad - q, k, delta))
+
+
 @given(st.floats(0.01, 0.999), st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 39))
 def test_the_rounds_to_the_floor_are_the_fewest(contraction, distance, floor, power):
     rounds = theory.rounds_to_floor(contraction, distance, floor)
@@ -246,6 +258,23 @@ def test_both_theorems_in_plain_numbers(n):
     assert fourth.floor <= fifth.floor
     assert fourth.success_probability == fifth.success_probability
     assert fourth.exact_success_probability >= fourth.success_probability
+
+
+def test_theorem_4_holds_from_13_million_samples_a_client_on():
+    """Of forty clients, two to a batch, with δ = e^(−d) as in the paper, whatever α is."""
+    delta = math.exp(-20)
+
+    def fourth(samples, alpha):
+        n = 2 * samples
+        constants = theory.linear_regression(n, 20, delta)
+        changes = {"batch_samples": n, "delta": delta, "r": 1.0, "constants": constants}
+        return theorem(4, alpha=alpha, **changes)
+
+    assert fourth(13_396_600, 0.2505).contraction < 1
+    tried = [(13_300_000, alpha) for alpha in (0.25 + 2 * delta, *np.linspace(0.2505, 0.45, 50))]
+    for samples, alpha in [(13_396_599, 0.2505), *tried]:
+        with pytest.raises(theory.ConditionFails, match="ρ > 0"):
+            fourth(samples, alpha)
 
 
 @pytest.mark.parametrize(("k", "q"), [(4, 1), (10, 2), (1, 0), (9, 4)])

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from math import inf, sqrt
 
 import numpy as np
@@ -100,6 +101,42 @@ def test_the_expected_error_knows_that_directions_differ(kappa, num_byzantine):
     assert measured == pytest.approx(expected, rel=0.12, abs=2 * spread)
     scalar = theory.Statistics(L=1 / kappa, growth=0.0)
     assert theory.expected_error(d, k, k, num_byzantine, scalar) > 1.5 * measured
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e4, 1e8])
+def test_expected_errors_do_not_depend_on_the_units(scale):
+    """Of the loss, and then of θ."""
+    curved, scattered = np.diag([1.0, 2.0, 4.0]), np.diag([3.0, 2.0, 1.0])
+
+    def error(*matrices):
+        statistics = theory.Statistics.from_matrices(*matrices)
+        return theory.expected_error(3, 2000, 20, 5, statistics)
+
+    expected = error(curved, scattered)
+    assert error(scale * curved, scale**2 * scattered) == pytest.approx(expected)
+    assert error(curved, scale**2 * scattered) == pytest.approx(scale * expected)
+
+
+def test_where_no_equilibrium_is_found_nothing_contracts():
+    curvatures, variances = np.diag([3e2, 3e-7, 5e6, 2e2]), np.diag([5e-13, 4e-14, 2e-3, 2e7])
+    statistics = theory.Statistics.from_matrices(curvatures, variances)
+    for value in (theory.expected_error, theory.expected_contraction):
+        assert value(4, 36, 18, 3, statistics) == inf
+
+
+@pytest.mark.parametrize("num_byzantine", [0, 5])
+def test_in_one_dimension_a_direction_is_a_scalar(num_byzantine):
+    rng = np.random.default_rng(0)
+    features, thetas = rng.normal(size=(500, 1)), np.array([[0.0], [0.5], [1.0]])
+    gradients = features**2 * thetas[:, None] - features * rng.exponential(size=(500, 1))
+    along = theory.estimate_statistics(thetas, gradients)
+    scalar = replace(along, curvatures=None, variances=None, skewnesses=None)
+    for name in ("expected_error", "clean_error", "expected_contraction"):
+        of_both = [
+            getattr(plan(dim=1, num_byzantine=num_byzantine, statistics=statistics), name)
+            for statistics in (along, scalar)
+        ]
+        assert of_both[0] == pytest.approx(of_both[1])
 
 
 def test_local_steps_end_where_gradients_do_and_take_fewer_rounds():

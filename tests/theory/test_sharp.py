@@ -1,6 +1,7 @@
 """The sharper bound: each step against simulation, an attained case or SciPy, then the whole."""
 
-from math import sqrt
+from fractions import Fraction
+from math import comb, sqrt
 
 import numpy as np
 import pytest
@@ -31,6 +32,16 @@ def test_delta_is_the_largest_that_keeps_the_confidence(k, data, confidence):
     j = data.draw(st.integers(0, k - 1))
     delta = theory.largest_delta(k, j, confidence)
     assert binom.cdf(j, k, delta) == pytest.approx(confidence, abs=1e-9)
+
+
+@pytest.mark.parametrize(("k", "j"), [(1, 0), (20, 0), (20, 3), (50, 49), (1000, 0), (1000, 7)])
+@pytest.mark.parametrize("missing", [0.999, 0.3, 1e-3, 1e-12, 1e-15])
+def test_delta_is_rounded_down_however_near_1_the_confidence_is(k, j, missing):
+    def kept(delta):
+        return sum(comb(k, i) * delta**i * (1 - delta) ** (k - i) for i in range(j + 1))
+
+    delta = Fraction(theory.largest_delta(k, j, 1 - missing))
+    assert kept(delta) >= 1 - missing > kept(delta * (1 + Fraction(1, 10**9)))
 
 
 def test_delta_of_a_million_batches():
@@ -74,12 +85,16 @@ def test_a_point_of_certified_residual_is_within_its_factor_of_any_majority(n, d
         assert np.linalg.norm(point) <= bound * (1 + 1e-9)
 
 
-def test_the_factor_of_a_certified_point_is_attained():
-    """Points at (±r, 0), and the others far off in the direction (0, 1)."""
-    points = np.array([[-1.0, 0.0], [1.0, 0.0]] * 3 + [[0.0, 1e12]] * 2)
-    distance = np.linalg.norm(geometric_median(points, gamma=1e-12).point)
-    offset = theory.certified_c_alpha(0.25, 0.0) ** 2 - 1  # the near points are r off the axis
-    assert distance == pytest.approx(sqrt(offset), rel=1e-4)
+@pytest.mark.parametrize("residual", [0.0, 0.001, 0.2, 0.45])
+def test_the_factor_of_a_certified_point_is_attained(residual):
+    """Seen from the point 0, near points lie on tangents to their circle about a centre."""
+    slope = (0.25 + residual) / 0.75  # what each near point makes up for, and the residual
+    side = sqrt(1 - slope**2)
+    points = np.array([[-slope, side], [-slope, -side]] * 3 + [[1e6, 0.0]] * 2)
+    units = points / np.linalg.norm(points, axis=1)[:, None]
+    assert np.linalg.norm(units.mean(axis=0)) == pytest.approx(residual, abs=1e-12)
+    radii = np.linalg.norm(points[:6] - [-1 / slope, 0.0], axis=1)
+    assert 1 / slope == pytest.approx(theory.certified_c_alpha(0.25, residual) * radii.max())
 
 
 @given(st.floats(0.01, 1), st.floats(1, 10), st.floats(0.01, 0.99))
@@ -122,6 +137,24 @@ def test_measured_radii_are_kept_by_all_but_delta_of_the_pilot_batches():
             assert ((firsts > first) | (seconds > second)).mean() <= delta + 1e-9
 
 
+def test_the_floor_is_nearly_the_smallest_over_all_numbers_of_bad_batches():
+    rng, pilot = np.random.default_rng(0), []
+    for _ in range(1000):
+        features, noise = rng.normal(size=(200, 20)), rng.normal(size=200)
+        curvatures = np.linalg.eigvalsh(features.T @ features / 200)
+        pilot.append([np.linalg.norm(features.T @ noise / 200), np.abs(curvatures - 1).max()])
+    precision = theory.measured_precision(*np.transpose(pilot))
+    changes = {"num_batches": 100, "num_byzantine": 10, "confidence": 0.999}
+    found = example(200, precision=precision, **changes)
+    floors = []
+    for num_bad in range(40):
+        factor = theory.certified_c_alpha((10 + num_bad) / 100, 0.0)
+        for first, second in precision(theory.largest_delta(100, num_bad, 0.999)):
+            if factor * second < 1:
+                floors.append(factor * first / (1 - factor * second))
+    assert min(floors) <= found.floor <= 1.1 * min(floors)
+
+
 def test_a_heavy_tailed_mean_keeps_chebyshevs_radius():
     rng, delta = np.random.default_rng(0), 0.1
     means = rng.standard_t(2.5, size=(4000, 40, 3)).mean(axis=1)
@@ -139,3 +172,11 @@ def test_the_spectral_certificate_of_a_mean_holds_whatever_is_sent(k, d, seed, d
     vectors[:q] = far * rng.normal(size=d) + data.draw(st.sampled_from([0, 1])) * vectors[:q]
     offset = np.linalg.norm(vectors.mean(axis=0) - vectors[q:].mean(axis=0))
     assert offset <= theory.spectral_certificate(vectors, q) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e200, 1e300, 1.7e308])
+def test_the_spectral_certificate_is_in_the_units_of_the_vectors(scale):
+    vectors = np.array([[1.0, 1.0], [1.0, 0.9], [0.9, 0.9], [-1.0, 1.0]])
+    expected = theory.spectral_certificate(vectors, 1)
+    assert theory.spectral_certificate(scale * vectors, 1) / scale == pytest.approx(expected, 1e-3)
+    assert theory.spectral_certificate(0 * vectors, 1) == 0
