@@ -174,9 +174,7 @@ def print_plan(made: Plan, console: Console) -> None:
             ("confidence", f"{bound.confidence:g}"),
         ]
     if made.local_steps is None:
-        what = (
-            "twice an honest batch's at the start" if bound is None else "no good batch is longer"
-        )
+        what = "twice an honest batch's norm" if bound is None else "no good batch is longer"
         mode: list[_Row] = [("trim norm τ", made.trim_norm, what)]
     else:
         mode = [("local steps", f"{made.local_steps}", "clients reply weights")]
