@@ -11,10 +11,12 @@ import ray
 from numpy.typing import ArrayLike
 
 from .aggregation.batches import check_batches, split_into_batches
+from .aggregation.geometric_median import GeometricMedian
 from .aggregation.gram import gram
-from .aggregation.median_of_means import GeometricMedianOfMeans, median_of_means
-from .aggregation.pre_aggregation import TrimNorm
+from .aggregation.median_of_means import Aggregate, aggregate, trimming
+from .aggregation.pre_aggregation import PreAggregation, TrimNorm
 from .aggregation.rows import Kernel, Part, Vector, form_rows
+from .aggregation.rule import Rule
 from .aggregation.vectors import as_vectors, check_finite
 from .checks import check_number
 
@@ -25,10 +27,35 @@ def geometric_median_of_means(
     *,
     trim_norm: TrimNorm = None,
     gamma: float = 1e-9,
+    pre_aggregation: Sequence[PreAggregation] = (),
     num_byzantine: int | None = None,
     num_shards: int | None = None,
-) -> GeometricMedianOfMeans:
+) -> Aggregate:
     """Aggregate as ``flwr_byz.aggregation.geometric_median_of_means``, on a Ray cluster.
+
+    Parameters and errors are those of that function, and of `robust_mean` here.
+    """
+    return robust_mean(
+        vectors,
+        num_batches,
+        rule=GeometricMedian(gamma),
+        pre_aggregation=(*trimming(trim_norm), *pre_aggregation),
+        num_byzantine=num_byzantine,
+        num_shards=num_shards,
+    )
+
+
+def robust_mean(
+    vectors: ArrayLike | Sequence[ArrayLike],
+    num_batches: int | None = None,
+    *,
+    rule: Rule,
+    pre_aggregation: Sequence[PreAggregation] = (),
+    num_byzantine: int | None = None,
+    server_round: int = 0,
+    num_shards: int | None = None,
+) -> Aggregate:
+    """Aggregate as ``flwr_byz.aggregation.robust_mean``, on a Ray cluster.
 
     Every worker takes a range of coordinates of all vectors, which may be memory-mapped files. It
     sends its part of the k × k inner products of the batch means, and combines its own coordinates
@@ -40,8 +67,9 @@ def geometric_median_of_means(
     """
     if num_shards is not None:
         check_number("num_shards", num_shards, whole=True, least=1)
-    check_batches(num_byzantine, num_batches)
     vectors = as_vectors(vectors, "vectors")
+    num_batches = len(vectors) if num_batches is None else num_batches
+    check_batches(num_byzantine, num_batches)
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
     if not ray.is_initialized():
         ray.init()
@@ -56,8 +84,13 @@ def geometric_median_of_means(
     measured = gram(rows)
     if not measured.finite.all():
         check_finite(vectors, "vectors")
-    return median_of_means(
-        rows, measured, trim_norm=trim_norm, gamma=gamma, num_byzantine=num_byzantine
+    return aggregate(
+        rows,
+        measured,
+        rule=rule,
+        pre_aggregation=pre_aggregation,
+        num_byzantine=num_byzantine,
+        server_round=server_round,
     )
 
 

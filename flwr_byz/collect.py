@@ -5,12 +5,13 @@ Also what a round leaves of them in the audit trail.
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .aggregation import GeometricMedianOfMeans
+from .aggregation import Aggregate
 from .aggregation.gram import Gram, form_and_measure, gram
 from .aggregation.rows import BatchSums, Rows, StoredRows, Vector
 from .audit import BatchRecord, RoundRecord, Verdict
@@ -127,7 +128,7 @@ def record_of(
     asked: frozenset[ClientId],
     collected: Collected,
     rejections: Rejections,
-    result: GeometricMedianOfMeans | None,
+    result: Aggregate | None,
     distances: Mapping[ClientId, float],
 ) -> RoundRecord:
     """Return what every client did, and how the batches fared."""
@@ -140,11 +141,12 @@ def record_of(
         return RoundRecord(kept, None, [], clients)
     columns = (result.batch_weights.tolist(), result.batch_norms.tolist(), result.trimmed.tolist())
     batches = [BatchRecord(*column) for column in zip(*columns, strict=True)]
-    return RoundRecord(kept, result.gap, batches, clients)
+    gap = None if isnan(result.gap) else result.gap
+    return RoundRecord(kept, gap, batches, clients)
 
 
 def distances_of(
-    collected: Collected, centre: Vector | None, result: GeometricMedianOfMeans
+    collected: Collected, centre: Vector | None, result: Aggregate
 ) -> dict[ClientId, float]:
     """Return the distance of each reply from the aggregate; of its row, where it is not held."""
     vectors, groups = collected.vectors, collected.members

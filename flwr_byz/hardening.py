@@ -87,6 +87,17 @@ def attempted(make: Callable[[], Trained], strategy: object, rounds: Rounds) -> 
         return None, metrics
 
 
+def updated(update: Callable[[], Model], model: Model) -> Model:
+    """Return what the server's own function makes of a model; the model itself where it fails."""
+    try:
+        made = update()
+        made.check_finite()
+        return made
+    except Exception as error:  # whatever that code trips over
+        log(ERROR, "server_update_fn failed, it is left out: %s", escaped(repr(error)))
+        return model
+
+
 def form_of_metrics(reply: Reply) -> Form | None:
     """Return the names and types of a reply's metrics; None where one is not finite."""
     form = set()

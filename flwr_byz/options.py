@@ -38,6 +38,11 @@ def parameters_of(kind: type) -> list[str]:
     return own if len(own) == len(named) else own + parameters_of(kind.__mro__[1])
 
 
+def own_options(kind: type) -> list[str]:
+    """Return the names that a class adds to those of its base."""
+    return [*(getattr(vars(kind).get("__init__"), "__kwdefaults__", None) or ())]
+
+
 def picked(kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
     """Return an object made of those arguments that it takes."""
     return kind(**{name: given[name] for name in signature(kind).parameters if name in given})

@@ -1,20 +1,27 @@
 """The server of the paper's Algorithm 2, whatever the API: it turns replies into a step.
 
-``replies -> batches -> rows -> gram -> median -> step``. Malformed replies count as no message.
-Replies that are held and replies that are added up on arrival fill the same rows.
+``replies -> batches -> rows -> gram -> pre-aggregation -> rule -> step``. Malformed
+replies count as no message. Replies that are held and replies that are added up on arrival fill the
+same rows.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from logging import ERROR, INFO, WARNING
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .aggregation import GeometricMedianOfMeans, permute_clients, split_into_batches
-from .aggregation.median_of_means import median_of_means
+from .aggregation import (
+    AdaptiveClipping,
+    Aggregate,
+    NormTrimming,
+    permute_clients,
+    split_into_batches,
+)
+from .aggregation.median_of_means import aggregate
 from .aggregation.pre_aggregation import NoRowsLeft
 from .aggregation.rows import Vector
 from .collect import Collected, Grouping, distances_of, hold, record_of, stream
@@ -60,7 +67,7 @@ class RobustServer:
         Without `accept_failures`, no step is made where a reply is rejected.
 
         Returns the new model, None where the old one is kept, and the metrics of the round (see
-        `GeometricMedianOfMeans`).
+        `RobustFedAvg`).
         """
         rejections = Rejections()
         asked, collected = self._collect(server_round, replies, rejections)
@@ -69,7 +76,7 @@ class RobustServer:
         num_hidden = max(q - len(asked & rejections.malformed - accepted), 0)
         counts = self.rounds.counts(asked, accepted, rejections)
 
-        result, num_trimmed = self._median(collected, num_hidden)
+        result, num_trimmed = self._combined(server_round, collected, num_hidden)
         report = counts | {"byz-batches": len(collected.members), "byz-trimmed": num_trimmed}
         model = None
         distances: dict[ClientId, float] = {}
@@ -153,9 +160,9 @@ class RobustServer:
             held = self._memory_for(grouping, model_of(usable[0]).layout)
         return asked, hold(usable, grouping, centre, held, rejections)
 
-    def _median(
-        self, collected: Collected, num_hidden: int
-    ) -> tuple[GeometricMedianOfMeans | None, int]:
+    def _combined(
+        self, server_round: int, collected: Collected, num_hidden: int
+    ) -> tuple[Aggregate | None, int]:
         """Aggregate the rows unless half could be Byzantine; also say how many are left out."""
         rows, measured = collected.rows, collected.measured
         if rows is None or measured is None:
@@ -180,8 +187,13 @@ class RobustServer:
         settings = self.settings
         q = None if settings.num_byzantine is None else num_hidden
         try:
-            result = median_of_means(
-                rows, measured, trim_norm=settings.trim_norm, gamma=settings.gamma, num_byzantine=q
+            result = aggregate(
+                rows,
+                measured,
+                rule=settings.rule,
+                pre_aggregation=settings.pre_aggregation,
+                num_byzantine=q,
+                server_round=server_round,
             )
         except NoRowsLeft as error:
             log(WARNING, "%s: the model is kept", error)
@@ -191,7 +203,7 @@ class RobustServer:
             return None, 0
         return result, int(result.trimmed.sum())
 
-    def _step(self, collected: Collected, result: GeometricMedianOfMeans) -> Model | None:
+    def _step(self, collected: Collected, result: Aggregate) -> Model | None:
         """Return the model after the step; None where a coordinate leaves its range."""
         sent = self.rounds.sent
         layout = self.rounds.layout or model_of(collected.replies[0]).layout
@@ -204,26 +216,26 @@ class RobustServer:
         return layout.model(floats, median_counters(collected.counters))
 
     def _report(
-        self, num_clients: int, result: GeometricMedianOfMeans, num_hidden: int
+        self, num_clients: int, result: Aggregate, num_hidden: int
     ) -> dict[str, int | float]:
         """Return the numbers of a round that was aggregated; log its guarantee where it changes."""
         num_hidden = max(num_hidden - int(result.not_finite.sum()), 0)
-        if self._announced != (num_clients, result.num_kept):
-            self._announced = num_clients, result.num_kept
+        if self._announced != (num_clients, result.num_rows):
+            self._announced = num_clients, result.num_rows
             level = INFO if num_clients >= self.settings.min_clients else WARNING
-            log(level, "%s", self.settings.guarantee(num_clients, result.num_kept, num_hidden))
+            log(level, "%s", self.settings.guarantee(num_clients, result.num_rows, num_hidden))
         if result.too_long.any() and not (result.too_long & result.trimmed).any():
             text = "not trimmed: %d of %d batches are longer than trim_norm, and too few would be "
             text += "left for an honest majority"
             log(WARNING, text, int(result.too_long.sum()), len(result.too_long))
-        if result.gap > self.settings.gamma:
-            text = "the geometric median is certified to a gap of %.2g only, not gamma=%.2g"
-            log(WARNING, text, result.gap, self.settings.gamma)
+        made = result.combination
+        if made.doubt:
+            log(WARNING, "%s", made.doubt)
+        of_rule = {"gap": made.gap, "residual": made.residual, "spread": made.spread}
         return {
-            "byz-bound": self.settings.bound(result.num_kept, num_hidden, result.residual),
-            "byz-gap": result.gap,
-            "byz-residual": result.residual,
-            "byz-iterations": result.iterations,
+            "byz-bound": made.bound,
+            **{f"byz-{name}": value for name, value in of_rule.items() if not isnan(value)},
+            "byz-iterations": made.iterations,
             "byz-aggregate-norm": result.norm,
         }
 
@@ -268,10 +280,13 @@ class RobustServer:
         return held
 
     def _check_centre_known(self) -> None:
-        needed = self.settings.trim_norm is not None or self.settings.step_size != 1.0
-        if needed and self.rounds.sent is None:
+        settings = self.settings
+        by_norm = any(
+            isinstance(entry, NormTrimming | AdaptiveClipping) for entry in settings.pre_aggregation
+        )
+        if (by_norm or settings.step_size != 1.0) and self.rounds.sent is None:
             raise RuntimeError(
-                "trim_norm, gradients and a server_learning_rate other than 1 need the model that "
-                "the clients were sent: call configure_train (configure_fit) before aggregating, "
-                "or give initial_parameters"
+                "trim_norm, clipping, gradients and a server_learning_rate other than 1 "
+                "need the model that the clients were sent: call configure_train (configure_fit) "
+                "before aggregating, or give initial_parameters"
             )

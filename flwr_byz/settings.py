@@ -1,22 +1,54 @@
-"""The options that both strategies add to those of FedAvg's."""
+"""The options that the strategies add to those of FedAvg's."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
-from math import inf
 from typing import Any, Literal, get_args
 
 from flwr.supercore import log
 
-from .aggregation import num_batches
+from .aggregation import GeometricMedian, NormTrimming
 from .aggregation.batches import check_batches
-from .aggregation.pre_aggregation import TrimNorm, check_trim_norm
+from .aggregation.median_of_means import trimming
+from .aggregation.pre_aggregation import PreAggregation, TrimNorm, minority
+from .aggregation.rule import Rule
 from .aggregation.threads import num_threads
-from .checks import check_choice, check_kind, check_number
+from .checks import check_choice, check_kind, check_number, wrong_kind
 from .options import parameters_of
-from .theory import c_alpha, certified_c_alpha
 
 ReplyKind = Literal["weights", "gradients"]
+
+
+def of_the_paper(
+    trim_norm: TrimNorm,
+    gamma: float | None,
+    pre_aggregation: Sequence[PreAggregation],
+    others: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return rule and pre-aggregation of the geometric median of means.
+
+    Raises TypeError where `others`, the names of other options, hold "rule".
+    """
+    if "rule" in others:
+        raise TypeError(
+            "GeometricMedianOfMeans has no option rule, it is one: give RobustFedAvg(rule=...)"
+        )
+    check_pre_aggregation(pre_aggregation)
+    return {
+        "rule": GeometricMedian(gamma),
+        "pre_aggregation": (*trimming(trim_norm), *pre_aggregation),
+    }
+
+
+def check_pre_aggregation(entries: object) -> None:
+    """Raise TypeError unless it is a list or tuple of pre-aggregations."""
+    needed = "a list, such as [NearestNeighborMixing()]"
+    check_kind("pre_aggregation", entries, (list, tuple), needed)
+    assert isinstance(entries, list | tuple)
+    for number, entry in enumerate(entries):
+        if isinstance(entry, type) or not hasattr(entry, "row_map"):
+            name, example = f"pre_aggregation[{number}]", "such as NearestNeighborMixing()"
+            raise wrong_kind(name, f"a pre-aggregation, {example}", entry)
 
 
 def check_reply_kind(reply: object) -> None:
@@ -26,14 +58,14 @@ def check_reply_kind(reply: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options that both strategies add to FedAvg's, checked; see `GeometricMedianOfMeans`."""
+    """The options that the strategies add to FedAvg's, checked; see `RobustFedAvg`."""
 
     num_byzantine: int | None = None
     num_batches: int | None = None
     reply: ReplyKind = "weights"
     server_learning_rate: float = 1.0
-    trim_norm: TrimNorm = None
-    gamma: float = 1e-9
+    rule: Rule = GeometricMedian()
+    pre_aggregation: Sequence[PreAggregation] = ()
     group_by_key: str | None = None
     bucketing_seed: int | None = None
     streaming: bool = False
@@ -44,8 +76,9 @@ class Settings:
         check_batches(self.num_byzantine, self.num_batches)
         check_reply_kind(self.reply)
         check_number("server_learning_rate", self.server_learning_rate, above=0)
-        check_trim_norm(self.trim_norm)
-        check_number("gamma", self.gamma, above=0)
+        if isinstance(self.rule, type) or not hasattr(self.rule, "combine"):
+            raise wrong_kind("rule", "a rule, such as SpectralFilter()", self.rule)
+        check_pre_aggregation(self.pre_aggregation)
         check_kind("group_by_key", self.group_by_key, (str, type(None)), "the name of a metric")
         if self.bucketing_seed is not None:
             check_number("bucketing_seed", self.bucketing_seed, whole=True, least=0)
@@ -67,7 +100,7 @@ class Settings:
         """Return the number of batches k for m ≥ 1 clients: m where the rule cannot hold."""
         if num_clients < self.min_clients:
             return num_clients
-        return self.num_batches or num_batches(num_clients, self.num_byzantine or 0)
+        return self.num_batches or self.rule.num_batches(num_clients, self.num_byzantine or 0)
 
     def honest_majority(self, number: int) -> int:
         """Return how many of so many clients or batches have an honest majority.
@@ -99,31 +132,23 @@ class Settings:
         """η of the step from the model sent: against a gradient, along an update."""
         return self.server_learning_rate * (-1.0 if self.reply == "gradients" else 1.0)
 
-    def bound(self, num_kept: int, num_hidden: int, residual: float = 0.0) -> float:
-        """Return the factor by which an attack can exceed the honest batches' largest distance.
-
-        It is the sharp one, for q = `num_hidden` Byzantine batches among those that were kept;
-        where q is not given, for the largest minority. `residual` is that of the median. Infinity
-        without an honest majority.
-        """
-        alpha = self._hidden_among(num_kept, num_hidden) / num_kept
-        return certified_c_alpha(alpha, residual) if residual < 1 - 2 * alpha else inf
-
-    def guarantee(self, num_clients: int, num_kept: int, num_hidden: int) -> str:
-        """Say how far attacks can move the aggregate, of so many clients and batches kept."""
+    def guarantee(self, num_clients: int, num_rows: int, num_hidden: int) -> str:
+        """Say how far attacks can move the aggregate, of so many clients and rows for the rule."""
         if num_clients < self.min_clients:
             text = f"{num_clients} clients are too few for {self._wanted}: there is no guarantee"
             return f"{text}; let at least {self.min_clients} take part"
-        k, q = self.batches_for(num_clients), self._hidden_among(num_kept, num_hidden)
-        if num_kept <= 2 * q:
-            return f"{num_kept} of k={k} batches are kept: no honest majority over q={q}"
-        kept = "" if num_kept == k else f", of which {num_kept} are kept"
+        k = self.batches_for(num_clients)
+        q = minority(num_rows, None if self.num_byzantine is None else num_hidden)
+        if num_rows <= 2 * q:
+            return f"{num_rows} of k={k} batches are kept: no honest majority over q={q}"
+        kept = "" if num_rows == k else f", of which {num_rows} are kept"
+        mixed = ""
+        if any(not isinstance(entry, NormTrimming) for entry in self.pre_aggregation):
+            kept = f", {num_rows} rows after pre-aggregation"
+            mixed = " (batches are these rows)"
         return (
             f"m={num_clients} clients in k={k} batches{kept}: with up to q={q} of them Byzantine, "
-            f"an exact median is within {c_alpha(q / num_kept):.3g} times the largest honest "
-            f"batch's distance from the true one (the paper's Lemma 1), and within "
-            f"{self.bound(num_kept, num_hidden):.3g} times it (Minsker 2015, Lemma 2.1); byz-bound "
-            "is the factor of each round's own median"
+            f"{self.rule.guarantee(num_rows, q)}{mixed}"
         )
 
     def summary(self) -> list[str]:
@@ -135,22 +160,14 @@ class Settings:
             size = f"Byzantine clients: at most {q} "
             size += f"| batches: {k}" if k else "(k batches follow)"
         bucketing = "fixed" if self.bucketing_seed is None else "drawn afresh in each round"
-        trim = "none" if self.trim_norm is None else self.trim_norm
         k = k or max(4 * q, 1)
-        factor = f"{self.bound(k, q):.3g} times the largest distance of an honest batch"
-        if self.trim_norm is not None:
-            worst = self.bound(least := self.honest_majority(k), q)
-            factor += f" ({worst:.3g} times where no more than {least} batches are kept)"
+        names = " | ".join(map(str, self.pre_aggregation)) or "none"
         return [
-            "\t├──> GeometricMedianOfMeans settings:",
+            "\t├──> Robust aggregation settings:",
             f"\t│\t├── {size}",
             f"\t│\t├── Members of a batch: {bucketing}",
             f"\t│\t├── Replies: {self.reply} | server learning rate: {self.server_learning_rate}",
-            f"\t│\t├── Norm trimming: {trim}",
-            f"\t│\t├── Gap of the geometric median: at most {self.gamma}",
-            f"\t│\t└── Guarantee of an exact median: within {factor}",
+            f"\t│\t├── Pre-aggregation: {names}",
+            f"\t│\t├── Rule: {self.rule}",
+            f"\t│\t└── Guarantee: {self.rule.guarantee(k, minority(k, self.num_byzantine))}",
         ]
-
-    def _hidden_among(self, num_kept: int, num_hidden: int) -> int:
-        """Return how many batches may be Byzantine; without q, the largest minority."""
-        return (num_kept - 1) // 2 if self.num_byzantine is None else num_hidden

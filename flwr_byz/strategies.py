@@ -18,7 +18,7 @@ from .payload import Model
 from .robust_server import RobustServer
 from .round import Rejections, Reply, model_of
 from .rounds import Arrays, BestBy, RoundEnd, RoundOptions, Rounds, StopWhen, StrPath
-from .settings import Settings
+from .settings import Settings, of_the_paper
 from .state import State, attributes, restore, state_of
 from .wrapped import clips_at_server, option
 
@@ -160,8 +160,12 @@ class RobustOptimizerBase(HardenedBase[Kind, Arrays]):
 
     def __init__(self, optimizer: type[Kind], /, **options: Any) -> None:
         of_rounds = {*signature(RoundOptions).parameters}
-        own = {*signature(Settings).parameters} - self._not_taken | of_rounds
+        paper = {"trim_norm", "gamma"}
+        own = {*signature(Settings).parameters} - self._not_taken | of_rounds | paper
         given = {name: options.pop(name) for name in own & options.keys()}
+        if paper & given.keys():
+            trim_norm, gamma = (given.pop(name, None) for name in ("trim_norm", "gamma"))
+            given |= of_the_paper(trim_norm, gamma, given.get("pre_aggregation", ()), given)
         check_options(f"robust({optimizer.__name__})", options, optimizer, own)
         settings = picked(Settings, given)
         rest = settings.with_minimums(options, optimizer)

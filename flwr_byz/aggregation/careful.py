@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .certificate import duality_gap, residual_bound
 from .gram import distances_between, join_and_total, total
-from .pre_aggregation import RowMap, map_rows
+from .row_map import RowMap, map_rows
 from .rows import Rows, narrow
 from .solvers import RESOLUTION, newton
 
@@ -25,7 +25,25 @@ _MOST_CENTRES = 3
 
 @dataclass(frozen=True, eq=False)
 class Median:
-    """A point that nearly minimises the mean distance to the rows; see `GeometricMedian`."""
+    """A point that nearly minimises the weighted sum of distances, with its certified gap.
+
+    Attributes
+    ----------
+    point, weights : ndarray (d,), ndarray (n,), float64
+        The approximate geometric median, ``sum(weights[i] * points[i])`` to rounding; the weights
+        are nonnegative and sum to one.
+    objective : float
+        Weighted sum of the distances from `point` to the points; to about five digits for points
+        in float32.
+    gap : float
+        Certified relative gap: the true objective at `point` is at most ``(1 + gap) * optimum``.
+    residual : float
+        Certified bound on the length of the weighted mean of the unit vectors from `point` to the
+        points, before it is rounded to its dtype; of a point that coincides with it any vector of
+        length at most 1 counts. `flwr_byz.theory.certified_c_alpha` takes it.
+    iterations : int
+        Steps of the solver.
+    """
 
     point: NDArray[np.floating]
     objective: float

@@ -2,54 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from math import inf
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_number, wrong_value
+from .batches import num_batches
+from .bounds import c_alpha, certified_c_alpha, sharp_c_alpha
 from .careful import Median, careful_median
-from .certificate import curvature_gap, residual_bound
-from .gram import gram, join_and_total, offset_products, relative_error, smallest_square
-from .pre_aggregation import RowMap, map_products, map_rows, map_weights, select
-from .rows import ReplyRows, Rows, StoredRows, narrow
-from .solvers import weiszfeld
+from .fast_median import fast_median
+from .gram import Gram, gram
+from .row_map import RowMap, map_products, map_weights, select, selects
+from .rows import ReplyRows, Rows, StoredRows
+from .rule import Combination
 from .threads import one_blas_thread
 from .vectors import Vectors, as_vectors, check_finite
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_SUMMED = 256  # squares that are added up in the rows' own precision
-_ADDED = 128  # rows that are added up in their own precision
-
-
-@dataclass(frozen=True, eq=False)
-class GeometricMedian:
-    """A point that nearly minimises the weighted sum of distances, with its certified gap.
-
-    Attributes
-    ----------
-    point, weights : ndarray (d,), ndarray (n,), float64
-        The approximate geometric median, ``sum(weights[i] * points[i])`` to rounding; the weights
-        are nonnegative and sum to one.
-    objective : float
-        Weighted sum of the distances from `point` to the points; to about five digits for points
-        in float32.
-    gap : float
-        Certified relative gap: the true objective at `point` is at most ``(1 + gap) * optimum``.
-    residual : float
-        Certified bound on the length of the weighted mean of the unit vectors from `point` to the
-        points, before it is rounded to its dtype; of a point that coincides with it any vector of
-        length at most 1 counts. `flwr_byz.theory.certified_c_alpha` takes it.
-    iterations : int
-        Steps of the solver.
-    """
-
-    point: NDArray[np.float64]
-    objective: float
-    gap: float
-    residual: float
-    weights: NDArray[np.float64]
-    iterations: int
+_GAMMA, _GAMMA_MIXED = 1e-9, 1e-6
 
 
 def geometric_median(
@@ -57,7 +29,7 @@ def geometric_median(
     weights: ArrayLike | None = None,
     *,
     gamma: float = 1e-9,
-) -> GeometricMedian:
+) -> Median:
     """Compute a (1+γ)-approximate geometric median.
 
     It minimises ``sum(weights[i] * norm(z - points[i]))`` over z, to a certified relative gap of at
@@ -103,13 +75,75 @@ def geometric_median(
     measured = gram(rows)
     if not measured.finite.all():
         check_finite(vectors, "points")
-    median = median_of_rows(rows, share, gamma, select(mass > 0), measured.products)
+    median = median_of_rows(rows, share, gamma, select(mass > 0), measured)
     with np.errstate(over="ignore"):
         objective = float(np.float64(median.objective) * mass.sum())
     point = median.point.astype(np.float64, copy=False)
-    return GeometricMedian(
-        point, objective, median.gap, median.residual, median.weights, median.iterations
-    )
+    return Median(point, objective, median.gap, median.residual, median.weights, median.iterations)
+
+
+@dataclass(frozen=True)
+class GeometricMedian:
+    """The rule of the paper: the (1+γ)-approximate geometric median of the rows, certified.
+
+    Parameters
+    ----------
+    gamma : float, optional
+        γ > 0, the largest gap. By default 1e-9, and 1e-6 for rows in float32 that pre-aggregation
+        mixes: these lie so close together that a smaller gap takes more passes over the data.
+
+    Raises ValueError where `gamma` is out of range.
+    """
+
+    gamma: float | None = None
+
+    needs_products: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.gamma is not None:
+            check_number("gamma", self.gamma, above=0)
+
+    def num_batches(self, num_clients: int, num_byzantine: int) -> int:
+        """Return the paper's k, at least 4q."""
+        return num_batches(num_clients, num_byzantine)
+
+    def combine(
+        self, rows: Rows, measured: Gram, row_map: RowMap, num_byzantine: int
+    ) -> Combination:
+        """Return the median of the mapped rows; its bound is `certified_c_alpha`."""
+        num_rows = len(rows) if row_map is None else len(row_map)
+        mass, gamma = np.full(num_rows, 1 / num_rows), self.gamma or _GAMMA
+        if row_map is not None and not selects(row_map):
+            row_map, counts = np.unique(row_map, axis=0, return_counts=True)
+            mass = counts / num_rows  # rows with the same neighbours are one
+            if self.gamma is None and rows.dtype == _FLOAT32:
+                gamma = _GAMMA_MIXED
+        median = median_of_rows(rows, mass, gamma, row_map, measured)
+        doubt = ""
+        if median.gap > gamma:
+            gap = f"the geometric median is certified to a gap of {median.gap:.2g} only"
+            doubt = f"{gap}, not gamma={gamma:.2g}"
+        alpha = num_byzantine / num_rows
+        holds = median.residual < 1 - 2 * alpha
+        return Combination(
+            point=median.point,
+            weights=median.weights,
+            bound=certified_c_alpha(alpha, median.residual) if holds else inf,
+            iterations=median.iterations,
+            gap=median.gap,
+            residual=median.residual,
+            doubt=doubt,
+        )
+
+    def guarantee(self, num_rows: int, num_byzantine: int) -> str:
+        """Say what Lemma 1 says of so many rows, and what the sharp factor is."""
+        alpha = num_byzantine / num_rows
+        return (
+            f"an exact median is within {c_alpha(alpha):.3g} times the largest honest batch's "
+            f"distance from the true one (the paper's Lemma 1), and within "
+            f"{sharp_c_alpha(alpha):.3g} times it (Minsker 2015, Lemma 2.1); byz-bound is the "
+            "factor of each round's own median"
+        )
 
 
 def median_of_rows(
@@ -117,118 +151,24 @@ def median_of_rows(
     mass: NDArray[np.float64],
     gamma: float,
     row_map: RowMap,
-    products: NDArray[np.float64] | None,
+    measured: Gram,
 ) -> Median:
     """Find the geometric median of the k' mapped rows ``row_map @ rows``, to a gap of γ.
 
-    Rows that `row_map` uses are finite; `mass` (k',) is positive and sums to one. `products` (k, k)
-    are the rows' inner products from `gram`. The returned weights are those of the rows (k,).
+    Rows that `row_map` uses are finite; `mass` (k',) is positive and sums to one. `measured` is the
+    `gram` of the rows. The returned weights are those of the rows (k,).
     """
     if rows.dim == 0:
         weights = map_weights(row_map, mass)
         return Median(np.zeros(0), 0.0, gap=0.0, residual=0.0, weights=weights, iterations=0)
     with one_blas_thread(), np.errstate(all="ignore"):
-        median = None
+        median, products = None, measured.products
         if products is not None:
             products = map_products(row_map, products)
-            median = _fast_median(rows, mass, gamma, row_map, products)
+            median = fast_median(rows, mass, gamma, row_map, products, measured.norms)
         if median is None or not median.gap <= gamma:
             median = careful_median(rows, mass, gamma, row_map, products)
     return replace(median, weights=map_weights(row_map, median.weights))
-
-
-def _fast_median(
-    rows: Rows,
-    mass: NDArray[np.float64],
-    gamma: float,
-    row_map: RowMap,
-    products: NDArray[np.float64],
-) -> Median | None:
-    """Find the median in one more pass over the data; None or a large gap where that fails.
-
-    Where rows are not much longer than the distances, the inner products give these accurately
-    enough to certify the median; otherwise they are measured.
-    """
-    found = weiszfeld(products, mass, gamma) if np.isfinite(products).all() else None
-    if found is None:
-        return None
-    weights, iterations = found
-    norms = np.sqrt(products.diagonal())
-    typical = float(weights @ norms)
-    unit = float(np.finfo(rows.dtype).eps) / 2
-    roundings = min(len(weights), _ADDED) + len(weights) // _ADDED + 2
-    moved = roundings * unit * typical
-    # The weight of a row that is very far off may round to a denormal number, or to zero.
-    moved += float(np.abs(weights - weights.astype(rows.dtype)) @ norms)
-    products = offset_products(products, weights)
-    errors = np.sqrt(relative_error(rows)) * (norms + typical)
-    is_middle = len(mass) == 2 and mass[0] == mass[1]  # all points between two are medians
-
-    def certified(distances: NDArray[np.float64], error: float) -> tuple[float, float]:
-        residual = residual_bound(distances, mass, weights, distance_error=error, moved=moved)
-        if is_middle:
-            return residual**2, residual
-        gap = curvature_gap(products, distances, mass, errors, residual, error, moved)
-        return gap, residual
-
-    distances = np.sqrt(products.diagonal())
-    measured_error = (_SUMMED / 2 + 3) * unit
-    if certified(distances, measured_error)[0] > gamma:  # measured distances would not help
-        return None
-    # |√(1 ± t) − 1| ≤ 0.6·t for t ≤ 1/2; for larger t nothing is certified.
-    error = 0.6 * float(np.square(errors / distances).max()) + moved / float(distances.min())
-    gap, residual = certified(distances, error)
-    measures = gap > gamma or norms.min() ** 2 <= smallest_square(rows)
-    kernel = partial(_combined, weights.astype(rows.dtype), row_map, measures)
-    point, squares = join_and_total(rows, kernel, rows.dtype)
-    if measures:
-        distances = np.sqrt(squares)
-        if not (np.isfinite(distances).all() and distances.min() ** 2 > smallest_square(rows)):
-            return None
-        gap, residual = certified(distances, measured_error)
-    return Median(point, float(mass @ distances), gap, residual, weights, iterations)
-
-
-def _combined(
-    weights: NDArray[np.floating], row_map: RowMap, measures: bool, block: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
-    """Combine a block of mapped rows, and measure the squares of their distances from it, if asked.
-
-    The distances (k',) have an error of at most ``_SUMMED/2 + 3`` roundings of the block's
-    precision, where nothing underflows.
-    """
-    mapped = map_rows(row_map, block)
-    coordinates = _weighted_sum(weights, mapped)
-    squares, start = np.zeros(len(mapped)), 0
-    is_copy = mapped.flags.writeable
-    parts = (mapped,) if is_copy else narrow(mapped, _SUMMED, 3 << 16)
-    for part in parts if measures else ():
-        of_part = coordinates[start : start + part.shape[1]]
-        offsets = np.subtract(part, of_part, out=part if is_copy else None)
-        start += part.shape[1]
-        measured = _squared_norms(offsets)
-        if not np.isfinite(measured).all():  # a square may have left float32
-            measured = _squared_norms(offsets.astype(np.float64))
-        squares += measured
-    return coordinates, squares
-
-
-def _weighted_sum(
-    weights: NDArray[np.floating], block: NDArray[np.floating]
-) -> NDArray[np.floating]:
-    starts = range(0, len(block), _ADDED)
-    parts = [weights[i : i + _ADDED] @ block[i : i + _ADDED] for i in starts]
-    if len(parts) == 1:
-        return parts[0]
-    return np.sum(parts, axis=0, dtype=np.float64).astype(block.dtype)
-
-
-def _squared_norms(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
-    k, width = offsets.shape
-    whole = width - width % _SUMMED
-    runs, last = offsets[:, :whole].reshape(k, -1, _SUMMED), offsets[:, whole:]
-    squares = np.matmul(runs[..., None, :], runs[..., None])[..., 0, 0].sum(axis=1, dtype="f8")
-    return np.asarray(squares + np.einsum("ij,ij->i", last, last))
 
 
 def _as_rows(vectors: Vectors) -> Rows:

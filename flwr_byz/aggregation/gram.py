@@ -4,12 +4,13 @@ They determine every norm, every distance between rows, and every distance from 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .row_map import RowMap, map_norms, map_products, selects
 from .rows import BatchMeans, Kernel, Rows, StoredRows, Vector, form_rows, narrow
 from .threads import one_blas_thread
 
@@ -61,6 +62,33 @@ def gram(rows: Rows) -> Gram:
             small = np.where(middle > 1e-140, middle, high / _SCALES[2])
             norms[again] = np.where(np.isinf(middle), low / _SCALES[0], small)
         return Gram(products, norms, finite)
+
+
+def with_products(rows: Rows, measured: Gram) -> Gram:
+    """Return the measures with the products of all finite rows, of however few dimensions.
+
+    Rows whose squares leave the range of float64 count as not finite.
+    """
+    products = measured.products
+    if products is None:
+        with one_blas_thread(), np.errstate(all="ignore"):
+            products = total(rows, _products, (len(rows), len(rows)))
+    return replace(measured, products=products, finite=np.isfinite(products.diagonal()))
+
+
+def mapped(measured: Gram, row_map: RowMap) -> Gram:
+    """Return the measures of the mapped rows; where a map mixes rows, the products are needed."""
+    if row_map is None:
+        return measured
+    products = measured.products
+    if products is not None:
+        products = map_products(row_map, products)
+    if selects(row_map):
+        norms = map_norms(row_map, measured.norms)
+    else:
+        assert products is not None
+        norms = np.sqrt(np.maximum(products.diagonal(), 0.0))
+    return Gram(products, norms, np.ones(len(norms), np.bool_))
 
 
 def total(

@@ -1,6 +1,6 @@
-"""The paper's robust gradient aggregation A_k: batch means, norm trimming, geometric median.
+"""Robust means: the paper's A_k, and any other rule behind any pre-aggregation.
 
-``form_rows -> gram -> select rows -> median_of_rows``: each takes the result of the one before.
+``form_rows -> gram -> pre-aggregation -> rule``: each takes the result of the one before.
 """
 
 from collections.abc import Sequence
@@ -9,47 +9,72 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import check_number
 from .batches import check_batches, split_into_batches
-from .geometric_median import median_of_rows
-from .gram import Gram, form_and_measure, gram
-from .pre_aggregation import NoRowsLeft, TrimNorm, check_trim_norm, select, too_long
+from .geometric_median import GeometricMedian
+from .gram import Gram, form_and_measure, gram, mapped, with_products
+from .pre_aggregation import (
+    NormTrimming,
+    NoRowsLeft,
+    PreAggregation,
+    TrimNorm,
+    check_trim_norm,
+    minority,
+)
+from .row_map import RowMap, compose, select
 from .rows import Rows, StoredRows
+from .rule import Combination, Rule
 from .vectors import as_vectors, check_finite
 
 
 @dataclass(frozen=True, eq=False)
-class GeometricMedianOfMeans:
+class Aggregate:
     """The aggregate of one round, with the norm and the weight of each batch.
 
     Attributes
     ----------
-    point : ndarray (d,)
-        Geometric median of the kept batch means, in their precision.
-    gap, residual, iterations : float, float, int
-        As of `GeometricMedian`.
-    batch_norms, batch_weights : ndarray (k,), float64
-        Norms of the batch means, not finite where the mean is not, and their weights: ``point`` is
-        ``sum(batch_weights[l] * batch_mean[l])``, with zero for a trimmed batch.
+    combination : Combination
+        Point and weights, and how far to trust them.
+    batch_norms : ndarray (k,), float64
+        Norms of the batch means, not finite where the mean is not.
     trimmed, not_finite, too_long : ndarray (k,), bool
-        Batches that were left out; those whose mean is not finite, which count as Byzantine; and
-        those whose mean is longer than τ, which are kept where too few would be left.
+        Batches that were left out by norm or are not finite; those whose mean is not finite, which
+        count as Byzantine; and those whose mean is longer than τ of a `NormTrimming` that comes
+        first, which are kept where too few would be left.
+    num_rows : int
+        Rows that the rule was given.
     """
 
-    point: NDArray[np.floating]
-    gap: float
-    residual: float
-    iterations: int
+    combination: Combination
     batch_norms: NDArray[np.float64]
-    batch_weights: NDArray[np.float64]
     trimmed: NDArray[np.bool_]
     not_finite: NDArray[np.bool_]
     too_long: NDArray[np.bool_]
+    num_rows: int
 
     @property
-    def num_kept(self) -> int:
-        """Number of batches in the median."""
-        return int((~self.trimmed).sum())
+    def point(self) -> NDArray[np.floating]:
+        """What the rule makes of the kept batch means, (d,), in their precision."""
+        return self.combination.point
+
+    @property
+    def batch_weights(self) -> NDArray[np.float64]:
+        """Weights of the batch means in the point, (k,); zero for a trimmed batch."""
+        return self.combination.weights
+
+    @property
+    def gap(self) -> float:
+        """As of `Median`; NaN where the rule is no geometric median."""
+        return self.combination.gap
+
+    @property
+    def residual(self) -> float:
+        """As of `Median`; NaN where the rule is no geometric median."""
+        return self.combination.residual
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the solver."""
+        return self.combination.iterations
 
     @property
     def norm(self) -> float:
@@ -63,8 +88,9 @@ def geometric_median_of_means(
     *,
     trim_norm: TrimNorm = None,
     gamma: float = 1e-9,
+    pre_aggregation: Sequence[PreAggregation] = (),
     num_byzantine: int | None = None,
-) -> GeometricMedianOfMeans:
+) -> Aggregate:
     """Aggregate the vectors of m clients: the paper's A_k (equation 8, Remark 2).
 
     Parameters
@@ -75,9 +101,11 @@ def geometric_median_of_means(
         k, between 1 (the mean) and m (the geometric median); see `split_into_batches`.
     trim_norm : float, "auto" or None, default None
         τ of Remark 2: batch means of norm above it are left out. "auto" takes twice the median
-        norm of the batch means; None trims nothing.
+        norm of the batch means; None trims nothing. It is a `NormTrimming` before all else.
     gamma : float, default 1e-9
         γ > 0 of the (1+γ)-approximate geometric median.
+    pre_aggregation : sequence, default ()
+        What maps the batch means before their median, one after the other.
     num_byzantine : int, optional
         q. Nothing is trimmed where 2q batches or fewer would be left; without q, where more than
         (k − 1)//2 are too long.
@@ -85,7 +113,52 @@ def geometric_median_of_means(
     Raises ValueError where an argument is out of range, a vector is not finite or of another length
     (the message names its row), or every batch mean is longer than `trim_norm` (NoRowsLeft).
     """
+    entries = (*trimming(trim_norm), *pre_aggregation)
+    return robust_mean(
+        vectors,
+        num_batches,
+        rule=GeometricMedian(gamma),
+        pre_aggregation=entries,
+        num_byzantine=num_byzantine,
+    )
+
+
+def robust_mean(
+    vectors: ArrayLike | Sequence[ArrayLike],
+    num_batches: int | None = None,
+    *,
+    rule: Rule,
+    pre_aggregation: Sequence[PreAggregation] = (),
+    num_byzantine: int | None = None,
+    server_round: int = 0,
+) -> Aggregate:
+    """Aggregate the vectors of m clients by any rule behind any pre-aggregation.
+
+    Parameters
+    ----------
+    vectors, pre_aggregation, num_byzantine
+        As of `geometric_median_of_means`.
+    num_batches : int, optional
+        k; by default m, every vector for itself.
+    rule
+        Such as ``SpectralFilter()``.
+    server_round : int, default 0
+        What `Bucketing` draws from, together with its seed.
+
+    Raises ValueError as `geometric_median_of_means`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flwr_byz.aggregation import NearestNeighborMixing, SpectralFilter, robust_mean
+    >>> vectors = np.random.default_rng(0).normal(size=(20, 100))
+    >>> vectors[:4] += 10.0
+    >>> mean = robust_mean(vectors, rule=SpectralFilter(), num_byzantine=4).point
+    >>> bool(np.linalg.norm(mean) < 5)
+    True
+    """
     vectors = as_vectors(vectors, "vectors")
+    num_batches = len(vectors) if num_batches is None else num_batches
     check_batches(num_byzantine, num_batches)
     batches = split_into_batches([(vector,) for vector in vectors], num_batches)
     rows, measured = form_and_measure(batches, np.dtype(np.float64))
@@ -95,50 +168,65 @@ def geometric_median_of_means(
         for row in np.flatnonzero(~measured.finite):  # its sum left the range of float64
             rows.matrix[row] = mean([vector for (vector,) in batches[row]])
         measured = gram(rows)
-    return median_of_means(
-        rows, measured, trim_norm=trim_norm, gamma=gamma, num_byzantine=num_byzantine
+    return aggregate(
+        rows,
+        measured,
+        rule=rule,
+        pre_aggregation=pre_aggregation,
+        num_byzantine=num_byzantine,
+        server_round=server_round,
     )
 
 
-def median_of_means(
+def aggregate(
     rows: Rows,
     measured: Gram,
     *,
-    trim_norm: TrimNorm = None,
-    gamma: float = 1e-9,
+    rule: Rule,
+    pre_aggregation: Sequence[PreAggregation] = (),
     num_byzantine: int | None = None,
-) -> GeometricMedianOfMeans:
-    """Trim batch means by norm and take the geometric median of the others.
+    server_round: int = 0,
+) -> Aggregate:
+    """Map the rows by pre-aggregation, and combine them by the rule.
 
-    `measured` is the result of `gram` for the rows; options and errors are those of
-    `geometric_median_of_means`. Raises NoRowsLeft also where no row is finite.
+    `measured` is the result of `gram` for the rows; options and errors are those of `robust_mean`.
+    Raises NoRowsLeft also where no row is finite.
     """
-    check_trim_norm(trim_norm)
-    check_number("gamma", gamma, above=0)
+    if rule.needs_products or any(entry.needs_products for entry in pre_aggregation):
+        measured = with_products(rows, measured)
     finite = measured.finite
     if not finite.any():
         raise NoRowsLeft("no batch mean is finite")
-    long = np.zeros(len(rows), dtype=np.bool_)
-    long[finite] = too_long(measured.norms[finite], trim_norm)
-    num_rows, num_long = int(finite.sum()), int(long.sum())
-    if num_byzantine is not None:  # an honest majority has to remain
-        trims = num_rows - num_long > 2 * max(num_byzantine - int((~finite).sum()), 0)
-    else:  # as many as the median withstands: where more are too long, τ is below honest norms
-        trims = num_long <= (num_rows - 1) // 2
-    kept = finite & ~long if trims else finite
-    mass = np.full(int(kept.sum()), 1 / kept.sum())
-    median = median_of_rows(rows, mass, gamma, select(kept), measured.products)
-    return GeometricMedianOfMeans(
-        point=median.point,
-        gap=median.gap,
-        residual=median.residual,
-        iterations=median.iterations,
+    q = num_byzantine
+    if q is not None:  # rows that are not finite count as Byzantine
+        q = max(q - int((~finite).sum()), 0)
+    row_map, long = select(finite), np.zeros(len(rows), dtype=np.bool_)
+    first = pre_aggregation[0] if pre_aggregation else None
+    if isinstance(first, NormTrimming):
+        long[finite] = first.too_long(measured.norms[finite])
+    for entry in pre_aggregation:
+        row_map = compose(entry.row_map(mapped(measured, row_map), q, server_round), row_map)
+    num_rows = len(rows) if row_map is None else len(row_map)
+    made = rule.combine(rows, measured, row_map, minority(num_rows, q))
+    return Aggregate(
+        combination=made,
         batch_norms=measured.norms,
-        batch_weights=median.weights,
-        trimmed=~kept,
+        trimmed=_left_out(row_map, len(rows)),
         not_finite=~finite,
         too_long=long,
+        num_rows=num_rows,
     )
+
+
+def trimming(trim_norm: TrimNorm) -> tuple[NormTrimming, ...]:
+    """Return the pre-aggregation that `trim_norm` stands for.
+
+    Raises TypeError or ValueError unless it is a positive number, "auto" or None.
+    """
+    if trim_norm is None:
+        return ()
+    check_trim_norm(trim_norm, "trim_norm", note=', "auto" or None')
+    return (NormTrimming(trim_norm),)
 
 
 def mean(vectors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
@@ -150,3 +238,8 @@ def mean(vectors: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
             largest = np.finfo(np.float64).max
             average = np.clip(sum(parts, np.zeros(vectors[0].shape)), -largest, largest)
     return np.asarray(average)
+
+
+def _left_out(row_map: RowMap, num_rows: int) -> NDArray[np.bool_]:
+    used = np.ones(num_rows, np.bool_) if row_map is None else row_map.any(axis=0)
+    return np.asarray(~used)

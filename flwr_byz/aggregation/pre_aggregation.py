@@ -1,75 +1,165 @@
-"""Linear maps of the rows before their median.
+"""Pre-aggregation: linear maps of the rows before a rule, found from their inner products."""
 
-A map is a matrix T (k', k), and the mapped rows are ``T @ rows``. Their inner products are
-``T @ products @ T.T``, and weights w on them are weights ``T.T @ w`` on the rows: a map costs no
-pass over the data.
-"""
-
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import check_number
+from .gram import Gram, distances_between
+from .row_map import RowMap, select
 
 TrimNorm = float | Literal["auto"] | None
-RowMap = NDArray[np.float64] | None  # None leaves the rows as they are
 
 
 class NoRowsLeft(ValueError):
-    """No row is left for the median."""
+    """No row is left for the rule."""
 
 
-def select(kept: NDArray[np.bool_]) -> RowMap:
-    """Return the map that selects the `kept` rows."""
-    return None if kept.all() else np.eye(len(kept))[kept]
+class PreAggregation(Protocol):
+    """One map of the rows; several follow one another."""
+
+    @property
+    def needs_products(self) -> bool:
+        """Whether the map depends on more than the norms."""
+
+    def row_map(self, measured: Gram, num_byzantine: int | None, server_round: int) -> RowMap:
+        """Return the map of the measured rows, all of them finite.
+
+        q is `num_byzantine`; without it, the largest minority.
+        """
 
 
-def map_rows(row_map: RowMap, block: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return ``row_map @ block``, exactly where the map only selects rows."""
-    if row_map is None:
-        return block
-    used = row_map.any(axis=0)  # the others may hold NaN
-    if np.count_nonzero(row_map) == len(row_map) and (row_map.sum(axis=1) == 1.0).all():
-        selected: NDArray[np.floating] = block[row_map.argmax(axis=1)]
-        return selected
-    mapped: NDArray[np.floating] = row_map[:, used].astype(block.dtype) @ block[used]
-    return mapped
+@dataclass(frozen=True)
+class NormTrimming:
+    """Leave out rows whose norm is above τ (the paper's Remark 2).
 
+    Nothing is left out where 2q rows or fewer would remain, or, without q, where more than
+    (k − 1)//2 are too long: an honest majority has to remain.
 
-def map_products(row_map: RowMap, products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``row_map @ products @ row_map.T``: the inner products of the mapped rows."""
-    if row_map is None:
-        return products
-    used = row_map.any(axis=0)
-    left = row_map[:, used]
-    mapped: NDArray[np.float64] = left @ products[np.ix_(used, used)] @ left.T
-    return mapped
+    Parameters
+    ----------
+    norm : float or "auto", default "auto"
+        τ > 0; "auto" is twice the median of the norms.
 
-
-def map_weights(row_map: RowMap, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``row_map.T @ weights``: the weights on the rows, given those on the mapped rows."""
-    return weights if row_map is None else weights @ row_map
-
-
-def too_long(norms: NDArray[np.float64], trim_norm: TrimNorm) -> NDArray[np.bool_]:
-    """Mark the rows whose norm is above τ (the paper's Remark 2).
-
-    "auto" is twice the median of the norms (k,); None marks nothing. Raises NoRowsLeft where all
-    rows are too long.
+    Raises ValueError where `norm` is out of range.
     """
-    if trim_norm is None:
-        return np.zeros(len(norms), dtype=np.bool_)
-    with np.errstate(all="ignore"):
-        limit = 2.0 * float(np.median(norms)) if trim_norm == "auto" else trim_norm
-    marked: NDArray[np.bool_] = norms > limit
-    if marked.all():
-        shortest = f"the shortest batch mean has norm {norms.min():.6g}"
-        raise NoRowsLeft(f"trim_norm = {trim_norm} leaves no batch: {shortest}")
-    return marked
+
+    norm: float | Literal["auto"] = "auto"
+
+    needs_products: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_trim_norm(self.norm, "norm")
+
+    def too_long(self, norms: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Mark the norms (k,) above τ; raises NoRowsLeft where all are."""
+        with np.errstate(all="ignore"):
+            limit = 2.0 * float(np.median(norms)) if self.norm == "auto" else self.norm
+        marked: NDArray[np.bool_] = norms > limit
+        if marked.all():
+            shortest = f"the shortest batch mean has norm {norms.min():.6g}"
+            raise NoRowsLeft(f"trim_norm = {self.norm} leaves no batch: {shortest}")
+        return marked
+
+    def row_map(self, measured: Gram, num_byzantine: int | None, server_round: int) -> RowMap:
+        """Select the rows that are not too long."""
+        kept = ~self.too_long(measured.norms)
+        least = len(kept) // 2 + 1 if num_byzantine is None else 2 * num_byzantine + 1
+        return select(kept) if kept.sum() >= least else None
 
 
-def check_trim_norm(trim_norm: TrimNorm) -> None:
-    """Check that τ is a positive number, "auto" or None."""
-    if trim_norm is not None and not (isinstance(trim_norm, str) and trim_norm == "auto"):
-        check_number("trim_norm", trim_norm, above=0, note=', "auto" or None')
+@dataclass(frozen=True)
+class NearestNeighborMixing:
+    """Make each row the mean of its k − q nearest, itself included: for clients that differ.
+
+    Rows of clients with unlike data come together, and the rule behind it can tell honest rows from
+    Byzantine ones by less. It makes any (q, κ)-robust rule (q, 8q/(k − q)·(1 + κ))-robust (Allouah,
+    Farhadkhani, Guerraoui, Gupta, Pinot, Stephan 2023, "Fixing by Mixing", Lemma 1).
+    """
+
+    needs_products: ClassVar[bool] = True
+
+    def row_map(self, measured: Gram, num_byzantine: int | None, server_round: int) -> RowMap:
+        """Average the nearest rows; of rows equally near, the first count."""
+        assert measured.products is not None
+        distances = distances_between(measured.products)
+        np.fill_diagonal(distances, -1.0)
+        num_nearest = len(distances) - minority(len(distances), num_byzantine)
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :num_nearest]
+        mixing = np.zeros_like(distances)
+        np.put_along_axis(mixing, nearest, 1 / num_nearest, axis=1)
+        return mixing
+
+
+@dataclass(frozen=True)
+class AdaptiveClipping:
+    """Clip the rows to the largest norm left when the ⌊2(q/k)(k − q)⌋ longest are cut.
+
+    It bounds what a long row can do without a limit to choose, and keeps the robustness of the rule
+    behind it (Allouah, Guerraoui, Gupta, Jellouli, Rizk, Stephan 2025, "Adaptive Gradient Clipping
+    for Robust Federated Learning", Algorithm 2).
+    """
+
+    needs_products: ClassVar[bool] = True
+
+    def row_map(self, measured: Gram, num_byzantine: int | None, server_round: int) -> RowMap:
+        """Scale the longest rows down."""
+        norms, k = measured.norms, len(measured.norms)
+        q = minority(k, num_byzantine)
+        num_clipped = 2 * q * (k - q) // k
+        limit = np.sort(norms)[k - num_clipped - 1]
+        is_longer = norms > limit
+        factors = np.divide(limit, norms, out=np.ones(k), where=is_longer)
+        return np.diag(factors) if is_longer.any() else None
+
+
+@dataclass(frozen=True)
+class Bucketing:
+    """Make rows the means of randomly drawn buckets of rows, drawn afresh in each round.
+
+    For rules whose rows are single replies; `bucketing_seed` does the same for batches of clients.
+    From Karimireddy, He and Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
+    Bucketing", Algorithm 1.
+
+    Parameters
+    ----------
+    size : int, default 2
+        Rows of a bucket, at least 1; the last one may hold fewer.
+    seed : int, default 0
+        What the buckets are drawn from, together with the round. Who knows it can choose the
+        buckets that Byzantine clients fall in.
+
+    Raises ValueError where an argument is out of range.
+    """
+
+    size: int = 2
+    seed: int = 0
+
+    needs_products: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("size", self.size, whole=True, least=1)
+        check_number("seed", self.seed, whole=True, least=0)
+
+    def row_map(self, measured: Gram, num_byzantine: int | None, server_round: int) -> RowMap:
+        """Average the rows of each bucket."""
+        k = len(measured.norms)
+        order = np.random.default_rng([self.seed, server_round]).permutation(k)
+        buckets = np.split(order, range(self.size, k, self.size))
+        means = np.zeros((len(buckets), k))
+        for row, bucket in zip(means, buckets, strict=True):
+            row[bucket] = 1 / len(bucket)
+        return means
+
+
+def minority(num_rows: int, num_byzantine: int | None) -> int:
+    """Return q; without it, the largest minority of the rows."""
+    return (num_rows - 1) // 2 if num_byzantine is None else num_byzantine
+
+
+def check_trim_norm(trim_norm: object, name: str, note: str = ' or "auto"') -> None:
+    """Check that τ is a positive number or "auto"."""
+    if not (isinstance(trim_norm, str) and trim_norm == "auto"):
+        check_number(name, trim_norm, above=0, note=note)

@@ -6,44 +6,10 @@ fraction of points that are arbitrary is α; ValueError is raised unless 0 ≤ �
 
 from math import log, sqrt
 
-from ..checks import check_number
+from ..aggregation.bounds import c_alpha as c_alpha
+from ..aggregation.bounds import certified_c_alpha as certified_c_alpha
+from ..aggregation.bounds import sharp_c_alpha as sharp_c_alpha
 from .conditions import require, require_nonnegative, require_positive, require_sample
-
-
-def c_alpha(alpha: float) -> float:
-    """Return C_α = 2(1 − α)/(1 − 2α), equation (7).
-
-    Where a fraction 1 − α of points or more lies within r of some point x, their geometric median
-    lies within C_α·r of x, whatever the other points are (Lemma 1).
-    """
-    check_number("alpha", alpha, least=0, below=0.5)
-    return 2 * (1 - alpha) / (1 - 2 * alpha)
-
-
-def sharp_c_alpha(alpha: float) -> float:
-    """Return (1 − α)/√(1 − 2α), the smallest factor that can replace C_α in a Hilbert space.
-
-    It is at most half of the paper's `c_alpha`: S. Minsker, "Geometric median and robust estimation
-    in Banach spaces", Bernoulli 21 (2015), Lemma 2.1.
-    """
-    check_number("alpha", alpha, least=0, below=0.5)
-    return (1 - alpha) / sqrt(1 - 2 * alpha)
-
-
-def certified_c_alpha(alpha: float, residual: float) -> float:
-    """Return (1 − α)/√((1 − 2α − γ)(1 + γ)): the factor for a point of certified residual γ.
-
-    Let a fraction 1 − α of points or more lie within r of x, and the mean of the unit vectors from
-    a point y to all points be γ long at most. Then y lies within this factor times r of x, whatever
-    the other points are and however far: if it is s > r away, each of the near points' unit vectors
-    has a part of at least √(1 − r²/s²) along x − y, and together at most α + γ of it is balanced.
-    For γ = 0 it is `sharp_c_alpha`. No norm has to be bounded, as it has to in Lemma 1.
-
-    Raises ValueError unless 0 ≤ α < 1/2 and 0 ≤ γ < 1 − 2α.
-    """
-    check_number("alpha", alpha, least=0, below=0.5)
-    check_number("residual", residual, least=0, below=1 - 2 * alpha)
-    return (1 - alpha) / sqrt((1 - 2 * alpha - residual) * (1 + residual))
 
 
 def median_radius(

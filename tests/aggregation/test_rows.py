@@ -13,11 +13,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flwr_byz.aggregation import geometric_median, split_into_batches
+from flwr_byz.aggregation import geometric_median, median_of_means, split_into_batches
 from flwr_byz.aggregation.careful import careful_median
 from flwr_byz.aggregation.certificate import curvature_gap, residual_bound
+from flwr_byz.aggregation.geometric_median import GeometricMedian
 from flwr_byz.aggregation.gram import gram
-from flwr_byz.aggregation.median_of_means import median_of_means
 from flwr_byz.aggregation.rows import BatchSums, StoredRows, form_rows
 from flwr_byz.aggregation.threads import map_in_threads
 from tests.support.reference import objective
@@ -38,7 +38,7 @@ def aggregate(vectors, k, dtype=FLOAT32, centre=None, gamma=1e-9):
     """Aggregate vectors as a strategy does; also return the stored rows in float64."""
     batches = split_into_batches([(row,) for row in vectors], k)
     rows = form_rows(batches, dtype, None if centre is None else [centre])
-    result = median_of_means(rows, gram(rows), gamma=gamma)
+    result = median_of_means.aggregate(rows, gram(rows), rule=GeometricMedian(gamma))
     return result, np.concatenate(list(rows.map(np.copy)), axis=1).astype("f8")
 
 
@@ -123,7 +123,10 @@ def test_sums_of_what_is_let_go_give_the_same_rows(dtype, centred):
     exact = np.stack([flat[batch::4].mean(axis=0) for batch in filled])
     exact -= np.concatenate(centre, dtype="f8") if centred else 0
     assert np.allclose(rows.matrix, exact, atol=8 * np.finfo(dtype).eps)
-    before, point = rows.matrix.copy(), median_of_means(rows, gram(rows)).point
+    before, point = (
+        rows.matrix.copy(),
+        median_of_means.aggregate(rows, gram(rows), rule=GeometricMedian()).point,
+    )
     assert np.array_equal(rows.matrix, before)
     assert np.allclose(point, geometric_median(before).point, atol=1e-6)
 

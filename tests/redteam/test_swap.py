@@ -11,6 +11,7 @@ from flwr.server import strategy as classic
 from flwr.serverapp import strategy as message
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
+from flwr_byz.aggregation import NormTrimming
 from flwr_byz.redteam.runs import ROBUST
 from flwr_byz.redteam.swap import exchange
 from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
@@ -32,7 +33,8 @@ def test_options_are_carried_over_enough_clients_asked_and_the_rule_is_robust(ow
         options["evaluate_metrics_aggr_fn"] = aggregate_metricrecords
     robust, notes = exchange(own(**options), 3)
     assert (type(robust), notes) == (kind, [])
-    assert (robust.settings.num_byzantine, robust.settings.trim_norm) == (3, "auto")
+    assert robust.settings.num_byzantine == 3
+    assert robust.settings.pre_aggregation == (NormTrimming("auto"),)
     least = {name: max(7, least) for name, least in options.items() if name[:4] == "min_"}
     assert {name: getattr(robust, name) for name in options} == options | least
 

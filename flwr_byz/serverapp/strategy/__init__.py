@@ -5,5 +5,6 @@ from flwr.serverapp.strategy import Result, Strategy
 from .geometric_median_of_means import GeometricMedianOfMeans
 from .hardened import Hardened
 from .robust import robust
+from .robust_fed_avg import RobustFedAvg
 
-__all__ = ["GeometricMedianOfMeans", "Hardened", "Result", "Strategy", "robust"]
+__all__ = ["GeometricMedianOfMeans", "Hardened", "Result", "RobustFedAvg", "Strategy", "robust"]

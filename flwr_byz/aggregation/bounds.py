@@ -1,0 +1,66 @@
+"""How far Byzantine rows can lead the result of a rule, whatever they are.
+
+α is the fraction of rows that are arbitrary; ValueError is raised unless 0 ≤ α < 1/2.
+"""
+
+from math import inf, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import check_number
+
+
+def c_alpha(alpha: float) -> float:
+    """Return C_α = 2(1 − α)/(1 − 2α), equation (7).
+
+    Where a fraction 1 − α of points or more lies within r of some point x, their geometric median
+    lies within C_α·r of x, whatever the other points are (Lemma 1).
+    """
+    check_number("alpha", alpha, least=0, below=0.5)
+    return 2 * (1 - alpha) / (1 - 2 * alpha)
+
+
+def sharp_c_alpha(alpha: float) -> float:
+    """Return (1 − α)/√(1 − 2α), the smallest factor that can replace C_α in a Hilbert space.
+
+    It is at most half of the paper's `c_alpha`: S. Minsker, "Geometric median and robust estimation
+    in Banach spaces", Bernoulli 21 (2015), Lemma 2.1.
+    """
+    check_number("alpha", alpha, least=0, below=0.5)
+    return (1 - alpha) / sqrt(1 - 2 * alpha)
+
+
+def certified_c_alpha(alpha: float, residual: float) -> float:
+    """Return (1 − α)/√((1 − 2α − γ)(1 + γ)): the factor for a point of certified residual γ.
+
+    Let a fraction 1 − α of points or more lie within r of x, and the mean of the unit vectors from
+    a point y to all points be γ long at most. Then y lies within this factor times r of x, whatever
+    the other points are and however far: if it is s > r away, each of the near points' unit vectors
+    has a part of at least √(1 − r²/s²) along x − y, and together at most α + γ of it is balanced.
+    For γ = 0 it is `sharp_c_alpha`. No norm has to be bounded, as it has to in Lemma 1.
+
+    Raises ValueError unless 0 ≤ α < 1/2 and 0 ≤ γ < 1 − 2α.
+    """
+    check_number("alpha", alpha, least=0, below=0.5)
+    check_number("residual", residual, least=0, below=1 - 2 * alpha)
+    return (1 - alpha) / sqrt((1 - 2 * alpha - residual) * (1 + residual))
+
+
+def resilience_factor(weights: NDArray[np.float64], num_byzantine: int) -> float:
+    """Return √(δ/(1 − δ)), where δ is the most mass by which weights differ from an honest mean.
+
+    Let h be equal weights on any k − q of the k rows, and 1 − δ the sum of min(wᵢ, hᵢ). Then the
+    two weighted means differ by at most √(δ/(1 − δ))·(√λ + σ), with λ and σ² the largest
+    eigenvalues of the two weighted covariances. For w = (1 − δ)m + δr with m the common part, along
+    every unit vector the variance of w is at least δ/(1 − δ) times the square of the distance from
+    its mean to that of m: that is at most √(λδ/(1 − δ)), and the same holds for h. δ is taken for
+    the k − q rows for which it is largest. Infinity where they may have nothing in common.
+
+    `weights` (k,) are nonnegative and sum to one; 0 ≤ q < k. The argument is that of robust
+    statistics by resilience (Steinhardt, Charikar, Valiant 2018).
+    """
+    num_honest = len(weights) - num_byzantine
+    common = float(np.sort(np.minimum(weights, 1 / num_honest))[:num_honest].sum())
+    common = min(common, 1.0)
+    return sqrt((1 - common) / common) if common > 0.0 else inf

@@ -1,0 +1,153 @@
+"""`RobustFedAvg` of both APIs: any rule, any pre-aggregation, and a server with the last word."""
+
+import logging
+from itertools import product
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord
+
+from flwr_byz.aggregation import (
+    AdaptiveClipping,
+    Bucketing,
+    GeometricMedian,
+    NearestNeighborMixing,
+    NormTrimming,
+    SpectralFilter,
+    robust_mean,
+)
+from tests.support.apis import BOTH, CLASSIC, MESSAGE, MODEL, exact, flat, updates
+
+ENTRIES = [
+    (),
+    (NearestNeighborMixing(),),
+    (AdaptiveClipping(), NearestNeighborMixing()),
+    (NormTrimming(), Bucketing(2, seed=5)),
+]
+Q = 3
+
+
+def strategy(api, **options):
+    return api.own.RobustFedAvg(**api.least | {"num_byzantine": Q} | options)
+
+
+def a_round(api, made, arrays, sent=MODEL, shuffle=None, server_round=1):
+    replies = {c: api.reply(a, {"loss": 0.1 * c}) for c, a in enumerate(arrays)}
+    return api.round(made, replies, sent, server_round, shuffle)
+
+
+@BOTH
+@pytest.mark.parametrize("rule", [GeometricMedian(), SpectralFilter()], ids=repr)
+@pytest.mark.parametrize("entries", ENTRIES)
+def test_a_round_steps_by_the_rule_behind_its_pre_aggregation(api, rule, entries):
+    sent = [np.full_like(a, 0.5) for a in MODEL]
+    made = strategy(api, rule=rule, pre_aggregation=entries)
+    model, metrics = a_round(api, made, updates(), sent)
+    k = rule.num_batches(13, Q)
+    vectors = [flat(a) - flat(sent) for a in updates()]
+    expected = robust_mean(
+        vectors, k, rule=rule, pre_aggregation=entries, num_byzantine=Q, server_round=1
+    )
+    assert np.allclose(flat(model) - flat(sent), expected.point, rtol=0, atol=1e-5)
+    assert metrics["byz-batches"] == k
+    assert metrics["byz-bound"] == pytest.approx(expected.combination.bound, rel=1e-3)
+    assert ("byz-gap" in metrics) == isinstance(rule, GeometricMedian)
+    assert ("byz-spread" in metrics) == isinstance(rule, SpectralFilter)
+
+
+@pytest.mark.parametrize("rule", [GeometricMedian(), SpectralFilter()], ids=repr)
+@pytest.mark.parametrize("entries", ENTRIES)
+def test_both_apis_any_order_of_arrival_and_streaming_agree(rule, entries):
+    outcomes = []
+    for api, shuffle in product((CLASSIC, MESSAGE), (None, 7)):
+        made = strategy(api, rule=rule, pre_aggregation=entries)
+        outcomes.append(a_round(api, made, updates(), shuffle=shuffle))
+    assert all(exact(each) == exact(outcomes[0]) for each in outcomes)
+    streamed = strategy(MESSAGE, rule=rule, pre_aggregation=entries, streaming=True)
+    model, _ = a_round(MESSAGE, streamed, updates())
+    assert np.allclose(flat(model), flat(outcomes[0][0]), rtol=0, atol=1e-5)
+
+
+@BOTH
+def test_the_geometric_median_of_means_is_its_case_with_the_papers_rule(api):
+    paper = api.own.GeometricMedianOfMeans(
+        **api.least, num_byzantine=Q, trim_norm=5.0, pre_aggregation=[AdaptiveClipping()]
+    )
+    entries = [NormTrimming(5.0), AdaptiveClipping()]
+    general = strategy(api, rule=GeometricMedian(), pre_aggregation=entries)
+    assert exact(a_round(api, paper, updates())) == exact(a_round(api, general, updates()))
+    assert isinstance(paper, api.own.RobustFedAvg)
+
+
+@BOTH
+def test_the_server_has_the_last_word_in_every_round(api):
+    seen = []
+
+    def train(server_round, arrays):
+        seen.append((server_round, arrays))
+        if api is MESSAGE:
+            return ArrayRecord({name: a for name, a in zip(arrays, doubled(arrays), strict=True)})
+        return [2 * a for a in arrays]
+
+    def doubled(record):
+        from flwr.app import Array
+
+        return [Array(2 * array.numpy()) for array in record.values()]
+
+    alone, _ = a_round(api, strategy(api), updates())
+    model, metrics = a_round(api, strategy(api, server_update_fn=train), updates())
+    assert np.array_equal(flat(model), 2 * flat(alone))
+    assert [server_round for server_round, _ in seen] == [1]
+    assert metrics["byz-clients"] == 13
+
+
+def not_finite(server_round, arrays):
+    if isinstance(arrays, ArrayRecord):
+        return ArrayRecord([np.full_like(a, np.nan) for a in arrays.to_numpy_ndarrays()])
+    return [np.full_like(a, np.nan) for a in arrays]
+
+
+def fails(server_round, arrays):
+    raise RuntimeError("no data\ntoday")
+
+
+@BOTH
+@pytest.mark.parametrize("train", [not_finite, fails, lambda *_: None, lambda *_: []])
+def test_a_round_goes_on_without_a_server_update_that_fails(api, train, caplog):
+    caplog.set_level(logging.ERROR, "flwr")
+    alone, _ = a_round(api, strategy(api), updates())
+    model, _ = a_round(api, strategy(api, server_update_fn=train), updates())
+    assert exact((model, {})) == exact((alone, {}))
+    (line,) = [m for m in caplog.messages if "server_update_fn failed" in m]
+    assert "\n" not in line
+
+
+@BOTH
+def test_the_log_says_what_the_rule_guarantees(api, caplog):
+    caplog.set_level(logging.INFO, "flwr")
+    made = strategy(api, rule=SpectralFilter(), pre_aggregation=[NearestNeighborMixing()])
+    made.summary()
+    a_round(api, made, updates())
+    text = "\n".join(caplog.messages)
+    for said in ("Rule: SpectralFilter()", "NearestNeighborMixing()", "byz-spread"):
+        assert said in text
+
+
+WRONG = [
+    ({"rule": SpectralFilter}, "rule must be a rule, such as SpectralFilter()"),
+    ({"rule": "median"}, "rule must be a rule"),
+    ({"pre_aggregation": NearestNeighborMixing()}, "pre_aggregation must be a list"),
+    ({"pre_aggregation": [NearestNeighborMixing]}, r"pre_aggregation\[0\] must be"),
+    ({"server_update_fn": 3}, "server_update_fn must be a function"),
+    ({"trim_norm": 3.0}, "RobustFedAvg has no option trim_norm"),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("options", "said"), WRONG)
+def test_a_wrong_option_is_refused_by_name(api, options, said):
+    with pytest.raises(TypeError, match=said):
+        strategy(api, **options)
+    if "rule" in options:
+        with pytest.raises(TypeError, match="it is one: give RobustFedAvg"):
+            api.own.GeometricMedianOfMeans(num_byzantine=1, **options)
