@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,21 +63,28 @@ def answer(question: Question, folder: Path, console: Console) -> None:
     missing = m - found.num_clients
     doubts = [*given.doubts]
     if missing:
-        doubts.append(f"Of {m} clients, {missing} did not reply twice with a finite model.")
+        doubts.append(
+            f"Of {m} clients, {missing} were not asked twice or did not reply with a finite model."
+        )
     for heading, lines in (("Why", given.reasons), ("Uncertain", doubts)):
         if lines:
             console.print(Text(f"\n{heading}", "bold"))
             console.print(Text("\n".join(f"- {line}" for line in lines)))
 
 
-def read_pilot(run: Run) -> tuple[str, list[str], dict[str, list[NDArray[np.floating]]]]:
+def read_pilot(
+    run: Run,
+) -> tuple[Literal["serverapp", "server"], list[str], dict[str, list[NDArray[np.floating]]]]:
     """Return the app's API, the reasons of rejections, and the updates of who replied each time."""
     events = list(json_lines.read(run.folder / "events.jsonl"))
     rounds = [event for event in events if event["event"] == "replies"]
+    numbers = {event["round"] for event in rounds}
+    if len(numbers) < _ROUNDS:
+        raise ValueError(f"the app ended after {len(numbers)} of {_ROUNDS} rounds of the pilot")
     reasons = [reason for event in rounds for reason in event["rejected"]]
     updates: dict[str, list[NDArray[np.floating]]] = {}
-    for event in rounds:
-        with np.load(run.replies(event["round"])) as file:
+    for number in numbers:
+        with np.load(run.replies(number)) as file:
             for client, update in file.items():
                 updates.setdefault(client, []).append(update)
     complete = {client: each for client, each in updates.items() if len(each) == _ROUNDS}
@@ -84,11 +92,15 @@ def read_pilot(run: Run) -> tuple[str, list[str], dict[str, list[NDArray[np.floa
 
 
 def _table(found: Unlikeness) -> Table:
-    figures = {
-        "variance within a client": f"{found.within:.3g}",
-        "variance between clients": f"{found.between:.3g}",
-        "ratio, between / within": f"{found.ratio:.3g}",
-        "ratio of the honest clients alone": f"{found.least:.3g} to {found.most:.3g}",
-        "clients are": found.kind if found.kind != "unknown" else "not to be compared",
-    }
-    return Table(["measured", ""], list(map(list, figures.items())))
+    rows = [
+        ["variance within a client", f"{found.within:.3g}", ""],
+        ["variance between clients", f"{found.between:.3g}", ""],
+        ["ratio: between / within", f"{found.ratio:.3g}", _within(found.ratios)],
+        ["share: between / length²", f"{found.share:.3g}", _within(found.shares)],
+        ["clients are", found.kind, ""],
+    ]
+    return Table(["measured", "", "of the honest clients alone"], rows)
+
+
+def _within(limits: tuple[float, float]) -> str:
+    return "{:.3g} to {:.3g}".format(*limits)

@@ -1,6 +1,5 @@
 """A pilot of an app: its strategy asks clients twice to train one model, and keeps the model."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from ..payload import Model, arrays_layout, parameters_layout, read_arrays, read_parameters
-from ..round import Rejections, Reply
+from ..round import Rejections
 from ..server import results
 from ..serverapp import messages
 from .attacked_app import seed_everything
@@ -38,21 +37,21 @@ class Pilot(WatchedTraining):
         sent, given = self._first_model, [*args, *named.values()]
         if isinstance(sent, ArrayRecord):
             api, layout = "serverapp", arrays_layout(sent)
-            before = read_arrays(sent, layout)
-            replies: Iterable[Reply]
-            replies = messages.opened(given[0], [], "", self._arrays_key, layout)
+            before = _vector(read_arrays(sent, layout))
+            replies = list(messages.opened(given[0], [], "", self._arrays_key, layout))
         else:
             api, layout = "server", parameters_layout(sent)
-            before = read_parameters(sent, layout)
-            replies = [results.opened(*result, layout) for result in given[0]]
+            before = _vector(read_parameters(sent, layout))
+            replies = [results.opened(client, result, layout) for client, result in given[0]]
             replies += map(results.failed, given[1])
-        updates, rejections = {}, Rejections()
+        updates: dict[str, Any] = {}
+        rejections = Rejections()
         for reply in replies:
             if reply.model is None:
                 rejections.add(reply.client, reply.reason)
             else:
                 partition = self.partitions[int(reply.client)]
-                updates[f"{partition}"] = _vector(reply.model) - _vector(before)
+                updates[f"{partition}"] = _vector(reply.model) - before
         np.savez(self.run.replies(server_round), **updates)
         reasons = [verdict.reason for _, verdict in rejections]
         self.run.record("replies", round=server_round, api=api, rejected=reasons)
