@@ -140,6 +140,18 @@ def test_the_figures_on_the_page_are_measured_and_colluders_change_them_no_more_
         assert written == [float(f"{value:.2g}") for value in (min(values), max(values))]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("split", [row[0] for row in ROWS])
+def test_few_clients_show_what_many_show_within_what_the_page_says(split):
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        updates = pilot(split, seed)
+        whole = measure_unlikeness(updates, num_byzantine=1).ratio
+        drawn = [updates[rng.choice(20, 6, replace=False)] for _ in range(100)]
+        shares = [measure_unlikeness(each, num_byzantine=1).ratio / whole for each in drawn]
+        assert np.mean([1 / 3 < share < 3 for share in shares]) >= 0.9
+
+
 def test_the_page_has_a_row_for_each_split():
     assert len(ROWS) == 5
 
