@@ -63,9 +63,7 @@ def answer(question: Question, folder: Path, console: Console) -> None:
     missing = m - found.num_clients
     doubts = [*given.doubts]
     if missing:
-        doubts.append(
-            f"Of {m} clients, {missing} were not asked twice or did not reply with a finite model."
-        )
+        doubts.append(f"{missing} of {m} clients were not asked, or sent no two usable replies.")
     for heading, lines in (("Why", given.reasons), ("Uncertain", doubts)):
         if lines:
             console.print(Text(f"\n{heading}", "bold"))

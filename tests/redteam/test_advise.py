@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
+from flwr.common import ndarrays_to_parameters
 from flwr.server import Server, SimpleClientManager
 from flwr.server import strategy as classic
 from flwr.serverapp import strategy as message
@@ -96,7 +96,7 @@ def ends(end, reason):
         (ends("crashed", "OSError: disk"), "fails without any attack: OSError: disk; its log is"),
         (
             pilot_of(gaussian(1.0, m=4), ["bad"] * 6),
-            "more than 4 clients with finite updates, got 4",
+            "more than 4 clients with finite updates",
         ),
         (pilot_of(gaussian(1.0, m=4), ["an odd shape"] * 6), "; an odd shape; the log is"),
         (pilot_of(gaussian(1.0), rounds=1), "ended after 1 of 2 rounds"),
@@ -114,7 +114,7 @@ def test_clients_without_two_replies_are_counted(ask, monkeypatch):
     monkeypatch.setattr(simulate, "run_apart", pilot_of(gaussian(5.0, m=9)))
     code, out, _ = ask(APP, "-q", 1)
     assert code == 0
-    assert "- 1 of 10 clients were not asked" in out
+    assert "- 1 of 10 clients were not asked, or sent no two usable replies." in out
 
 
 def reply(node, server_round, arrays):
@@ -151,14 +151,9 @@ def test_a_pilot_keeps_the_model_and_the_replies_of_the_message_api(watch):
 
 
 def test_a_pilot_keeps_the_model_and_the_replies_of_the_classic_api(watch):
-    class Same(Client):
-        def fit(self, ins, timeout, group_id):
-            made = super().fit(ins, timeout, group_id)
-            return FitRes(Status(Code.OK, ""), made.parameters, 1, {})
-
     watched, manager = watch(strategy="pilot"), SimpleClientManager()
     for number in range(7):
-        manager.register(Same(number, reply))
+        manager.register(Client(number, reply))
     own = classic.FedAvg(initial_parameters=ndarrays_to_parameters(START), fraction_evaluate=0.0)
     server = Server(client_manager=manager, strategy=own)
     server.set_max_workers(1)
