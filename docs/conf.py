@@ -70,6 +70,7 @@ PUBLIC = [
     "flwr_byz.serverapp.strategy",
     "flwr_byz.theory",
     "flwr_byz.transport",
+    "flwr_byz.unlikeness",
 ]
 """The modules whose public names the reference has to hold."""
 

@@ -155,6 +155,45 @@ def redteam_command(
         raise Exit(130) from None
 
 
+@app.command("advise")
+def advise_command(
+    folder: Annotated[Path, Argument(metavar="APP", help="A folder with pyproject.toml.")],
+    num_byzantine: Annotated[
+        int | None,
+        Option("--byzantine", "--num-byzantine", "-q", help="At most q; a fifth by default."),
+    ] = None,
+    trusted: Annotated[int, Option(help="Samples that the server itself has and trusts.")] = 0,
+    nodes: Annotated[
+        int | None, Option(help="Clients; by default those of pyproject.toml, or 10.")
+    ] = None,
+    run_config: Annotated[str, Option(help="Overrides, in the form of flwr run.")] = "",
+    seed: Annotated[int, Option(help="Seed of the clients' draws.")] = 0,
+    results: Annotated[
+        Path, Option(help="A folder; a pilot that it holds is not repeated.")
+    ] = Path("results/advise"),
+    timeout: Annotated[float, Option(help="Seconds after which the pilot counts as hung.")] = 600.0,
+) -> None:
+    """Measure how unlike the clients of a Flower app are, and name the strategy for them.
+
+    A pilot runs the app, unchanged, in a simulation: each client trains the first model twice.
+    """
+    from .redteam import advise, flower_app
+
+    question = advise.Question(
+        app=flower_app.FlowerApp.read(folder),
+        num_nodes=nodes,
+        num_byzantine=num_byzantine,
+        num_trusted=trusted,
+        run_config=run_config,
+        seed=seed,
+        timeout=timeout,
+    )
+    try:
+        advise.answer(question, results, Console())
+    except KeyboardInterrupt:
+        raise Exit(130) from None
+
+
 def print_plan(made: Plan, console: Console) -> None:
     """Print a plan as tables."""
     sizes = made.samples_per_client

@@ -44,10 +44,7 @@ class Trial:
 
     def runs(self, results: Path) -> list[Run]:
         """Return the runs, the reference first; raise ValueError where an option is wrong."""
-        m = self.app.num_nodes if self.num_nodes is None else self.num_nodes
-        q = max(1, m // 5) if self.num_byzantine is None else self.num_byzantine
-        half = f" (half of the {m} nodes)"
-        check_number("byzantine", q, whole=True, least=1, below=m / 2, note=half)
+        m, q = sizes(self.app, self.num_nodes, self.num_byzantine)
         check_number("timeout", self.timeout, above=0)
         if self.num_rounds is not None:
             check_number("rounds", self.num_rounds, whole=True, least=1)
@@ -66,7 +63,7 @@ class Trial:
 def red_team(trial: Trial, folder: Path, console: Console) -> None:
     """Do the runs that the folder lacks, and report; raise ValueError where that is impossible."""
     planned = trial.runs(folder)
-    run_apart = _runner()
+    run_apart = runner()
     results: list[RunResult] = []
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("")
@@ -75,15 +72,29 @@ def red_team(trial: Trial, folder: Path, console: Console) -> None:
             result = load(run, trial.timeout) if run.reference.exists() else None
             results.append(result or run_apart(run, trial.timeout))
             if run is planned[0]:
-                clean, log = results[0], run.folder / "log.txt"
-                if clean.end == "refused":
-                    raise ValueError(clean.reason)
-                if clean.end != "finished" or not clean.finite:
-                    why = clean.reason or "its model is not finite"
-                    raise ValueError(f"the app fails without any attack: {why}; its log is {log}")
+                clean = results[0]
+                check_can_be_judged(clean)
                 measure = choose_measure(clean, trial.metric, trial.higher_is_better)
     rows = {row[0].run.attack: row for row in zip(results[::2], results[1::2], strict=True)}
     report(rows, Standard.of(clean, measure), console)
+
+
+def sizes(app: FlowerApp, num_nodes: int | None, num_byzantine: int | None) -> tuple[int, int]:
+    """Return m and q, checked: by default the app's number of nodes, and a fifth of them."""
+    m = app.num_nodes if num_nodes is None else num_nodes
+    q = max(1, m // 5) if num_byzantine is None else num_byzantine
+    half = f" (half of the {m} nodes)"
+    check_number("byzantine", q, whole=True, least=1, below=m / 2, note=half)
+    return m, q
+
+
+def check_can_be_judged(clean: RunResult) -> None:
+    """Raise ValueError where an app is refused, or does not end well without any attack."""
+    if clean.end == "refused":
+        raise ValueError(clean.reason)
+    if clean.end != "finished" or not clean.finite:
+        why, log = clean.reason or "its model is not finite", clean.run.folder / "log.txt"
+        raise ValueError(f"the app fails without any attack: {why}; its log is {log}")
 
 
 def rehearse(text: str, num_clients: int, num_byzantine: int) -> None:
@@ -96,7 +107,7 @@ def rehearse(text: str, num_clients: int, num_byzantine: int) -> None:
     attack(Knowledge(own, num_clients, num_byzantine, rng, honest, 0, colluders, model))
 
 
-def _runner() -> Callable[[Run, float], RunResult]:
+def runner() -> Callable[[Run, float], RunResult]:
     """Return the function that does a run; raise ValueError where none can be done here."""
     needed = "ray", "matplotlib", "jinja2"
     if missing := ", ".join(name for name in needed if find_spec(name) is None):

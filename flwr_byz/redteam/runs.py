@@ -30,7 +30,7 @@ class Run:
     seed: int
     results: Path  # absolute
     attack: str = NO_ATTACK  # or as `parse_attack` reads it
-    strategy: Literal["own", "robust"] = "own"
+    strategy: Literal["own", "robust", "pilot"] = "own"  # "pilot": its own keeps the first model
 
     @property
     def folder(self) -> Path:
@@ -52,6 +52,10 @@ class Run:
     def asked(self, server_round: int) -> Path:
         """Return the file that names the Byzantine clients asked in a round."""
         return self.folder / f"asked-{server_round}.json"
+
+    def replies(self, server_round: int) -> Path:
+        """Return the file that holds the updates which clients replied in a round of a pilot."""
+        return self.folder / f"replies-{server_round}.npz"
 
     @property
     def byzantine(self) -> frozenset[int]:

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from ..logs import escaped
 from .attacked_app import ROLL_CALL, AttackedApp, seed_everything
+from .pilot import Pilot
 from .runs import Run, RunResult, load
 from .swap import Refused
 from .training import Vector, WatchedTraining
@@ -84,7 +85,8 @@ def main() -> None:
 
 
 def _simulate(run: Run) -> dict[str, Any]:
-    training, server_app = WatchedTraining(run), ServerApp()
+    training = Pilot(run) if run.strategy == "pilot" else WatchedTraining(run)
+    server_app = ServerApp()
     ends: list[tuple[str, str]] = []  # the first one counts, "finished" without any
 
     def fail(error: BaseException) -> None:

@@ -121,7 +121,8 @@ class WatchedTraining:
         refuse_trees(own)
         self._evaluate_first_model = self._evaluate_first_model or evaluate_first_model
         run, name = self.run, type(own).__name__
-        strategy, notes = (own, []) if run.strategy == "own" else exchange(own, run.num_byzantine)
+        swaps = run.strategy == "robust"
+        strategy, notes = exchange(own, run.num_byzantine) if swaps else (own, [])
         run.record("begun", strategy=name, notes=notes, num_rounds=num_rounds)
         self.has_begun = True
         if any(strategy is each for each in self._wrapped):  # an app may train with it twice

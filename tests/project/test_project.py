@@ -88,7 +88,7 @@ PLAN = f"from flwr_byz.theory import plan; plan({SIZES})"
     ("statements", "strangers"),
     [
         (f"from flwr_byz import aggregation, attacks, cli; {PLAN}", f"flwr {HEAVY}"),
-        ("import flwr_byz.redteam.command", f"flwr {HEAVY}"),
+        ("import flwr_byz.redteam.command, flwr_byz.redteam.advise", f"flwr {HEAVY}"),
         ("import flwr_byz.serverapp.strategy, flwr_byz.server.strategy", HEAVY),
         ("import clients.app, simulations.server_app", "torch ray sklearn datasets matplotlib"),
     ],

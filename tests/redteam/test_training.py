@@ -11,10 +11,6 @@ from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import strategy as message
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_byz import json_lines
-from flwr_byz.redteam import training
-from flwr_byz.redteam.flower_app import FlowerApp
-from flwr_byz.redteam.runs import NO_ATTACK, Run
 from flwr_byz.redteam.swap import Refused
 from tests.support.answering_grid import AnsweringGrid
 
@@ -24,31 +20,6 @@ TREES, WORKFLOW = "arrays of fixed shape, no trees", "as for secure aggregation"
 class PassesOn(FedAvg):
     def start(self, *args, **kwargs):
         return super().start(*args, **kwargs)
-
-
-class Watched(training.WatchedTraining):
-    def events(self, kind):
-        return [e for e in json_lines.read(self.run.folder / "events.jsonl") if e["event"] == kind]
-
-    def measured(self, source):
-        return {e["round"]: e["values"] for e in self.events("metrics") if e["source"] == source}
-
-
-@pytest.fixture
-def watch(tmp_path, monkeypatch):
-    """Return what watches the trainings of a run; the loops are as they were afterwards."""
-
-    def watch(attack=NO_ATTACK, strategy="own", num_rounds=2):
-        monkeypatch.undo()
-        monkeypatch.setattr(training, "setattr", monkeypatch.setattr, raising=False)
-        app = FlowerApp(tmp_path, "a:b", "a:c")
-        watched = Watched(Run(app, {}, 7, 2, num_rounds, 0, tmp_path, attack, strategy))
-        watched.run.folder.mkdir(parents=True)
-        watched.partitions = {node: 10 - node for node in range(7)}
-        watched.watch()
-        return watched
-
-    return watch
 
 
 def towards_one(node, server_round, arrays):
