@@ -1,6 +1,6 @@
 """Robust aggregation of float vectors, with NumPy alone and without Flower."""
 
-from ..renamed import renamed_in
+from .. import renamed as _renamed
 from .batches import num_batches as num_batches
 from .batches import permute_clients as permute_clients
 from .batches import split_into_batches as split_into_batches
@@ -17,4 +17,4 @@ from .pre_aggregation import NearestNeighborMixing as NearestNeighborMixing
 from .pre_aggregation import NormTrimming as NormTrimming
 from .spectral_filter import SpectralFilter as SpectralFilter
 
-renamed_in(__name__, GeometricMedianOfMeans="Aggregate")
+_renamed.renamed_in(__name__, GeometricMedianOfMeans="Aggregate")
