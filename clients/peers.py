@@ -110,4 +110,7 @@ def fedgreed(vectors: Vectors, loss: Callable[[Vectors], float]) -> Vectors:
 
 def _clipped(vectors: Vectors, radius: float) -> Vectors:
     norms = np.linalg.norm(vectors, axis=1)
-    return vectors * np.where(norms > radius, radius / np.maximum(norms, radius), 1.0)[:, None]
+    longer = norms > radius
+    factors = np.ones_like(norms)
+    factors[longer] = radius / norms[longer]
+    return vectors * factors[:, None]

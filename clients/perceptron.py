@@ -88,7 +88,7 @@ class Perceptron:
         """Return the weights after the client's local steps."""
         model = tuple((array.tobytes(), array.shape) for array in arrays)
         stacks, losses = _trained(self, server_round, model)
-        size = len(_partitions(replace(self, labels="true"))[client])
+        size = len(client_images(replace(self, labels="true"))[client])
         return [stack[client] for stack in stacks], size, {"loss": float(losses[client])}
 
     def relabelled(self) -> "Perceptron":
@@ -102,21 +102,21 @@ class Perceptron:
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss and accuracy on the client's own images."""
-        own = _partitions(replace(self, labels="true"))[client]
+        own = client_images(replace(self, labels="true"))[client]
         loss, accuracy = _measure(arrays, pool(self.images).images[own], self._seen()[own])
         return loss, len(own), {"accuracy": accuracy}
 
     def server_update(self, server_round: int, arrays: Arrays) -> Arrays:
         """Return the weights after as many local steps on the server's images, labelled truly."""
         rng = np.random.default_rng([self.seed, self.num_clients, server_round])
-        own = _trusted(self)
+        own = server_images(self)
         drawn = own[rng.integers(len(own), size=(self.local_steps, 1, self.batch_size))]
         stacks, _ = _descend(replace(self, labels="true"), arrays, drawn)
         return [stack[0] for stack in stacks]
 
     def trusted_loss(self, arrays: Arrays) -> float:
         """Return the loss on the server's images."""
-        data, own = pool(self.images), _trusted(self)
+        data, own = pool(self.images), server_images(self)
         return _measure(arrays, data.images[own], data.labels[own])[0]
 
     def _seen(self) -> NDArray[np.int64]:
@@ -162,7 +162,7 @@ def _descend(problem: Perceptron, start: Arrays, drawn: Indices) -> tuple[list[F
 
 def _draw(problem: Perceptron, client: int, server_round: int) -> Indices:
     """Draw the images of a client's local steps, (local_steps, batch_size)."""
-    own = _partitions(replace(problem, labels="true"))[client]
+    own = client_images(replace(problem, labels="true"))[client]
     rng = np.random.default_rng([problem.seed, client, server_round])
     return own[rng.integers(len(own), size=(problem.local_steps, problem.batch_size))]
 
@@ -182,18 +182,19 @@ def _measure(arrays: Arrays, images: Floats, labels: NDArray[np.int64]) -> tuple
 
 
 @lru_cache(maxsize=1)
-def _partitions(problem: Perceptron) -> list[Indices]:
+def client_images(problem: Perceptron) -> list[Indices]:
+    """Return which images of the pool each client has."""
     labels = pool(problem.images).labels
     left = np.arange(len(labels))
     if problem.trusted:
-        left = np.setdiff1d(left, _trusted(problem))
+        left = np.setdiff1d(left, server_images(problem))
     split = partition(labels[left], problem.num_clients, problem.split, problem.seed)
     return [left[own] for own in split]
 
 
 @lru_cache(maxsize=2)
-def _trusted(problem: Perceptron) -> Indices:
-    """Draw the server's images: of a random order, the first ones of each class, in turn."""
+def server_images(problem: Perceptron) -> Indices:
+    """Return which images the server has: the first ones of each class in a random order."""
     data, wanted = pool(problem.images), problem.trusted
     order = np.random.default_rng([problem.seed, 1]).permutation(len(data.labels))
     allowed = order[data.labels[order] < (problem.trusted_classes or data.num_classes)]
