@@ -1,7 +1,7 @@
 """Who is Byzantine, and what such a client replies in place of the honest reply."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +12,7 @@ from flwr_byz.attacks import Attack, Knowledge, Schedule
 from flwr_byz.attacks.arrays import flatten, unflatten
 
 from .problem import Arrays, Problem
+from .rule import ServerSide, step_between, trusted_in
 from .rules import KnownRule
 
 Model = tuple[tuple[bytes, str, tuple[int, ...]], ...]
@@ -54,22 +55,29 @@ class Adversary:
 
 
 def byzantine_reply(
-    problem: Problem, adversary: Adversary, client: int, arrays: Arrays, server_round: int
+    problem: Problem,
+    adversary: Adversary,
+    client: int,
+    arrays: Arrays,
+    server_round: int,
+    before: Arrays | None = None,
 ) -> tuple[Arrays, int, dict[str, float]] | None:
     """Return what a Byzantine client sends for the model `arrays`; None where it stays silent.
 
     The attack sees gradients, or the update where clients reply weights. Omniscient attacks see
     the honest replies, recomputed from the problem's definition: nothing passes between processes.
+    `before` is the model of the round before, from which the attack knows the last aggregate; where
+    None, it takes the server to have none.
     """
     attack = adversary.attack
     honest_arrays, num_examples, metrics = problem.reply(client, arrays, server_round)
-    model = comparable(arrays)
+    models = comparable(arrays), None if before is None else comparable(before)
     rng = np.random.default_rng([problem.seed, client, server_round])
     if attack.common:
-        vector = _common_vector(problem, adversary, server_round, model)
+        vector = _common_vector(problem, adversary, server_round, *models)
     else:
         own = flatten(honest_arrays) - _origin(problem, arrays)
-        vector = attack(_knowledge(problem, adversary, client, own, rng, server_round, model))
+        vector = attack(_knowledge(problem, adversary, client, own, rng, server_round, *models))
     if vector is None:
         return None
     made = unflatten(vector + _origin(problem, arrays), honest_arrays)
@@ -78,14 +86,16 @@ def byzantine_reply(
 
 @lru_cache(maxsize=2)
 def _common_vector(
-    problem: Problem, adversary: Adversary, server_round: int, model: Model
+    problem: Problem, adversary: Adversary, server_round: int, model: Model, before: Model | None
 ) -> NDArray[np.float64] | None:
     """Make the vector that all colluders send: once a round in each process that colludes."""
     arrays = arrays_of(model)
     client = min(adversary.choose(server_round, arrays))
     rng = np.random.default_rng([problem.seed, server_round])
     own = np.zeros(flatten(arrays).shape)
-    return adversary.attack(_knowledge(problem, adversary, client, own, rng, server_round, model))
+    return adversary.attack(
+        _knowledge(problem, adversary, client, own, rng, server_round, model, before)
+    )
 
 
 def _knowledge(
@@ -96,6 +106,7 @@ def _knowledge(
     rng: np.random.Generator,
     server_round: int,
     model: Model,
+    before: Model | None,
 ) -> Knowledge:
     """Collect what the attack needs to know."""
     arrays = arrays_of(model)
@@ -104,6 +115,8 @@ def _knowledge(
     batches = None
     if rule is not None:
         batches = split_into_batches(range(problem.num_clients), rule.num_batches)
+    if rule is not None and "rule" in requires:
+        rule = replace(rule, server=_server_side(problem, rule, server_round, arrays, before))
 
     def relabelled() -> NDArray[np.float64]:
         reply, _, _ = problem.relabelled().reply(client, arrays, server_round)
@@ -124,6 +137,16 @@ def _knowledge(
         rule=rule,
         relabelled=relabelled,
         uses_gradients=problem.reply_kind == "gradients",
+    )
+
+
+def _server_side(
+    problem: Problem, rule: KnownRule, server_round: int, arrays: Arrays, before: Model | None
+) -> ServerSide:
+    """Return what the server has besides the replies, as an adversary that knows it."""
+    return ServerSide(
+        None if before is None else step_between(problem, arrays_of(before), arrays),
+        trusted_in(problem, server_round, arrays) if rule.needs_trusted_data else None,
     )
 
 

@@ -11,6 +11,7 @@ from flwr_byz.attacks.arrays import flatten
 
 from .byzantine import Adversary, Model, arrays_of, byzantine_reply, comparable, honest_vectors
 from .problem import Arrays, Problem
+from .rule import ServerSide
 from .rules import KnownRule
 
 
@@ -56,7 +57,7 @@ def _taken(greedy: Greedy, server_round: int, model: Model) -> frozenset[int]:
 
 def settled(greedy: Greedy, attack: Attack, rule: KnownRule, num_rounds: int) -> frozenset[int]:
     """Return the set that a greedy adversary ends with, from a rehearsal of the rounds."""
-    problem, arrays = greedy.problem, greedy.problem.initial_arrays()
+    problem, arrays, last = greedy.problem, greedy.problem.initial_arrays(), None
     adversary = Adversary(attack, greedy, greedy.num_byzantine, rule)
     for server_round in range(1, num_rounds + 1):
         vectors = []
@@ -66,6 +67,7 @@ def settled(greedy: Greedy, attack: Attack, rule: KnownRule, num_rounds: int) ->
                 made = byzantine_reply(problem, adversary, client, arrays, server_round)
                 reply = made or reply
             vectors.append(flatten(reply[0]))
-        step = problem.server_learning_rate * rule(np.stack(vectors))
+        last = rule.aggregate(np.stack(vectors), ServerSide(last))
+        step = problem.server_learning_rate * last
         arrays = [(arrays[0] - step).astype(arrays[0].dtype)]
     return greedy(num_rounds, arrays)

@@ -39,6 +39,16 @@ class Perceptron:
     seed : int
     labels : {"true", "flipped"}
         Whether clients see c or C − 1 − c, of C classes.
+    trusted : int
+        Images that the server holds and no client does, of all classes as many as nearly as can be.
+    trusted_classes : int
+        Of how many classes, the first ones, the server's images are; 0 for all.
+
+    Raises
+    ------
+    ValueError
+        Where `trusted` or `trusted_classes` is negative; and from the methods that train, where so
+        many images of these classes are more than there are.
     """
 
     images: str = "digits"
@@ -50,10 +60,16 @@ class Perceptron:
     learning_rate: float = 0.5
     seed: int = 0
     labels: Literal["true", "flipped"] = "true"
+    trusted: int = 0
+    trusted_classes: int = 0
 
     reply_kind: ClassVar[Literal["weights"]] = "weights"
     measure: ClassVar[Literal["accuracy"]] = "accuracy"
     server_learning_rate: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.trusted, self.trusted_classes) < 0:
+            raise ValueError("trusted and trusted_classes must be at least 0")
 
     def initial_arrays(self) -> Arrays:
         """Return the weights and biases of both layers, drawn as He et al. (2015) do."""
@@ -72,7 +88,7 @@ class Perceptron:
         """Return the weights after the client's local steps."""
         model = tuple((array.tobytes(), array.shape) for array in arrays)
         stacks, losses = _trained(self, server_round, model)
-        size = len(_partitions(replace(self, labels="true"))[client])
+        size = len(client_images(replace(self, labels="true"))[client])
         return [stack[client] for stack in stacks], size, {"loss": float(losses[client])}
 
     def relabelled(self) -> "Perceptron":
@@ -86,9 +102,22 @@ class Perceptron:
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss and accuracy on the client's own images."""
-        own = _partitions(replace(self, labels="true"))[client]
+        own = client_images(replace(self, labels="true"))[client]
         loss, accuracy = _measure(arrays, pool(self.images).images[own], self._seen()[own])
         return loss, len(own), {"accuracy": accuracy}
+
+    def server_update(self, server_round: int, arrays: Arrays) -> Arrays:
+        """Return the weights after as many local steps on the server's images, labelled truly."""
+        rng = np.random.default_rng([self.seed, self.num_clients, server_round])
+        own = server_images(self)
+        drawn = own[rng.integers(len(own), size=(self.local_steps, 1, self.batch_size))]
+        stacks, _ = _descend(replace(self, labels="true"), arrays, drawn)
+        return [stack[0] for stack in stacks]
+
+    def trusted_loss(self, arrays: Arrays) -> float:
+        """Return the loss on the server's images."""
+        data, own = pool(self.images), server_images(self)
+        return _measure(arrays, data.images[own], data.labels[own])[0]
 
     def _seen(self) -> NDArray[np.int64]:
         data = pool(self.images)
@@ -100,11 +129,17 @@ def _trained(
     problem: Perceptron, server_round: int, model: tuple[tuple[bytes, tuple[int, ...]], ...]
 ) -> tuple[list[Floats], Floats]:
     """Train all clients from one model: the stacks of their arrays, (m, ...), and last losses."""
-    m = problem.num_clients
     start = [np.frombuffer(data, np.float32).reshape(shape) for data, shape in model]
+    clients = range(problem.num_clients)
+    drawn = np.stack([_draw(problem, client, server_round) for client in clients], axis=1)
+    return _descend(problem, start, drawn)
+
+
+def _descend(problem: Perceptron, start: Arrays, drawn: Indices) -> tuple[list[Floats], Floats]:
+    """Train m models from one, on the images drawn (local_steps, m, batch_size)."""
+    m = drawn.shape[1]
     first, first_bias, second, second_bias = (np.repeat(a[None], m, axis=0) for a in start)
     images, labels = pool(problem.images).images, problem._seen()
-    drawn = np.stack([_draw(problem, client, server_round) for client in range(m)], axis=1)
     rows, columns = np.ogrid[:m, : problem.batch_size]
     losses = np.zeros(m, np.float32)
     rate = np.float32(problem.learning_rate)
@@ -127,7 +162,7 @@ def _trained(
 
 def _draw(problem: Perceptron, client: int, server_round: int) -> Indices:
     """Draw the images of a client's local steps, (local_steps, batch_size)."""
-    own = _partitions(replace(problem, labels="true"))[client]
+    own = client_images(replace(problem, labels="true"))[client]
     rng = np.random.default_rng([problem.seed, client, server_round])
     return own[rng.integers(len(own), size=(problem.local_steps, problem.batch_size))]
 
@@ -147,6 +182,26 @@ def _measure(arrays: Arrays, images: Floats, labels: NDArray[np.int64]) -> tuple
 
 
 @lru_cache(maxsize=1)
-def _partitions(problem: Perceptron) -> list[Indices]:
+def client_images(problem: Perceptron) -> list[Indices]:
+    """Return which images of the pool each client has."""
     labels = pool(problem.images).labels
-    return partition(labels, problem.num_clients, problem.split, problem.seed)
+    left = np.arange(len(labels))
+    if problem.trusted:
+        left = np.setdiff1d(left, server_images(problem))
+    split = partition(labels[left], problem.num_clients, problem.split, problem.seed)
+    return [left[own] for own in split]
+
+
+@lru_cache(maxsize=2)
+def server_images(problem: Perceptron) -> Indices:
+    """Return which images the server has: the first ones of each class in a random order."""
+    data, wanted = pool(problem.images), problem.trusted
+    order = np.random.default_rng([problem.seed, 1]).permutation(len(data.labels))
+    allowed = order[data.labels[order] < (problem.trusted_classes or data.num_classes)]
+    if not 0 < wanted <= len(allowed):
+        raise ValueError(f"trusted must be from 1 to {len(allowed)} to train on, got {wanted}")
+    labels = data.labels[allowed]
+    turn = np.zeros(len(labels), np.int64)  # how many of its class come before an image
+    for label in range(data.num_classes):
+        turn[labels == label] = np.arange((labels == label).sum())
+    return np.asarray(allowed[np.argsort(turn, kind="stable")[:wanted]])

@@ -70,6 +70,23 @@ class Problem(Protocol):
         """Return loss, number of examples and metrics of a model on one client's data."""
 
 
+class TrustedData(Problem, Protocol):
+    """A problem whose server may hold data itself, which no client has."""
+
+    @property
+    def trusted(self) -> int:
+        """How many samples the server holds; 0 for none, and then the rest raises ValueError."""
+
+    def server_update(self, server_round: int, arrays: Arrays) -> Arrays:
+        """Return what the server would reply itself, from its own data.
+
+        It depends on the arguments and the seed alone.
+        """
+
+    def trusted_loss(self, arrays: Arrays) -> float:
+        """Return a model's loss on the server's data; inf or NaN for one that is not finite."""
+
+
 @lru_cache(maxsize=64)
 def make_problem(text: str, num_clients: int, seed: int, split: str = "") -> Problem:
     """Make a problem from its class and options, such as ``"LinearRegression(dim=20)"``.

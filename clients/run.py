@@ -14,7 +14,7 @@ from .byzantine import Adversary, Choice, Scheduled
 from .greedy import Greedy, settled
 from .momentum import WithMomentum
 from .problem import Problem, make_problem
-from .rules import GMOM, RULES, KnownRule, batches_of, parse_rule
+from .rules import GMOM, RULES, KnownRule, batches_of, check_trusted_data, parse_rule
 
 NO_ATTACK = "none"
 
@@ -81,6 +81,7 @@ class Run:
         if self.api == "classic" and name != GMOM and RULES[name].classic is None:
             raise ValueError(f"{name} is a rule of the Message API alone")
         problem = problem_of(self)
+        check_trusted_data(self.rule, problem)
         if self.attack != NO_ATTACK:
             attack_of(self.attack, problem)
         adversary_of(self, problem)

@@ -6,20 +6,17 @@ bits, and one whose replies are long. Neither has a guarantee in the paper. Stoc
 descent takes one reply.
 """
 
-from collections.abc import Iterable, Iterator
-from logging import WARNING
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from flwr_byz.aggregation import mean
-from flwr_byz.attacks.arrays import flatten, unflatten
-from flwr_byz.payload import MalformedReply, arrays_layout, read_arrays
+
+from .vector_strategy import VectorStrategy
 
 Vectors = NDArray[np.floating]
 
@@ -55,77 +52,36 @@ def _check(vectors: Vectors, num_selected: int) -> None:
         )
 
 
-class SmallestNorms(FedAvg):
+class SmallestNorms(VectorStrategy):
     """Average the shortest updates or gradients among the well-formed replies.
 
     Parameters
     ----------
     num_selected : int
-    reply : {"weights", "gradients"}
-    step : float
-        η.
     seed : int
         Of a random selection.
     options
-        Of `FedAvg`.
+        Of `VectorStrategy`.
     """
 
-    def __init__(
-        self, num_selected: int, *, reply: str, step: float, seed: int, **options: Any
-    ) -> None:
+    def __init__(self, num_selected: int, *, seed: int, **options: Any) -> None:
         super().__init__(**options)
         self.num_selected = num_selected
-        self.reply = reply
-        self.step = step if reply == "weights" else -step
         self.seed = seed
 
-    def select(self, vectors: Vectors, num_selected: int, server_round: int) -> Vectors:
+    def combine(self, vectors: Vectors, server_round: int) -> NDArray[np.float64]:
+        """Return the mean of the selected vectors."""
+        return self.select(vectors, min(self.num_selected, len(vectors)), server_round)
+
+    def select(self, vectors: Vectors, num_selected: int, server_round: int) -> NDArray[np.float64]:
         """Return the mean of so many of the vectors."""
         return mean_of_smallest_norms(vectors, num_selected)
-
-    def step_in(self, server_round: int) -> float:
-        """Return the step of a round, with its sign."""
-        return self.step
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Remember the model that is sent."""
-        self._sent = arrays
-        return super().configure_train(server_round, arrays, config, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Step along the mean update, or against the mean gradient, of the selected replies."""
-        sent = self._sent.to_numpy_ndarrays()
-        origin = flatten(sent) if self.reply == "weights" else 0.0
-        vectors = [vector - origin for vector in self._well_formed(replies)]
-        if not vectors:
-            return None, None
-        num_selected = min(self.num_selected, len(vectors))
-        mean_of_few = self.select(np.stack(vectors), num_selected, server_round)
-        arrays = unflatten(flatten(sent) + self.step_in(server_round) * mean_of_few, sent)
-        named = zip(self._sent, arrays, strict=True)
-        return ArrayRecord({name: Array(array) for name, array in named}), None
-
-    def _well_formed(self, replies: Iterable[Message]) -> Iterator[NDArray[np.float64]]:
-        """Yield the replies that are the model sent, as vectors, in the order of their nodes."""
-        layout = arrays_layout(self._sent)
-        for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
-            try:
-                model = read_arrays(message.content[self.arrayrecord_key], layout)
-                model.check_finite()
-            except MalformedReply as error:
-                log(WARNING, "node %d: %s", message.metadata.src_node_id, error)
-                continue
-            yield flatten(model.values)
 
 
 class RandomSubset(SmallestNorms):
     """Average a random subset of the updates or gradients among the well-formed replies."""
 
-    def select(self, vectors: Vectors, num_selected: int, server_round: int) -> Vectors:
+    def select(self, vectors: Vectors, num_selected: int, server_round: int) -> NDArray[np.float64]:
         """Return the mean of so many of the vectors, drawn anew in each round."""
         drawn = np.random.SeedSequence([self.seed, server_round]).generate_state(1)
         return mean_of_random_subset(vectors, num_selected, seed=int(drawn[0]))

@@ -31,7 +31,7 @@ def train(run: Run) -> Outcome:
     problem = problem_of(run)
     adversary = adversary_of(run, problem)
     strategy = message_strategy(run.rule, problem, run.num_byzantine, run.seed)
-    arrays = _record(problem.initial_arrays())
+    arrays, before = _record(problem.initial_arrays()), None
     nodes = cast(Grid, _Nodes(range(1, run.num_clients + 1)))
     values = [problem.evaluate(arrays.to_numpy_ndarrays())[problem.measure]]
     seconds, stopped = 0.0, ""
@@ -42,7 +42,8 @@ def train(run: Run) -> Outcome:
             sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), nodes))
             seconds += time.process_time() - since
             sent.sort(key=lambda message: message.metadata.dst_node_id)  # Flower shuffles them
-            replies = _replies(problem, adversary, arrays.to_numpy_ndarrays(), server_round, sent)
+            model = arrays.to_numpy_ndarrays()
+            replies = _replies(problem, adversary, model, before, server_round, sent)
             since = time.process_time()
             try:
                 aggregate, _ = strategy.aggregate_train(server_round, replies)
@@ -50,7 +51,7 @@ def train(run: Run) -> Outcome:
                 stopped = f"round {server_round}: {type(error).__name__}: {error}"
                 break
             seconds += time.process_time() - since
-            arrays = arrays if aggregate is None else aggregate
+            arrays, before = arrays if aggregate is None else aggregate, model
             value = problem.evaluate(arrays.to_numpy_ndarrays())[problem.measure]
         if not value < _FAR:
             break
@@ -63,6 +64,7 @@ def _replies(
     problem: Problem,
     adversary: Adversary | None,
     arrays: Arrays,
+    before: Arrays | None,
     server_round: int,
     sent: Iterable[Message],
 ) -> list[Message]:
@@ -72,7 +74,7 @@ def _replies(
     for message in sent:
         client = message.metadata.dst_node_id - 1
         if adversary is not None and client in byzantine:
-            made = byzantine_reply(problem, adversary, client, arrays, server_round)
+            made = byzantine_reply(problem, adversary, client, arrays, server_round, before)
         else:
             made = problem.reply(client, arrays, server_round)
         if made is not None:
