@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from flwr_byz.attacks.arrays import flatten, unflatten
@@ -25,10 +26,14 @@ class Trusted:
         What it would reply itself: its update, or gradient.
     loss : callable
         Maps an aggregate (d,) to the loss, on those data, of the model that it leads to.
+    after : callable
+        Maps an aggregate (d,) to the one that leads to where that model is after the server has
+        trained it on those data.
     """
 
     update: Vectors
     loss: Callable[[Vectors], float]
+    after: Callable[[Vectors], Vectors]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +95,31 @@ def trusted_in(problem: TrustedData, server_round: int, arrays: Arrays) -> Trust
     if problem.reply_kind == "weights":
         update -= sent
 
-    def loss(aggregate: Vectors) -> float:
-        return problem.trusted_loss(unflatten(sent + step * aggregate, arrays))
+    def model(aggregate: Vectors) -> Arrays:
+        return unflatten(sent + step * aggregate, arrays)
 
-    return Trusted(update, loss)
+    def loss(aggregate: Vectors) -> float:
+        return problem.trusted_loss(model(aggregate))
+
+    def after(aggregate: Vectors) -> Vectors:
+        trained = problem.server_update(server_round, model(aggregate))
+        return np.asarray((flatten(trained) - sent) / step)
+
+    return Trusted(update, loss, after)
 
 
 def step_between(problem: Problem, before: Arrays, arrays: Arrays) -> Vectors:
     """Return the aggregate that led from one round's model to the next one's (d,)."""
     return (flatten(arrays) - flatten(before)) / signed_step(problem)
+
+
+def server_update_fn(api: str, problem: TrustedData) -> Callable[[int, Any], Any]:
+    """Return a problem's `server_update` on models as the strategies of an API have them."""
+    if api == "classic":
+        return problem.server_update
+
+    def update(server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+        trained = problem.server_update(server_round, arrays.to_numpy_ndarrays())
+        return ArrayRecord({n: Array(a) for n, a in zip(arrays, trained, strict=True)})
+
+    return update

@@ -5,7 +5,7 @@ A rule is named as a class with options, such as ``"Krum"`` or ``"GeometricMedia
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -13,34 +13,29 @@ import numpy as np
 from flwr.server import strategy as classic
 from flwr.serverapp import strategy as message
 
-from flwr_byz.aggregation import geometric_median_of_means, num_batches
 from flwr_byz.attacks.names import parse_call
-from flwr_byz.server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
-from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
+from flwr_byz.server import strategy as own_classic
+from flwr_byz.serverapp import strategy as own_message
 
 from .descent import ClassicDescent, MessageDescent
 from .flower_rules import FLOWER
+from .own_rules import GMOM, OWN, OwnRule
 from .peer_rules import PEERS
 from .problem import Problem
-from .rule import Rule, ServerSide, Vectors, has_trusted_data
+from .rule import Rule, ServerSide, Vectors, has_trusted_data, server_update_fn
 from .selection import SmallestNorms
 from .vector_strategy import FunctionStrategy, VectorStrategy
 
-GMOM = "GeometricMedianOfMeans"
-
 RULES: Mapping[str, Rule] = {**FLOWER, **PEERS}
-"""Those of Flower, of the paper's sections 6 and 1.3, and of peers; this package's is `GMOM`."""
-
-_OPTIONS = {"num_batches", "batch_size", "trim_norm", "rebucketed"}
+"""Those of Flower, of the paper's sections 6 and 1.3, and of peers; this package's are `OWN`."""
 
 
 @lru_cache(maxsize=256)
 def parse_rule(text: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of a rule.
 
-    `GMOM` takes ``num_batches`` k, or ``batch_size`` b for k = m/b, and at least 2q + 1 batches;
-    ``trim_norm``; and ``rebucketed`` for groups drawn anew in every round. Else k follows from q,
-    and batch means longer than twice the median norm are left out. Centred clipping takes
+    Those of this package take the options of `OwnRule`; of `GMOM`, batch means longer than twice
+    the median norm are left out unless ``trim_norm`` says otherwise. Centred clipping takes
     ``radius``, None for the median distance, and ``num_steps``.
 
     Raises
@@ -49,20 +44,36 @@ def parse_rule(text: str) -> tuple[str, dict[str, Any]]:
         Where the text is no rule.
     """
     name, options = parse_call(text, "a rule", f"{GMOM}(num_batches=16)")
-    if name not in (*RULES, GMOM):
-        raise ValueError(f"rule must be one of {', '.join((*RULES, GMOM))}, got {name!r}")
-    if unknown := set(options) - (_OPTIONS if name == GMOM else RULES[name].options.keys()):
+    if name not in (*RULES, *OWN):
+        raise ValueError(f"rule must be one of {', '.join((*RULES, *OWN))}, got {name!r}")
+    if name == GMOM:
+        known = {"num_batches", "batch_size", "trim_norm", "rebucketed"}
+    else:
+        known = {each.name for each in fields(OwnRule)} if name in OWN else {*RULES[name].options}
+    if unknown := set(options) - known:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))} here, got {text!r}")
+    if name in OWN:
+        OwnRule(**options)
     return name, options
+
+
+def own_rule(text: str) -> OwnRule | None:
+    """Return a rule of this package; None where it is another one."""
+    name, options = parse_rule(text)
+    if name not in OWN:
+        return None
+    return OwnRule(**({"trim_norm": "auto"} if name == GMOM else {}) | options)
 
 
 def title(text: str) -> str:
     """Return a rule's short name for tables and pictures."""
     name, options = parse_rule(text)
-    if name != GMOM:
+    if name in RULES:
         named = RULES[name].options
         parts = [named[k].format("median" if v is None else v) for k, v in options.items()]
         return ", ".join([RULES[name].title, *parts])
+    if name != GMOM:
+        return OwnRule(**options).title()
     said = {"num_batches": "k = {}", "batch_size": "batches of {}", "trim_norm": "trim {}"}
     parts = [said[key].format(value) for key, value in options.items() if key in said]
     if options.get("batch_size") == 1:
@@ -73,20 +84,15 @@ def title(text: str) -> str:
 
 
 def batches_of(text: str, num_clients: int, num_byzantine: int) -> int:
-    """Return the k of `GMOM`; for other rules every client is a batch of its own."""
-    name, options = parse_rule(text)
-    if name != GMOM:
-        return num_clients
-    if "batch_size" in options:
-        wanted = -(-num_clients // options["batch_size"])
-        return min(num_clients, max(wanted, 2 * num_byzantine + 1))
-    return options.get("num_batches") or num_batches(num_clients, num_byzantine)
+    """Return the k of this package's rules; for others every client is a batch of its own."""
+    own = own_rule(text)
+    return num_clients if own is None else own.batches(num_clients, num_byzantine)
 
 
 def needs_trusted_data(text: str) -> bool:
     """Whether a rule uses data that the server trusts."""
-    name, _ = parse_rule(text)
-    return name != GMOM and RULES[name].needs_trusted_data
+    own = own_rule(text)
+    return RULES[parse_rule(text)[0]].needs_trusted_data if own is None else own.trusted
 
 
 def check_trusted_data(text: str, problem: Problem) -> None:
@@ -132,15 +138,13 @@ class KnownRule:
     def aggregate(self, vectors: Vectors, server: ServerSide) -> Vectors:
         """Aggregate vectors with what the server has; q counts for less than half of them."""
         name, options = parse_rule(self.text)
+        own = own_rule(self.text)
+        if own is not None:
+            return own.aggregate(vectors, self.num_byzantine, server)
         if name in PEERS:
             q = min(self.num_byzantine, (len(vectors) - 1) // 2)
             return PEERS[name].aggregate(vectors, q, server, **options)
-        if name != GMOM:
-            return np.asarray(RULES[name].aggregate(vectors, self.num_byzantine, server))
-        trim_norm = options.get("trim_norm", "auto")
-        return geometric_median_of_means(
-            vectors, self.num_batches, trim_norm=trim_norm, gamma=1e-6
-        ).point
+        return np.asarray(RULES[name].aggregate(vectors, self.num_byzantine, server))
 
 
 def message_strategy(
@@ -172,17 +176,9 @@ def classic_strategy(
     return made
 
 
-_APIS: Mapping[str, tuple[type, type, tuple[str, str]]] = {
-    "message": (
-        MessageGeometricMedianOfMeans,
-        MessageDescent,
-        ("min_train_nodes", "min_available_nodes"),
-    ),
-    "classic": (
-        ClassicGeometricMedianOfMeans,
-        ClassicDescent,
-        ("min_fit_clients", "min_available_clients"),
-    ),
+_APIS: Mapping[str, tuple[Any, type, tuple[str, str]]] = {
+    "message": (own_message, MessageDescent, ("min_train_nodes", "min_available_nodes")),
+    "classic": (own_classic, ClassicDescent, ("min_fit_clients", "min_available_clients")),
 }
 
 
@@ -191,11 +187,22 @@ def _strategy(
 ) -> Any:
     """Make a rule's strategy, which waits for all clients; gradients take a step of descent."""
     m, step = problem.num_clients, problem.server_learning_rate
-    kind, descent, names_of_m = _APIS[api]
+    package, descent, names_of_m = _APIS[api]
     name, _ = parse_rule(rule)
     check_trusted_data(rule, problem)
-    if name == GMOM:
-        settings = _gmom_options(rule, problem, num_byzantine, seed)
+    own = own_rule(rule)
+    if own is not None:
+        kind, settings = getattr(package, name), own.options(m, num_byzantine)
+        if name == GMOM:
+            settings = own.papers_options(m, num_byzantine)
+        settings |= {
+            "reply": problem.reply_kind,
+            "server_learning_rate": step,
+            "bucketing_seed": seed if own.rebucketed else None,
+            "group_by_key": "partition-id",  # groups repeat bit for bit
+        }
+        if own.trusted:
+            settings["server_update_fn"] = server_update_fn(api, problem)
     else:
         kind, settings = getattr(RULES[name], api)(m, num_byzantine)
         if issubclass(kind, VectorStrategy):
@@ -210,19 +217,3 @@ def _strategy(
             kind = type(kind.__name__, (descent, kind), {"step": step})
     defaults = {"fraction_evaluate": 0.0, **dict.fromkeys(names_of_m, m)}
     return kind(**(settings | defaults | options))
-
-
-def _gmom_options(rule: str, problem: Problem, num_byzantine: int, seed: int) -> dict[str, Any]:
-    """Return options of GeometricMedianOfMeans; groups by partition id repeat bit for bit."""
-    _, options = parse_rule(rule)
-    batches: dict[str, Any] = {"num_byzantine": num_byzantine}
-    if options.keys() & {"num_batches", "batch_size"}:
-        batches = {"num_batches": batches_of(rule, problem.num_clients, num_byzantine)}
-    return {
-        **batches,
-        "reply": problem.reply_kind,
-        "server_learning_rate": problem.server_learning_rate,
-        "trim_norm": options.get("trim_norm", "auto"),
-        "bucketing_seed": seed if options.get("rebucketed") else None,
-        "group_by_key": "partition-id",
-    }

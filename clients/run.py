@@ -14,7 +14,7 @@ from .byzantine import Adversary, Choice, Scheduled
 from .greedy import Greedy, settled
 from .momentum import WithMomentum
 from .problem import Problem, make_problem
-from .rules import GMOM, RULES, KnownRule, batches_of, check_trusted_data, parse_rule
+from .rules import RULES, KnownRule, batches_of, check_trusted_data, parse_rule
 
 NO_ATTACK = "none"
 
@@ -78,7 +78,7 @@ class Run:
         if not 0 <= q < m:
             raise ValueError(f"num_byzantine must be from 0 to {m - 1}, got {q}")
         name, _ = parse_rule(self.rule)
-        if self.api == "classic" and name != GMOM and RULES[name].classic is None:
+        if self.api == "classic" and name in RULES and RULES[name].classic is None:
             raise ValueError(f"{name} is a rule of the Message API alone")
         problem = problem_of(self)
         check_trusted_data(self.rule, problem)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clients.own_rules import OWN
 from clients.rules import GMOM, RULES, title
 from clients.run import NO_ATTACK
 
@@ -230,7 +231,7 @@ def _option(rule: str, momentum: float) -> str:
 
 
 def _order(run: dict[str, Any]) -> tuple[Any, ...]:
-    rule = [*RULES, GMOM].index(name_of(run["rule"])), run["rule"], run["momentum"]
+    rule = [*RULES, *OWN].index(name_of(run["rule"])), run["rule"], run["momentum"]
     data = _alikeness(run["split"]), run["num_byzantine"], _place_of_attack(run["attack"])
     rest = ("placement", "seed", "api", "through")
     return *rule, *data, run["placement"] != "spread", *(run[name] for name in rest)

@@ -1,5 +1,6 @@
 """A server that holds a few images, and the rules that use them."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +18,10 @@ from clients.run import Run, adversary_of, problem_of
 from clients.vector_strategy import FunctionStrategy
 from flwr_byz import attacks
 from flwr_byz.attacks.arrays import flatten
+from flwr_byz.robust_server import RobustServer
 from simulations.process import train
 
+LAST = "RobustFedAvg(rule='SpectralFilter', trusted=True)"
 SPLITS = pytest.mark.parametrize("split", ["iid", "dirichlet-0.3", "sorted"])
 LABELS = pool("digits").labels
 RUN = Run(
@@ -95,7 +98,7 @@ def test_trusted_data_pass_through_momentum():
     )
 
 
-@pytest.mark.parametrize("rule", [*PEERS, "CenteredClipping(radius=None, num_steps=3)"])
+@pytest.mark.parametrize("rule", [*PEERS, "CenteredClipping(radius=None, num_steps=3)", LAST])
 def test_every_rule_of_peers_is_run_against_an_attack_that_knows_it(rule):
     outcome = train(replace(RUN, rule=rule, momentum=0.5, split="iid"))
     assert not outcome.stopped
@@ -127,6 +130,39 @@ def test_the_adversary_tries_the_very_rule_of_the_round(rule, monkeypatch):
         np.testing.assert_allclose(rule_known(vectors), step, atol=1e-5)
 
 
+OWN = [
+    "GeometricMedianOfMeans",
+    "RobustFedAvg(rule='SpectralFilter')",
+    "RobustFedAvg(pre_aggregation='AdaptiveClipping NearestNeighborMixing', batch_size=1)",
+    LAST,
+]
+
+
+@pytest.mark.parametrize("rule", OWN)
+def test_the_adversary_tries_the_very_rule_of_this_package_too(rule, monkeypatch):
+    seen, made = [], []
+    attack, aggregate = attacks.Adaptive.__call__, RobustServer.aggregate
+
+    def attacked(self, knowledge):
+        seen.append(knowledge.rule)
+        return attack(self, knowledge)
+
+    def aggregated(self, server_round, replies, *args, **options):
+        replies = sorted(replies, key=lambda reply: reply.metrics["partition-id"])
+        sent = np.concatenate(self.rounds.sent.floats())
+        vectors = np.stack([np.concatenate(r.model.floats()) - sent for r in replies])
+        model, metrics = aggregate(self, server_round, replies, *args, **options)
+        made.append((vectors.astype("f8"), np.concatenate(model.floats()) - sent))
+        return model, metrics
+
+    monkeypatch.setattr(attacks.Adaptive, "__call__", attacked)
+    monkeypatch.setattr(RobustServer, "aggregate", aggregated)
+    train(replace(RUN, rule=rule, seed=11))
+    assert len(seen) == len(made) == 3
+    for rule_known, (vectors, step) in zip(seen, made, strict=True):
+        np.testing.assert_allclose(rule_known(vectors), step, atol=1e-4)
+
+
 @pytest.mark.parametrize("rule", PEERS)
 @pytest.mark.parametrize("attack", ["Silent", "Malformed", "NonFinite"])
 def test_what_is_left_of_the_replies_is_aggregated_even_where_it_is_fewer_than_twice_q(
@@ -140,14 +176,14 @@ def test_what_is_left_of_the_replies_is_aggregated_even_where_it_is_fewer_than_t
 
 @pytest.mark.parametrize("problem", ["Perceptron", "PooledRegression"])
 def test_a_rule_without_the_trusted_data_that_it_needs_is_a_clear_error(problem):
-    for rule in PEERS:
+    for rule in (*PEERS, LAST):
         run = replace(RUN, rule=rule, problem=problem)
         if not needs_trusted_data(rule):
             run.check()
             continue
         for make in (run.check, lambda run=run: message_strategy(run.rule, problem_of(run), 2)):
             with pytest.raises(
-                ValueError, match=f"^{rule} needs a problem whose server holds data"
+                ValueError, match=f"^{re.escape(rule)} needs a problem whose server holds data"
             ):
                 make()
 

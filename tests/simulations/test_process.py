@@ -17,7 +17,9 @@ from flwr_byz.clientapp.mod import momentum
 from simulations.process import train
 
 REBUCKETED = f"{GMOM}(batch_size=2, rebucketed=True)"
-OWN = (GMOM, f"{GMOM}(batch_size=1, trim_norm=None)", REBUCKETED)
+FILTERED = "RobustFedAvg(rule='SpectralFilter')"
+MIXED = "RobustFedAvg(pre_aggregation='AdaptiveClipping NearestNeighborMixing')"
+OWN = (GMOM, f"{GMOM}(batch_size=1, trim_norm=None)", REBUCKETED, FILTERED, MIXED)
 WITHOUT_DATA = [name for name, rule in RULES.items() if not rule.needs_trusted_data]
 SIZES = {"num_clients": 8, "num_byzantine": 1, "num_rounds": 3}
 IMAGES = Run(problem="Perceptron", split="iid", rule=GMOM, attack="SignFlip(scale=10)", **SIZES)

@@ -1,0 +1,121 @@
+"""The rules of this package in the registry: `GMOM`, and every rule that `RobustFedAvg` takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flwr_byz import aggregation
+from flwr_byz.aggregation import GeometricMedian, NormTrimming, SpectralFilter, robust_mean
+from flwr_byz.aggregation.pre_aggregation import PreAggregation
+from flwr_byz.aggregation.rule import Rule as AggregationRule
+
+from .rule import ServerSide, Vectors
+
+GMOM = "GeometricMedianOfMeans"
+ROBUST = "RobustFedAvg"
+OWN = (GMOM, ROBUST)
+
+_NAMES = {
+    "NearestNeighborMixing": "NNM",
+    "AdaptiveClipping": "ARC",
+    "NormTrimming": "trim",
+    "Bucketing": "buckets",
+    "SpectralFilter": "spectral filter",
+    "GeometricMedian": "GM",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRule:
+    """A rule of this package, as a text names it.
+
+    Parameters
+    ----------
+    rule : str
+        Of ``flwr_byz.aggregation``.
+    pre_aggregation : str
+        Classes of ``flwr_byz.aggregation``, in their order, with blanks between them.
+    trusted : bool
+        Whether the server's own data have the last word.
+    num_batches, batch_size : int, optional
+        k, or b for k = m/b, and at least 2q + 1 batches; else k follows from q.
+    trim_norm : float, "auto" or None
+        As of `GeometricMedianOfMeans`.
+    rebucketed : bool
+        Whether groups are drawn anew in every round.
+    """
+
+    rule: str = "GeometricMedian"
+    pre_aggregation: str = ""
+    trusted: bool = False
+    num_batches: int | None = None
+    batch_size: int | None = None
+    trim_norm: Any = None
+    rebucketed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (self.rule, *self.pre_aggregation.split()):
+            if name not in _NAMES:
+                raise ValueError(f"a rule is made of {', '.join(_NAMES)}, got {name!r}")
+
+    def made(self) -> tuple[AggregationRule, Sequence[PreAggregation]]:
+        """Return the rule and its pre-aggregation."""
+        entries = [getattr(aggregation, name)() for name in self.pre_aggregation.split()]
+        if self.trim_norm is not None:
+            entries.insert(0, NormTrimming(self.trim_norm))
+        rule = SpectralFilter() if self.rule == "SpectralFilter" else GeometricMedian(1e-6)
+        return rule, entries
+
+    def batches(self, num_clients: int, num_byzantine: int) -> int:
+        """Return k."""
+        if self.batch_size is not None:
+            wanted = -(-num_clients // self.batch_size)
+            return min(num_clients, max(wanted, 2 * num_byzantine + 1))
+        return self.num_batches or self.made()[0].num_batches(num_clients, num_byzantine)
+
+    def aggregate(self, vectors: Vectors, q: int, server: ServerSide) -> Vectors:
+        """Aggregate vectors as the strategy does, and let the server's own data go on from there.
+
+        q counts for less than half of the vectors.
+        """
+        rule, entries = self.made()
+        q = min(q, (len(vectors) - 1) // 2)
+        k = min(self.batches(len(vectors), q), len(vectors))
+        known = q if 2 * q < k else None
+        point = robust_mean(
+            vectors, k, rule=rule, pre_aggregation=entries, num_byzantine=known
+        ).point
+        if self.trusted and server.trusted is not None:
+            return server.trusted.after(point)
+        return point
+
+    def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
+        """Return the options of `RobustFedAvg`."""
+        size: dict[str, Any] = {"num_byzantine": num_byzantine}
+        if self.num_batches is not None or self.batch_size is not None:
+            size["num_batches"] = self.batches(num_clients, num_byzantine)
+        rule, entries = self.made()
+        return size | {"rule": rule, "pre_aggregation": entries}
+
+    def papers_options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
+        """Return the options of `GeometricMedianOfMeans`; a given k stands for q, too."""
+        size: dict[str, Any] = {"num_byzantine": num_byzantine}
+        if self.num_batches is not None or self.batch_size is not None:
+            size = {"num_batches": self.batches(num_clients, num_byzantine)}
+        return size | {"trim_norm": self.trim_norm}
+
+    def title(self) -> str:
+        """Return a short name for tables and pictures."""
+        named = [_NAMES[name] for name in (*self.pre_aggregation.split(), self.rule)]
+        parts = [" + ".join(named)]
+        if self.batch_size == 1:
+            parts.append("k = m")
+        elif self.batch_size is not None:
+            parts.append(f"batches of {self.batch_size}")
+        if self.num_batches is not None:
+            parts.append(f"k = {self.num_batches}")
+        if self.rebucketed:
+            parts.append("re-bucketed")
+        if self.trusted:
+            parts.append("server last")
+        return ", ".join(parts)
