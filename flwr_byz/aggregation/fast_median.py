@@ -7,10 +7,16 @@ from numpy.typing import NDArray
 
 from .careful import Median
 from .certificate import curvature_gap, residual_bound
-from .gram import join_and_total, offset_products, relative_error, smallest_square
-from .row_map import RowMap, map_norms, map_rows, map_weights
+from .gram import (
+    join_and_total,
+    offset_products,
+    relative_error,
+    smallest_square,
+)
+from .row_map import RowMap, map_rows, map_weights
 from .rows import Rows, narrow
 from .solvers import weiszfeld
+from .threads import one_blas_thread
 
 _SUMMED = 256  # squares that are added up in the rows' own precision
 _ADDED = 128  # rows that are added up in their own precision
@@ -34,18 +40,20 @@ def fast_median(
     if found is None:
         return None
     weights, iterations = found
-    reach = map_norms(row_map, norms)  # no mapped row is longer
+    mapping = np.eye(len(weights)) if row_map is None else row_map
     on_rows = map_weights(row_map, weights)
-    typical = float(weights @ reach)
+    used = mapping.any(axis=0)
+    norms, offsets = norms[used], mapping[:, used] - on_rows[used]
+    typical = float(on_rows[used] @ norms)
     unit = float(np.finfo(rows.dtype).eps) / 2
     roundings = min(len(on_rows), _ADDED) + len(on_rows) // _ADDED + 2
     moved = roundings * unit * typical
     # The weight of a row that is very far off may round to a denormal number, or to zero.
-    used = on_rows > 0.0
-    moved += float(np.abs(on_rows - on_rows.astype(rows.dtype))[used] @ norms[used])
+    moved += float(np.abs(on_rows - on_rows.astype(rows.dtype))[used] @ norms)
     shortest = float(products.diagonal().min())
     products = offset_products(products, weights)
-    errors = np.sqrt(relative_error(rows)) * (reach + typical)
+    # An offset is Σ c_a z_a: the error of a product of two is at most e·Σ|c_a|‖z_a‖·Σ|c′_a|‖z_a‖.
+    errors = np.sqrt(relative_error(rows)) * (np.abs(offsets) @ norms)
     is_middle = len(mass) == 2 and mass[0] == mass[1]  # all points between two are medians
 
     def certified(distances: NDArray[np.float64], error: float) -> tuple[float, float]:
@@ -73,6 +81,13 @@ def fast_median(
     return Median(point, float(mass @ distances), gap, residual, weights, iterations)
 
 
+def combine(rows: Rows, weights: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Return the combination of the rows (d,) under weights (k,), in their precision."""
+    with one_blas_thread(), np.errstate(all="ignore"):
+        parts = list(rows.map(partial(_combination, weights)))
+    return np.concatenate([np.zeros(0, rows.dtype), *parts])
+
+
 def _combined(
     weights: NDArray[np.float64], row_map: RowMap, measures: bool, block: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
@@ -81,7 +96,7 @@ def _combined(
     The distances (k',) have an error of at most ``_SUMMED/2 + 3`` roundings of the block's
     precision, where nothing underflows.
     """
-    coordinates = combined(weights, block)
+    coordinates = _combination(weights, block)
     if not measures:
         return coordinates, np.zeros(())
     mapped = map_rows(row_map, block)
@@ -99,7 +114,9 @@ def _combined(
     return coordinates, squares
 
 
-def combined(weights: NDArray[np.floating], block: NDArray[np.floating]) -> NDArray[np.floating]:
+def _combination(
+    weights: NDArray[np.floating], block: NDArray[np.floating]
+) -> NDArray[np.floating]:
     """Return ``weights @ block``; rows without weight may hold NaN."""
     used = weights != 0.0
     weights = weights.astype(block.dtype)

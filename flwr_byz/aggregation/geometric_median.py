@@ -12,7 +12,7 @@ from ..checks import check_number, wrong_value
 from .batches import num_batches
 from .bounds import c_alpha, certified_c_alpha, sharp_c_alpha
 from .careful import Median, careful_median
-from .fast_median import fast_median
+from .fast_median import combine, fast_median
 from .gram import Gram, gram
 from .row_map import RowMap, map_products, map_weights, select, selects
 from .rows import ReplyRows, Rows, StoredRows
@@ -21,7 +21,7 @@ from .threads import one_blas_thread
 from .vectors import Vectors, as_vectors, check_finite
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_GAMMA, _GAMMA_MIXED = 1e-9, 1e-6
+_GAMMA, _GAMMA_MIXED = 1e-9, 1e-5
 
 
 def geometric_median(
@@ -89,7 +89,7 @@ class GeometricMedian:
     Parameters
     ----------
     gamma : float, optional
-        γ > 0, the largest gap. By default 1e-9, and 1e-6 for rows in float32 that pre-aggregation
+        γ > 0, the largest gap. By default 1e-9, and 1e-5 for rows in float32 that pre-aggregation
         mixes: these lie so close together that a smaller gap takes more passes over the data.
 
     Raises ValueError where `gamma` is out of range.
@@ -112,18 +112,24 @@ class GeometricMedian:
     ) -> Combination:
         """Return the median of the mapped rows; its bound is `certified_c_alpha`."""
         num_rows = len(rows) if row_map is None else len(row_map)
+        alpha = num_byzantine / num_rows
         mass, gamma = np.full(num_rows, 1 / num_rows), self.gamma or _GAMMA
         if row_map is not None and not selects(row_map):
             row_map, counts = np.unique(row_map, axis=0, return_counts=True)
             mass = counts / num_rows  # rows with the same neighbours are one
             if self.gamma is None and rows.dtype == _FLOAT32:
                 gamma = _GAMMA_MIXED
+            heaviest = int(np.argmax(counts))
+            if mass[heaviest] > 0.5:  # then it is the median, exactly
+                weights = row_map[heaviest]
+                return Combination(
+                    combine(rows, weights), weights, sharp_c_alpha(alpha), 0, gap=0.0, residual=0.0
+                )
         median = median_of_rows(rows, mass, gamma, row_map, measured)
         doubt = ""
         if median.gap > gamma:
             gap = f"the geometric median is certified to a gap of {median.gap:.2g} only"
             doubt = f"{gap}, not gamma={gamma:.2g}"
-        alpha = num_byzantine / num_rows
         holds = median.residual < 1 - 2 * alpha
         return Combination(
             point=median.point,

@@ -1,7 +1,6 @@
 """The spectral filter: rows lose weight along the direction in which they spread the most."""
 
 from dataclasses import dataclass
-from functools import partial
 from math import inf, sqrt
 from typing import ClassVar
 
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bounds import resilience_factor
-from .fast_median import combined
+from .fast_median import combine
 from .gram import Gram, offset_products
 from .row_map import RowMap, map_products, map_weights
 from .rows import Rows
@@ -58,9 +57,8 @@ class SpectralFilter:
             products = map_products(row_map, measured.products)
             weights, largest, iterations = _filter(products, num_byzantine)
             on_rows = map_weights(row_map, weights)
-            parts = list(rows.map(partial(combined, on_rows)))
         return Combination(
-            point=np.concatenate([np.zeros(0, rows.dtype), *parts]),
+            point=combine(rows, on_rows),
             weights=on_rows,
             bound=resilience_factor(weights, num_byzantine),
             iterations=iterations,

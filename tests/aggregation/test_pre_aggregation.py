@@ -85,7 +85,7 @@ def test_any_entries_in_any_order_map_the_rows_as_they_map_the_vectors(
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize(("gamma", "largest_gap"), [(None, 1e-6), (1e-9, 1e-9)])
+@pytest.mark.parametrize(("gamma", "largest_gap"), [(None, 1e-5), (1e-9, 1e-9)])
 def test_a_median_of_mixed_rows_is_certified_on_these_rows(dtype, gamma, largest_gap):
     rng, q = np.random.default_rng(0), 5
     vectors = rng.normal(size=(30, 5000)).astype(dtype)
