@@ -90,12 +90,10 @@ class Convolution:
         width, num_classes = self.channels, pool(self.images).num_classes
         network = nn.Sequential(
             nn.Unflatten(1, (1, -1)),
-            nn.Conv1d(1, width, kernel_size=5, padding=2),
+            nn.Conv1d(1, width, kernel_size=5, stride=2, padding=2),
             nn.ReLU(),
-            nn.MaxPool1d(2),
             nn.Conv1d(width, width, kernel_size=5, padding=2),
             nn.ReLU(),
-            nn.MaxPool1d(2),
             nn.Conv1d(width, width, kernel_size=5, padding=2),
             nn.ReLU(),
             nn.AdaptiveMaxPool1d(1),
