@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .network import Data, Labels, arrays_of, chosen, held_out, measure, set_arrays, train
+from .network import Data, Labels, arrays_of, chosen, held_out, loss_and_accuracy, set_arrays, train
 from .partition import Indices, partition
 from .pools import pool
 from .problem import Arrays
@@ -78,12 +78,12 @@ class Convolution:
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Return the accuracy on the signals held out; zero for a model that is not finite."""
-        return {"accuracy": measure(self._network(arrays), held_out(self.images))[1]}
+        return {"accuracy": loss_and_accuracy(self._network(arrays), held_out(self.images))[1]}
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss and accuracy on the client's own signals."""
         data = _own(self, client)
-        loss, accuracy = measure(self._network(arrays), data)
+        loss, accuracy = loss_and_accuracy(self._network(arrays), data)
         return loss, len(data[1]), {"accuracy": accuracy}
 
     def _network(self, arrays: Arrays | None = None) -> nn.Module:

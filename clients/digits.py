@@ -11,7 +11,7 @@ from datasets import Dataset
 from flwr_datasets.partitioner import DirichletPartitioner
 from torch import nn
 
-from .network import Data, Labels, arrays_of, chosen, held_out, measure, set_arrays, train
+from .network import Data, Labels, arrays_of, chosen, held_out, loss_and_accuracy, set_arrays, train
 from .pools import pool
 from .problem import Arrays
 
@@ -77,12 +77,12 @@ class Digits:
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Return the accuracy on the held-out images; zero for a model that is not finite."""
-        return {"accuracy": measure(self._network(arrays), held_out("digits"))[1]}
+        return {"accuracy": loss_and_accuracy(self._network(arrays), held_out("digits"))[1]}
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss and accuracy on the client's own images."""
         data = _partition(self, client)
-        loss, accuracy = measure(self._network(arrays), data)
+        loss, accuracy = loss_and_accuracy(self._network(arrays), data)
         return loss, len(data[1]), {"accuracy": accuracy}
 
     def _network(self, arrays: Arrays | None = None) -> nn.Module:

@@ -54,7 +54,7 @@ def train(
     return float(loss.detach())
 
 
-def measure(network: nn.Module, data: Data) -> tuple[float, float]:
+def loss_and_accuracy(network: nn.Module, data: Data) -> tuple[float, float]:
     """Return loss and accuracy; a sample whose scores are not finite counts as wrong."""
     torch.set_num_threads(1)
     samples, labels = data
