@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,10 +11,9 @@ from datasets import Dataset
 from flwr_datasets.partitioner import DirichletPartitioner
 from torch import nn
 
+from .network import Data, Labels, arrays_of, chosen, held_out, loss_and_accuracy, set_arrays, train
 from .pools import pool
 from .problem import Arrays
-
-Data = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Digits:
     batch_size: int = 16
     learning_rate: float = 0.1
     seed: int = 0
-    labels: Literal["true", "flipped"] = "true"
+    labels: Labels = "true"
 
     reply_kind: ClassVar[Literal["weights"]] = "weights"
     measure: ClassVar[Literal["accuracy"]] = "accuracy"
@@ -54,26 +54,22 @@ class Digits:
     def initial_arrays(self) -> Arrays:
         """Return the weights and biases of both layers, as PyTorch draws them."""
         torch.manual_seed(self.seed)
-        return [value.numpy() for value in self._network().state_dict().values()]
+        return arrays_of(self._network())
 
     def reply(
         self, client: int, arrays: Arrays, server_round: int
     ) -> tuple[Arrays, int, dict[str, float]]:
         """Return the weights after training on the client's images."""
-        images, labels = _partition(self, client)
+        data = _partition(self, client)
+        size = len(data[1])
         network = self._network(arrays)
         optimiser = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
         entropy = np.random.SeedSequence([self.seed, client, server_round]).generate_state(1)
         generator = torch.Generator().manual_seed(int(entropy[0]))
-        loss = torch.zeros(())
-        for _ in range(self.epochs):
-            for batch in torch.randperm(len(labels), generator=generator).split(self.batch_size):
-                optimiser.zero_grad()
-                loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
-                loss.backward()
-                optimiser.step()
-        trained = [value.numpy() for value in network.state_dict().values()]
-        return trained, len(labels), {"loss": float(loss.detach())}
+        epochs = (torch.randperm(size, generator=generator) for _ in range(self.epochs))
+        batches = chain.from_iterable(epoch.split(self.batch_size) for epoch in epochs)
+        loss = train(network, optimiser, data, batches)
+        return arrays_of(network), size, {"loss": loss}
 
     def relabelled(self) -> "Digits":
         """Return the problem in which every client sees 9 − c for c."""
@@ -81,28 +77,18 @@ class Digits:
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Return the accuracy on the held-out images; zero for a model that is not finite."""
-        return {"accuracy": self._measure(arrays, _held_out())[1]}
+        return {"accuracy": loss_and_accuracy(self._network(arrays), held_out("digits"))[1]}
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss and accuracy on the client's own images."""
         data = _partition(self, client)
-        loss, accuracy = self._measure(arrays, data)
+        loss, accuracy = loss_and_accuracy(self._network(arrays), data)
         return loss, len(data[1]), {"accuracy": accuracy}
 
-    def _measure(self, arrays: Arrays, data: Data) -> tuple[float, float]:
-        images, labels = data
-        with torch.no_grad():
-            scores = self._network(arrays)(images)
-        right = (scores.argmax(dim=1) == labels) & scores.isfinite().all(dim=1)
-        return float(nn.functional.cross_entropy(scores, labels)), float(right.float().mean())
-
     def _network(self, arrays: Arrays | None = None) -> nn.Module:
-        torch.set_num_threads(1)
         network = nn.Sequential(nn.Linear(64, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 10))
         if arrays is not None:
-            names = network.state_dict()
-            values = (torch.from_numpy(np.array(array)) for array in arrays)
-            network.load_state_dict(dict(zip(names, values, strict=True)))
+            set_arrays(network, arrays)
         return network
 
 
@@ -124,14 +110,5 @@ def _partitions(problem: Digits) -> list[np.ndarray]:
 
 @lru_cache(maxsize=1024)
 def _partition(problem: Digits, client: int) -> Data:
-    data = pool("digits")
     own = _partitions(replace(problem, labels="true"))[client]
-    labels = data.labels[own]
-    seen = 9 - labels if problem.labels == "flipped" else labels
-    return torch.from_numpy(data.images[own]), torch.from_numpy(seen)
-
-
-@lru_cache(maxsize=1)
-def _held_out() -> Data:
-    data = pool("digits")
-    return torch.from_numpy(data.held_out), torch.from_numpy(data.held_out_labels)
+    return chosen("digits", own, problem.labels)

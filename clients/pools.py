@@ -1,5 +1,6 @@
-"""Pools of labelled images: scikit-learn's digits, and data sets that flwr-datasets downloads."""
+"""Pools of labelled images: some made on this machine, others that flwr-datasets downloads."""
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +15,12 @@ from sklearn.model_selection import train_test_split
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Images to train on, and images held out.
+    """Images to train on, and images held out; a signal is an image of one row.
 
     Attributes
     ----------
     images, held_out : ndarray (N, p), float32
-        Pixels from 0 to 1.
+        Pixels from 0 to 1; the values of signals have mean 0 and variance 1.
     labels, held_out_labels : ndarray (N,), int64
     num_classes : int
     """
@@ -73,8 +74,28 @@ def digits() -> Pool:
     return _holding_out_a_quarter((images / 16).astype(np.float32), labels)
 
 
+def mnist1d() -> Pool:
+    """Return the 5000 signals of MNIST-1D (Greydanus 2020), 40 values each; a fifth is held out.
+
+    Each is one of ten shapes, scaled, moved and with noise. The package draws them from a fixed
+    seed of the global generators, whose states are restored.
+    """
+    from mnist1d.data import make_dataset  # here, as it imports pyplot
+
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        made = make_dataset()
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+    signals, held_out = (made[key].astype(np.float32) for key in ("x", "x_test"))
+    labels, held_out_labels = (made[key].astype(np.int64) for key in ("y", "y_test"))
+    return Pool(signals, labels, held_out, held_out_labels)
+
+
 POOLS: Mapping[str, Callable[[], Pool]] = {
     "digits": digits,
+    "mnist1d": mnist1d,
     "mnist": Hub("ylecun/mnist").load,
     "cifar10": Hub("uoft-cs/cifar10", image="img").load,
     "femnist": Hub("flwrlabs/femnist", label="character", test=None).load,

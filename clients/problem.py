@@ -23,6 +23,7 @@ _MODULES = {
     "LogisticRegression": "logistic_regression",
     "Digits": "digits",
     "Perceptron": "perceptron",
+    "Convolution": "convolution",
 }
 
 

@@ -1,6 +1,8 @@
 """Problems whose data are pooled and split over clients."""
 
 import itertools
+import random
+import socket
 from dataclasses import replace
 
 import datasets
@@ -10,11 +12,12 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Picture
 
+from clients.convolution import Convolution
 from clients.digits import Digits
 from clients.partition import partition
 from clients.perceptron import Perceptron
 from clients.pooled_regression import PooledRegression
-from clients.pools import Hub, pool
+from clients.pools import Hub, mnist1d, pool
 from clients.regression import LinearRegression
 
 LABELS = np.random.default_rng(0).integers(10, size=1000)
@@ -75,6 +78,58 @@ def test_digits_are_learnt_and_a_lost_model_gets_none_right(kind):
     loss, _, metrics = problem.evaluate_client(1, model)
     assert loss < 0.5
     assert metrics["accuracy"] > 0.9
+    assert problem.relabelled().evaluate_client(1, model)[2]["accuracy"] < 0.2
+    lost = [np.full_like(array, np.nan) for array in model]
+    assert problem.evaluate(lost)["accuracy"] == 0.0
+
+
+def test_mnist_1d_is_made_offline_and_leaves_the_global_generators_as_they_were(monkeypatch):
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, None)
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    first, again = mnist1d(), mnist1d()
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
+    arrays = [(p.images, p.labels, p.held_out, p.held_out_labels) for p in (first, again)]
+    for array, other in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(array, other)
+    images, labels, held_out, held_out_labels = arrays[0]
+    assert (images.shape, held_out.shape, images.dtype) == ((4000, 40), (1000, 40), np.float32)
+    assert np.bincount(np.concatenate([labels, held_out_labels])).tolist() == [500] * 10
+    everything = np.concatenate([images, held_out])
+    assert (everything.mean(), everything.std()) == pytest.approx((0, 1), abs=1e-4)
+    assert len(np.unique(everything, axis=0)) == 5000
+
+
+def test_a_convolution_s_reply_follows_from_seed_client_and_round_alone():
+    problem = Convolution(num_clients=4, split="dirichlet-1.0", local_steps=2)
+    model = problem.initial_arrays()
+    assert sum(array.size for array in model) == 6710
+    torch.manual_seed(9)  # and from no state of PyTorch
+
+    def reply(client=1, server_round=7, **changed):
+        made = replace(problem, **changed).reply(client, model, server_round)
+        return [array.tobytes() for array in made[0]], *made[1:]
+
+    first = reply()
+    assert reply() == first
+    others = [reply(client=2), reply(server_round=8), reply(seed=1), reply(labels="flipped")]
+    assert all(arrays != first[0] for arrays, *_ in others)
+    sizes = [problem.reply(client, model, 1)[1] for client in range(4)]
+    assert sum(sizes) == 4000
+    assert len(set(sizes)) > 1
+
+
+def test_a_convolution_learns_signals_and_a_lost_model_gets_none_right():
+    problem = Convolution(num_clients=4)
+    model = problem.initial_arrays()
+    for server_round in range(1, 13):
+        replies = [problem.reply(client, model, server_round)[0] for client in range(4)]
+        model = [np.mean(arrays, axis=0) for arrays in zip(*replies, strict=True)]
+    assert problem.evaluate(model)["accuracy"] > 0.6
+    _, size, metrics = problem.evaluate_client(1, model)
+    assert size == 1000
+    assert metrics["accuracy"] > 0.6
     assert problem.relabelled().evaluate_client(1, model)[2]["accuracy"] < 0.2
     lost = [np.full_like(array, np.nan) for array in model]
     assert problem.evaluate(lost)["accuracy"] == 0.0

@@ -27,6 +27,7 @@ RUNS = [
     replace(RUN, rule=f"{GMOM}(batch_size=2, rebucketed=True)", seed=3),
     replace(RUN, problem="Digits", attack="InnerProductManipulation(epsilon=10)"),
     replace(RUN, problem="Perceptron", split="sorted", attack="GaussianNoise"),
+    replace(RUN, problem="Convolution(local_steps=2)", split="sorted", attack="ALittleIsEnough"),
 ]
 
 
