@@ -207,7 +207,10 @@ def aggregate(
     for entry in pre_aggregation:
         row_map = compose(entry.row_map(mapped(measured, row_map), q, server_round), row_map)
     num_rows = len(rows) if row_map is None else len(row_map)
-    made = rule.combine(rows, measured, row_map, minority(num_rows, q))
+    if num_rows <= 2 * (hidden := minority(num_rows, q)):
+        text = f"{num_rows} rows are left after pre-aggregation, and {hidden} Byzantine clients"
+        raise NoRowsLeft(f"{text} may have corrupted as many of them: no honest majority")
+    made = rule.combine(rows, measured, row_map, hidden)
     return Aggregate(
         combination=made,
         batch_norms=measured.norms,

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from .bounds import resilience_factor
 from .fast_median import combine
-from .gram import Gram, offset_products
+from .gram import Gram, distances_between, offset_products
 from .row_map import RowMap, map_products, map_weights
 from .rows import Rows
 from .rule import Combination
 from .threads import one_blas_thread
 
+_CUT = 0.5  # of the weight of the row with the largest component
 _ROUNDING = 1e-6  # of weights that are at most one
 
 
@@ -22,12 +23,16 @@ _ROUNDING = 1e-6  # of weights that are at most one
 class SpectralFilter:
     """The mean of the rows under weights that are cut where the rows spread the most.
 
-    In each step, a row loses weight in proportion to its squared component along the top
-    eigenvector of the rows' weighted covariance, and the row with the largest loses all of it,
-    until less than k − 2q of the weight k is left; the weights under which the covariance has the
-    smallest top eigenvalue are kept. A colluder that stays has to hide within the spread of the
-    honest rows in every direction. The rule needs q: without it, the largest minority counts, which
-    leaves one row or two.
+    In each step, rows lose weight in proportion to their squared components along the top
+    eigenvector of the rows' weighted covariance, the one with the largest loses half, until less
+    than k − 2q of the weight k is left. Of all these weights, those are kept under which the
+    weighted mean has the smallest variance, λ/W: λ the covariance's largest eigenvalue, W the
+    weight left. A colluder that stays has to hide within the spread of the honest rows in every
+    direction. The rule needs q: without it, the largest minority counts, which leaves a row or two.
+
+    Where λ is above the squared radius of the smallest ball about a row that holds k − q rows, some
+    row is farther off than k − q rows are spread, and the one with the largest component loses all
+    its weight at once.
 
     Notes
     -----
@@ -79,21 +84,25 @@ def _filter(
 ) -> tuple[NDArray[np.float64], float, int]:
     """Return weights (k,) of sum one, their covariance's largest eigenvalue, and the steps."""
     k = len(products)
-    kept = np.ones(k)
-    best, lowest, iterations = kept / k, inf, 0
-    while num_byzantine and kept.sum() >= k - 2 * num_byzantine - _ROUNDING:
-        weights = kept / kept.sum()
-        largest, scores = _top_direction(products, weights)
+    left, iterations, radius = np.ones(k), 0, _squared_radius(products, k - num_byzantine)
+    best, of_best, least = left / k, _top_direction(products, left / k)[0], inf
+    while num_byzantine and (size := left.sum()) >= k - 2 * num_byzantine - _ROUNDING:
+        largest, scores = _top_direction(products, left / size)
         iterations += 1
-        if largest < lowest:
-            best, lowest = weights, largest
+        if largest / size < least:
+            best, of_best, least = left / size, largest, largest / size
         if not scores.max() > 0.0:
             break
-        kept = kept * (1 - scores / scores.max())
-        kept[kept < _ROUNDING] = 0.0  # also its equals, which rounding would leave a little
-    if lowest == inf:
-        lowest, _ = _top_direction(products, best)
-    return best, lowest, iterations
+        cut = 1.0 if largest > radius else _CUT
+        left = left * (1 - cut * scores / scores.max())
+        left[left < _ROUNDING] = 0.0  # also its equals, which rounding would leave a little
+    return best, of_best, iterations
+
+
+def _squared_radius(products: NDArray[np.float64], num_rows: int) -> float:
+    """Return that of the smallest ball about a row that holds so many rows."""
+    distances = np.sort(distances_between(products), axis=1)[:, num_rows - 1]
+    return float(distances.min()) ** 2
 
 
 def _top_direction(

@@ -41,9 +41,9 @@ def a_round(api, made, arrays, sent=MODEL, shuffle=None, server_round=1):
 @pytest.mark.parametrize("entries", ENTRIES)
 def test_a_round_steps_by_the_rule_behind_its_pre_aggregation(api, rule, entries):
     sent = [np.full_like(a, 0.5) for a in MODEL]
-    made = strategy(api, rule=rule, pre_aggregation=entries)
+    made = strategy(api, rule=rule, pre_aggregation=entries, num_batches=13)
     model, metrics = a_round(api, made, updates(), sent)
-    k = rule.num_batches(13, Q)
+    k = 13
     vectors = [flat(a) - flat(sent) for a in updates()]
     expected = robust_mean(
         vectors, k, rule=rule, pre_aggregation=entries, num_byzantine=Q, server_round=1
@@ -58,12 +58,12 @@ def test_a_round_steps_by_the_rule_behind_its_pre_aggregation(api, rule, entries
 @pytest.mark.parametrize("rule", [GeometricMedian(), SpectralFilter()], ids=repr)
 @pytest.mark.parametrize("entries", ENTRIES)
 def test_both_apis_any_order_of_arrival_and_streaming_agree(rule, entries):
-    outcomes = []
+    outcomes, options = [], {"rule": rule, "pre_aggregation": entries, "num_batches": 13}
     for api, shuffle in product((CLASSIC, MESSAGE), (None, 7)):
-        made = strategy(api, rule=rule, pre_aggregation=entries)
+        made = strategy(api, **options)
         outcomes.append(a_round(api, made, updates(), shuffle=shuffle))
     assert all(exact(each) == exact(outcomes[0]) for each in outcomes)
-    streamed = strategy(MESSAGE, rule=rule, pre_aggregation=entries, streaming=True)
+    streamed = strategy(MESSAGE, streaming=True, **options)
     model, _ = a_round(MESSAGE, streamed, updates())
     assert np.allclose(flat(model), flat(outcomes[0][0]), rtol=0, atol=1e-5)
 
@@ -120,6 +120,24 @@ def test_a_round_goes_on_without_a_server_update_that_fails(api, train, caplog):
     assert exact((model, {})) == exact((alone, {}))
     (line,) = [m for m in caplog.messages if "server_update_fn failed" in m]
     assert "\n" not in line
+
+
+@BOTH
+@pytest.mark.parametrize("rule", [GeometricMedian(), SpectralFilter()], ids=repr)
+def test_by_default_k_suits_the_rule(api, rule):
+    _, metrics = a_round(api, strategy(api, rule=rule), updates())
+    assert (
+        metrics["byz-batches"] == {"GeometricMedian": 12, "SpectralFilter": 13}[type(rule).__name__]
+    )
+
+
+@BOTH
+def test_the_model_is_kept_where_buckets_leave_no_honest_majority(api, caplog):
+    made = strategy(api, pre_aggregation=[Bucketing(2)])  # of 12 batches
+    model, metrics = a_round(api, made, updates())
+    assert model is None
+    assert "no honest majority: the model is kept" in caplog.text
+    assert metrics["byz-batches"] == 12
 
 
 @BOTH
