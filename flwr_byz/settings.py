@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 
 from flwr.supercore import log
 
-from .aggregation import GeometricMedian, NormTrimming
+from .aggregation import GeometricMedian, NearestNeighborMixing, NormTrimming
 from .aggregation.batches import check_batches
+from .aggregation.bounds import mixed_kappa
 from .aggregation.median_of_means import trimming
 from .aggregation.pre_aggregation import PreAggregation, TrimNorm, minority
 from .aggregation.rule import Rule
@@ -142,13 +143,25 @@ class Settings:
         if num_rows <= 2 * q:
             return f"{num_rows} of k={k} batches are kept: no honest majority over q={q}"
         kept = "" if num_rows == k else f", of which {num_rows} are kept"
-        mixed = ""
         if any(not isinstance(entry, NormTrimming) for entry in self.pre_aggregation):
-            kept = f", {num_rows} rows after pre-aggregation"
-            mixed = " (batches are these rows)"
+            kept = f", {num_rows} rows after pre-aggregation, which count as batches below"
         return (
             f"m={num_clients} clients in k={k} batches{kept}: with up to q={q} of them Byzantine, "
-            f"{self.rule.guarantee(num_rows, q)}{mixed}"
+            f"{self.rule.guarantee(num_rows, q)}{self._after_mixing(num_rows, q)}"
+        )
+
+    def _after_mixing(self, num_rows: int, num_byzantine: int) -> str:
+        """Say what is proved where the rows that the rule sees are mixed."""
+        kappa = self.rule.kappa(num_rows, num_byzantine)
+        is_mixed = self.pre_aggregation[-1:] and isinstance(
+            self.pre_aggregation[-1], NearestNeighborMixing
+        )
+        if kappa is None or not is_mixed:
+            return ""
+        after = mixed_kappa(kappa, num_rows, num_byzantine)
+        return (
+            f"; and the squared distance from the mean of the honest rows before mixing is at most "
+            f"{after:.3g} times their mean squared one (Allouah et al. 2023)"
         )
 
     def summary(self) -> list[str]:

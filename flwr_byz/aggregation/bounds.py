@@ -47,6 +47,15 @@ def certified_c_alpha(alpha: float, residual: float) -> float:
     return (1 - alpha) / sqrt((1 - 2 * alpha - residual) * (1 + residual))
 
 
+def mixed_kappa(kappa: float, num_rows: int, num_byzantine: int) -> float:
+    """Return 8q/(k − q)·(1 + κ): of a rule with κ, after nearest-neighbour mixing.
+
+    Allouah, Farhadkhani, Guerraoui, Gupta, Pinot, Stephan 2023, "Fixing by Mixing". κ is
+    of the rows before mixing, 0 ≤ q < k/2 of which are Byzantine.
+    """
+    return 8 * num_byzantine / (num_rows - num_byzantine) * (1 + kappa)
+
+
 def resilience_factor(weights: NDArray[np.float64], num_byzantine: int) -> float:
     """Return √(δ/(1 − δ)), where δ is the most mass by which weights differ from an honest mean.
 

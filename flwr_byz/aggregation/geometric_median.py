@@ -141,6 +141,10 @@ class GeometricMedian:
             doubt=doubt,
         )
 
+    def kappa(self, num_rows: int, num_byzantine: int) -> float | None:
+        """Return 4(1 + q/(k − 2q))² (Allouah et al. 2023, "Fixing by Mixing")."""
+        return 4 * (1 + num_byzantine / (num_rows - 2 * num_byzantine)) ** 2
+
     def guarantee(self, num_rows: int, num_byzantine: int) -> str:
         """Say what Lemma 1 says of so many rows, and what the sharp factor is."""
         alpha = num_byzantine / num_rows

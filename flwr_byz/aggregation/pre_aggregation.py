@@ -76,7 +76,7 @@ class NearestNeighborMixing:
 
     Rows of clients with unlike data come together, and the rule behind it can tell honest rows from
     Byzantine ones by less. It makes any (q, κ)-robust rule (q, 8q/(k − q)·(1 + κ))-robust (Allouah,
-    Farhadkhani, Guerraoui, Gupta, Pinot, Stephan 2023, "Fixing by Mixing", Lemma 1).
+    Farhadkhani, Guerraoui, Gupta, Pinot, Stephan 2023, "Fixing by Mixing").
     """
 
     needs_products: ClassVar[bool] = True

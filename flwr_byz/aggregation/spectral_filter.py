@@ -70,6 +70,10 @@ class SpectralFilter:
             spread=sqrt(largest),
         )
 
+    def kappa(self, num_rows: int, num_byzantine: int) -> float | None:
+        """Return None: its bound is measured in each round."""
+        return None
+
     def guarantee(self, num_rows: int, num_byzantine: int) -> str:
         """Say what the bound means."""
         return (

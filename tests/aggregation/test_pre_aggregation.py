@@ -17,7 +17,7 @@ from flwr_byz.aggregation import (
     geometric_median,
     robust_mean,
 )
-from flwr_byz.aggregation.bounds import certified_c_alpha
+from flwr_byz.aggregation.bounds import certified_c_alpha, mixed_kappa
 from flwr_byz.aggregation.gram import gram
 from flwr_byz.aggregation.median_of_means import aggregate
 from flwr_byz.aggregation.rows import StoredRows
@@ -181,3 +181,19 @@ Bucketing(seed=-1) : seed | GeometricMedian(0.0) : gamma | GeometricMedian("smal
 def test_wrong_options_are_refused_by_name(call, said):
     with pytest.raises((TypeError, ValueError), match=said):
         eval(call, globals())
+
+
+@settings(max_examples=60)
+@given(st.integers(3, 30), st.integers(0, 10**6), st.floats(-1, 4))
+def test_mixing_keeps_the_median_within_its_kappa(k, seed, exponent):
+    rng = np.random.default_rng(seed)
+    q = int(rng.integers(0, (k - 1) // 2 + 1))
+    honest = rng.normal(size=(k - q, 6)) * rng.exponential(size=6)
+    rows = np.concatenate([honest.mean(axis=0) + 10**exponent * rng.normal(size=(q, 6)), honest])
+    rule = GeometricMedian(1e-9)
+    point = robust_mean(
+        rows, rule=rule, pre_aggregation=[NearestNeighborMixing()], num_byzantine=q
+    ).point
+    scatter = np.square(honest - honest.mean(axis=0)).sum(axis=1).mean()
+    kappa = mixed_kappa(rule.kappa(k, q), k, q)
+    assert np.square(point - honest.mean(axis=0)).sum() <= kappa * scatter * (1 + 1e-6) + 1e-12
