@@ -99,7 +99,7 @@ class AdaptiveClipping:
 
     It bounds what a long row can do without a limit to choose, and keeps the robustness of the rule
     behind it (Allouah, Guerraoui, Gupta, Jellouli, Rizk, Stephan 2025, "Adaptive Gradient Clipping
-    for Robust Federated Learning", Algorithm 2).
+    for Robust Federated Learning").
     """
 
     needs_products: ClassVar[bool] = True
