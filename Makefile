@@ -12,6 +12,8 @@
 # make reproduce runs the paper's claims; report in results/reproduce/
 # make matrix    runs every rule under every attack on data more and less alike; report in
 #                results/matrix/; make matrix-quick a part of it in a minute
+# make unlike    runs rules with and without trusted data where clients differ; report in
+#                results/unlike/
 # make worst-case searches for the strongest attack; report in results/worst-case/
 # make trial     brings up a SuperLink and SuperNodes with TLS and keys, and runs the app among them
 # make bench     times the aggregation beside its peers', results in benchmarks/results/
@@ -32,9 +34,9 @@ FLOWER_nightly := flwr-nightly[simulation]
 TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
 
 .PHONY: demo test test-long $(TEST_FLOWER) coverage lint site package attacks reproduce matrix \
-	matrix-quick worst-case trial bench clean
+	matrix-quick unlike worst-case trial bench clean
 
-demo attacks matrix matrix-quick reproduce worst-case: $(VENV)/demo
+demo attacks matrix matrix-quick reproduce unlike worst-case: $(VENV)/demo
 	$(BIN)/python -m simulations $@
 
 test: $(VENV)/dev

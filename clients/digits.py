@@ -10,7 +10,7 @@ from datasets import Dataset
 from flwr_datasets.partitioner import DirichletPartitioner
 from torch import nn
 
-from .pools import pool
+from .pools import least_class, pool
 from .problem import Arrays
 
 Data = tuple[torch.Tensor, torch.Tensor]
@@ -80,21 +80,28 @@ class Digits:
         return replace(self, labels="flipped")
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
-        """Return the accuracy on the held-out images; zero for a model that is not finite."""
-        return {"accuracy": self._measure(arrays, _held_out())[1]}
+        """Return the accuracy on the images held out, and on the worst of their classes.
+
+        Zero for a model that is not finite.
+        """
+        data = _held_out()
+        right = self._measure(arrays, data)[1].numpy()
+        least = least_class(right, data[1].numpy())
+        return {"accuracy": float(right.mean()), "least-class": least}
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss and accuracy on the client's own images."""
         data = _partition(self, client)
-        loss, accuracy = self._measure(arrays, data)
-        return loss, len(data[1]), {"accuracy": accuracy}
+        loss, right = self._measure(arrays, data)
+        return loss, len(data[1]), {"accuracy": float(right.float().mean())}
 
-    def _measure(self, arrays: Arrays, data: Data) -> tuple[float, float]:
+    def _measure(self, arrays: Arrays, data: Data) -> tuple[float, torch.Tensor]:
+        """Return the loss, and which images are classified rightly."""
         images, labels = data
         with torch.no_grad():
             scores = self._network(arrays)(images)
         right = (scores.argmax(dim=1) == labels) & scores.isfinite().all(dim=1)
-        return float(nn.functional.cross_entropy(scores, labels)), float(right.float().mean())
+        return float(nn.functional.cross_entropy(scores, labels)), right
 
     def _network(self, arrays: Arrays | None = None) -> nn.Module:
         torch.set_num_threads(1)
