@@ -48,7 +48,7 @@ def choice(look: Look) -> Iterable[Part]:
             (
                 *(case.split, case.problem, case.who, case.option),
                 number(measure, case.clean),
-                Cell(number(measure, case.worst), "broken" if case.broken else ""),
+                _broken(number(measure, case.worst), case.broken),
                 *(case.attack, _short(case.milliseconds)),
             )
             for case in best.itertuples()
@@ -99,6 +99,10 @@ def _choices(study: Study, num_byzantine: int, split: str) -> pd.DataFrame:
     )
 
 
+def _broken(text: str, is_broken: bool) -> Cell:
+    return Cell(f"{text}✗", "broken") if is_broken else Cell(text)
+
+
 def minority(look: Look) -> Iterable[Part]:
     """Show what robustness costs the labels that a model does worst on."""
     found, made = least_classes(look.study, look.q, look.splits), []
@@ -133,8 +137,9 @@ def least_classes(study: Study, num_byzantine: int, splits: Sequence[str]) -> pd
         seeds=("seed_done", "nunique"),
     ).reset_index()
     mean = found[found.option == title("FedAvg")].set_index("split")
-    found["gain"] = found.accuracy - found.split.map(mean.accuracy)
-    found["least_class_gain"] = found.least_class - found.split.map(mean.least_class)
+    found["gain"] = found.accuracy - found.split.map(mean.accuracy).astype(float)
+    least = found.split.map(mean.least_class).astype(float)
+    found["least_class_gain"] = found.least_class - least
     found["whole"] = found.seeds == study.runs.seed.nunique()
     order = {split: place for place, split in enumerate(splits)}
     return found.sort_values("split", key=lambda names: names.map(order), kind="stable")

@@ -10,7 +10,7 @@ import pandas as pd
 import rich.table
 
 from clients.run import Run
-from flwr_byz.pages import Cell, Section, Table, write_page
+from flwr_byz.pages import Cell, Table, write_page
 
 from . import claims, insights, pictures, tables
 from .look import Look, Part
