@@ -10,6 +10,7 @@ from clients.problem import Arrays, Problem
 from clients.rule import step_between
 from flwr_byz.attacks import Fixed
 from flwr_byz.audit import Suspicion, Verdict
+from flwr_byz.identity import ClientId
 from flwr_byz.round import distances_from
 
 FLAGGED = 0.5
@@ -39,14 +40,15 @@ class Detection:
     def add(self, replies: Mapping[int, Arrays], sent: Arrays, after: Arrays | None) -> None:
         """Add the evidence of a round; `after` is None where the model that was sent is kept."""
         usable = [client for client, reply in replies.items() if _is_well_formed(reply, sent)]
-        verdicts = {f"{client}": Verdict("rejected") for client in {*replies} - {*usable}}
+        verdicts: dict[ClientId, Verdict]
+        verdicts = {client: Verdict("rejected") for client in {*replies} - {*usable}}
         if after is not None and all(np.isfinite(array).all() for array in after):
             vectors = [[np.ravel(array) for array in replies[client]] for client in usable]
             is_weights = self.problem.reply_kind == "weights"
             centre = [np.ravel(array) for array in sent] if is_weights else None
             point = step_between(self.problem, sent, after)
             measured = zip(usable, distances_from(vectors, centre, point), strict=True)
-            verdicts |= {f"{c}": Verdict("used", distance=distance) for c, distance in measured}
+            verdicts |= {client: Verdict("used", distance=value) for client, value in measured}
         self.suspicion.add(verdicts)
 
     def numbers(self) -> dict[str, float]:

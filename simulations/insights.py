@@ -7,18 +7,19 @@ import pandas as pd
 
 from clients.own_rules import OWN
 from clients.rules import title
+from clients.run import NO_ATTACK
 from flwr_byz.pages import Cell, Table
 
 from .detection import FLAGGED
 from .look import Look, Part
-from .tables import NO_ATTACK, Study, at, costs, name_of, number
+from .tables import Study, at, costs, name_of, number
 
 _ALONE = "ServerAlone"
 
 _CHOICE = """Of each split and problem, the rule whose worst case over well-formed attacks is the \
 best, and the best rule of this package; rules of which runs are missing are left out. With \
 trusted=n the server holds n samples that no client has, and "the server alone" trains on nothing \
-else."""
+else. The time is the server's without attack."""
 
 _MINORITY = """Without attack: the accuracy on all images held out and on the class that the model \
 does worst on, and by how much each is above that of FedAvg."""
@@ -64,7 +65,8 @@ def choices(family: Study, num_byzantine: int, splits: Sequence[str]) -> pd.Data
     """
     studies = [Study(runs.reset_index(drop=True)) for _, runs in family.runs.groupby("problem")]
     found = [_choices(study, num_byzantine, split) for split in splits for study in studies]
-    return pd.concat(found, ignore_index=True)
+    numbers = dict.fromkeys(("clean", "worst", "milliseconds"), float)
+    return pd.concat(found, ignore_index=True).astype(numbers)
 
 
 def _choices(study: Study, num_byzantine: int, split: str) -> pd.DataFrame:
