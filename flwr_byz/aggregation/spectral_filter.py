@@ -16,7 +16,7 @@ from .rule import Combination
 from .threads import one_blas_thread
 
 _ROUNDING = 1e-6  # of weights that are at most one
-_LANCZOS = 32  # steps
+_SMALL, _LANCZOS = 64, 32  # rows, and steps for more of them
 _NOTHING = 1e-14  # of a matrix whose entries are at most one
 
 
@@ -126,31 +126,30 @@ def _top_direction(
     """
     scores = np.zeros(len(weights))
     scale, covariance, half = _covariance(products, weights)
-    largest, vector = _lanczos(covariance)
+    largest, vector = _top_eigenvector(covariance)
     if largest > 0.0:
         scores[weights > 0.0] = np.square(half @ vector) / largest
     return largest * scale, scores
 
 
-def _lanczos(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+def _top_eigenvector(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
     """Return nearly the largest eigenvalue of a positive semidefinite matrix, and its eigenvector.
 
-    Lanczos' method with full orthogonalisation, from a vector that is always the same: k² work a
-    step. A direction that spreads the rows nearly as much as any serves as well as the top one.
+    Of a large matrix by Lanczos' method with full orthogonalisation, from a vector that is always
+    the same: k² work a step. A direction that spreads the rows nearly as much as any serves as well
+    as the top one.
     """
-    n = len(matrix)
-    basis = np.zeros((min(_LANCZOS, n), n))
-    vector = matrix @ np.random.default_rng(0).standard_normal(n)
-    for step in range(len(basis)):
-        for _ in range(2):  # once leaves rounding where vectors are nearly dependent
-            vector = vector - (basis[:step] @ vector) @ basis[:step]
-        length = float(np.linalg.norm(vector))
-        if not length > _NOTHING:
-            basis = basis[:step]
-            break
-        basis[step] = vector / length
-        vector = matrix @ basis[step]
-    if not len(basis):
-        return 0.0, vector
+    n, basis = len(matrix), np.eye(len(matrix))
+    if n > _SMALL:
+        basis = np.zeros((_LANCZOS, n))
+        vector = matrix @ np.random.default_rng(0).standard_normal(n)
+        for step in range(_LANCZOS):
+            for _ in range(2):  # once leaves rounding where vectors are nearly dependent
+                vector = vector - (basis[:step] @ vector) @ basis[:step]
+            length = float(np.linalg.norm(vector))
+            if not length > _NOTHING:
+                break
+            basis[step] = vector / length
+            vector = matrix @ basis[step]
     values, vectors = np.linalg.eigh(basis @ matrix @ basis.T)
     return max(float(values[-1]), 0.0), vectors[:, -1] @ basis
