@@ -72,7 +72,7 @@ def rows(m: int, d: int, k: int) -> Iterator[dict[str, Any]]:
         ratio = np.median(taken / seconds[_BARE.get(name, name)])
         yield (
             size
-            | {"rule": name, "seconds": round(float(np.median(taken)), 4)}
+            | {"rule": name, "seconds": round(float(np.median(taken)), 6)}
             | {"/ without": round(float(ratio), 2)}
         )
     if 4.0 * k * (k - q) * d <= _ROOM and (peer := _peer(q)) is not None:
@@ -81,7 +81,7 @@ def rows(m: int, d: int, k: int) -> Iterator[dict[str, Any]]:
         bare = float(np.median(seconds["ARC + NNM + geometric median"]))
         yield size | {
             "rule": PEER,
-            "seconds": round(taken, 4),
+            "seconds": round(taken, 6),
             "/ RobustFedAvg": round(taken / bare, 1),
         }
 
