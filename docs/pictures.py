@@ -24,13 +24,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from clients import peers
 from flwr_byz import attacks
 from flwr_byz.aggregation import (
+    AdaptiveClipping,
+    Bucketing,
+    GeometricMedian,
+    NearestNeighborMixing,
+    SpectralFilter,
     geometric_median,
     geometric_median_of_means,
     num_batches,
+    robust_mean,
     split_into_batches,
 )
+from flwr_byz.aggregation.pre_aggregation import PreAggregation
+from flwr_byz.aggregation.rule import Rule as AggregationRule
 
 Vectors = NDArray[np.float64]
 Rule = Callable[[Vectors], Vectors]
@@ -54,6 +63,8 @@ GREY, RED, ORANGE, BLUE = "0.6", "#c0392b", "#e67e22", "#1f5fa8"
 _rng = np.random.default_rng(5)
 _FEATURES = _rng.normal(size=(m, 24, 2))  # of 24 samples a client
 _LABELS = _FEATURES @ np.array([-2.0, -1.0]) + 1.5 * _rng.normal(size=(m, 24))
+_TRUSTED = _rng.normal(size=(50, 2))  # samples of the server's own
+_TRUSTED_LABELS = _TRUSTED @ np.array([-2.0, -1.0]) + 1.5 * _rng.normal(size=50)
 MODEL = np.zeros(2)
 
 
@@ -105,16 +116,53 @@ def means_median(vectors: Vectors, **options: object) -> Vectors:
     return np.asarray(geometric_median_of_means(vectors, k, **options).point)
 
 
+def own_gradient(model: Vectors) -> Vectors:
+    """Return the gradient of the server's own samples."""
+    return np.asarray(_TRUSTED.T @ (_TRUSTED @ model - _TRUSTED_LABELS) / len(_TRUSTED))
+
+
+def own_loss(vector: Vectors) -> float:
+    """Return the loss, on the server's own samples, after a step along a gradient."""
+    return float(np.square(_TRUSTED @ (MODEL - vector) - _TRUSTED_LABELS).mean())
+
+
+def server_last(vectors: Vectors) -> Vectors:
+    """Return the geometric median, after which the server takes five steps on its own samples."""
+    model = MODEL - geometric_median(vectors).point
+    for _ in range(5):
+        model = model - 0.2 * own_gradient(model)
+    return np.asarray(MODEL - model)
+
+
+def robustly(*entries: PreAggregation, rule: AggregationRule = GeometricMedian()) -> Rule:
+    """Return a rule of the package's behind pre-aggregation, one row a client."""
+    options = {"rule": rule, "pre_aggregation": entries, "num_byzantine": q}
+    return lambda vectors: robust_mean(vectors, **options).point
+
+
 RULES: Mapping[str, Rule] = {
     "FedAvg": of_flower(flower.FedAvg()),
     "geometric median": lambda vectors: geometric_median(vectors).point,
     "geometric median of means": means_median,
     "geometric median of means, trimmed": partial(means_median, trim_norm="auto", num_byzantine=q),
+    "mixing, geometric median": robustly(NearestNeighborMixing()),
+    "clipping, geometric median": robustly(AdaptiveClipping()),
+    "buckets, geometric median": robustly(Bucketing(2)),
+    "spectral filter": robustly(rule=SpectralFilter()),
+    "geometric median, server last": server_last,
     "FedMedian": of_flower(flower.FedMedian()),
     "FedTrimmedAvg": of_flower(flower.FedTrimmedAvg(beta=q / m)),
     "Krum": of_flower(flower.Krum(num_malicious_clients=q)),
     "Multi-Krum": of_flower(flower.Krum(num_malicious_clients=q, num_clients_to_keep=m - q)),
     "Bulyan": of_flower(flower.Bulyan(num_malicious_clients=q, to_keep=0)),
+    "mixing, trimmed mean": lambda vectors: peers.trimmed_mean(
+        peers.nearest_neighbor_mixing(vectors, q), q
+    ),
+    "centred clipping": lambda vectors: peers.centered_clipping(
+        vectors, np.zeros(2), radius=None, num_steps=3
+    ),
+    "FLTrust": lambda vectors: peers.fltrust(vectors, own_gradient(MODEL)),
+    "FedGreed": lambda vectors: peers.fedgreed(vectors, own_loss),
 }
 
 
