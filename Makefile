@@ -14,6 +14,8 @@
 #                results/matrix/; make matrix-quick a part of it in a minute
 # make harder    trains a convolution on MNIST-1D under attack through Flower's simulation; report in
 #                results/harder/
+# make unlike    runs rules with and without trusted data where clients differ; report in
+#                results/unlike/
 # make worst-case searches for the strongest attack; report in results/worst-case/
 # make trial     brings up a SuperLink and SuperNodes with TLS and keys, and runs the app among them
 # make bench     times the aggregation beside its peers', results in benchmarks/results/
@@ -34,9 +36,9 @@ FLOWER_nightly := flwr-nightly[simulation]
 TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
 
 .PHONY: demo test test-long $(TEST_FLOWER) coverage lint site package attacks harder reproduce \
-	matrix matrix-quick worst-case trial bench clean
+	matrix matrix-quick unlike worst-case trial bench clean
 
-demo attacks harder matrix matrix-quick reproduce worst-case: $(VENV)/demo
+demo attacks harder matrix matrix-quick reproduce unlike worst-case: $(VENV)/demo
 	$(BIN)/python -m simulations $@
 
 test: $(VENV)/dev

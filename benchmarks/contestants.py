@@ -127,7 +127,7 @@ def strategies(replies: Replies, num_batches: Sequence[int]) -> Iterator[Contest
             else:
                 arrays = ArrayRecord({"0": replies.model})
                 strategy.configure_train(1, arrays, ConfigRecord(), replies)
-                yield Contestant(name, api, partial(_train, strategy), replies.messages)
+                yield Contestant(name, api, partial(train, strategy), replies.messages)
 
 
 def medians(points: NDArray[np.float32]) -> Iterator[Contestant]:
@@ -150,5 +150,6 @@ def _fit(strategy: Any, replies: Replies, _: None) -> Any:
     return strategy.aggregate_fit(1, replies.classic, [])
 
 
-def _train(strategy: Any, messages: list[Message]) -> Any:
+def train(strategy: Any, messages: list[Message]) -> Any:
+    """Return what a strategy of the Message API makes of replies."""
     return strategy.aggregate_train(1, messages)

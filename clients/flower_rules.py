@@ -1,6 +1,7 @@
 """Flower's rules, and those of the paper's sections 6 and 1.3."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,27 +57,29 @@ def _as_vector(aggregate: list[Any]) -> Vectors:
     return np.asarray(aggregate[0], np.float64)
 
 
+_stock = partial(Rule, options={"hardened": "hardened"})
+
 FLOWER: Mapping[str, Rule] = {
-    "FedAvg": Rule("FedAvg", lambda vectors, q, _: vectors.mean(axis=0), **_same("FedAvg")),
-    "FedMedian": Rule(
+    "FedAvg": _stock("FedAvg", lambda vectors, q, _: vectors.mean(axis=0), **_same("FedAvg")),
+    "FedMedian": _stock(
         "FedMedian",
         lambda vectors, q, _: _as_vector(aggregate_median(_replies(vectors))),
         **_same("FedMedian"),
     ),
-    "FedTrimmedAvg": Rule(
+    "FedTrimmedAvg": _stock(
         "FedTrimmedAvg",
         lambda vectors, q, _: _as_vector(
             aggregate_trimmed_avg(_replies(vectors), q / len(vectors))
         ),
         **_same("FedTrimmedAvg", beta=lambda m, q: q / m),
     ),
-    "Krum": Rule(
+    "Krum": _stock(
         "Krum",
         _krum(lambda m, q: 0),
         lambda m, q: (message.Krum, {"num_malicious_nodes": q}),
         lambda m, q: (classic.Krum, {"num_malicious_clients": q}),
     ),
-    "MultiKrum": Rule(
+    "MultiKrum": _stock(
         "Multi-Krum",
         _krum(lambda m, q: m - q),
         lambda m, q: (
@@ -85,7 +88,7 @@ FLOWER: Mapping[str, Rule] = {
         ),
         lambda m, q: (classic.Krum, {"num_malicious_clients": q, "num_clients_to_keep": m - q}),
     ),
-    "Bulyan": Rule(
+    "Bulyan": _stock(
         "Bulyan",
         _bulyan,
         lambda m, q: (message.Bulyan, {"num_malicious_nodes": q}),

@@ -5,10 +5,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .partition import Indices
-from .pools import pool
+from .pools import least_class, pool
 from .problem import Arrays
 
 Data = tuple[torch.Tensor, torch.Tensor]
@@ -54,14 +55,24 @@ def train(
     return float(loss.detach())
 
 
-def loss_and_accuracy(network: nn.Module, data: Data) -> tuple[float, float]:
-    """Return loss and accuracy; a sample whose scores are not finite counts as wrong."""
+def evaluated(network: nn.Module, name: str) -> dict[str, float]:
+    """Return the accuracy on the samples of a pool that are held out, and on their worst class.
+
+    Zero for a model that is not finite.
+    """
+    data = held_out(name)
+    right = loss_and_right(network, data)[1]
+    return {"accuracy": float(right.mean()), "least-class": least_class(right, data[1].numpy())}
+
+
+def loss_and_right(network: nn.Module, data: Data) -> tuple[float, NDArray[np.bool_]]:
+    """Return the loss, and which samples are classified rightly: none of scores not finite."""
     torch.set_num_threads(1)
     samples, labels = data
     with torch.no_grad():
         scores = network(samples)
     right = (scores.argmax(dim=1) == labels) & scores.isfinite().all(dim=1)
-    return float(nn.functional.cross_entropy(scores, labels)), float(right.float().mean())
+    return float(nn.functional.cross_entropy(scores, labels)), right.numpy()
 
 
 def chosen(name: str, indices: Indices, labels: Labels) -> Data:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .partition import Indices, partition
-from .pools import pool
+from .pools import least_class, pool
 from .problem import Arrays
 
 Floats = NDArray[np.float32]
@@ -96,15 +96,20 @@ class Perceptron:
         return replace(self, labels="flipped")
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
-        """Return the accuracy on the images held out; zero for a model that is not finite."""
+        """Return the accuracy on the images held out, and on the worst of their classes.
+
+        Zero for a model that is not finite.
+        """
         data = pool(self.images)
-        return {"accuracy": _measure(arrays, data.held_out, data.held_out_labels)[1]}
+        _, right = _measure(arrays, data.held_out, data.held_out_labels)
+        least = least_class(right, data.held_out_labels)
+        return {"accuracy": float(right.mean()), "least-class": least}
 
     def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
         """Return loss and accuracy on the client's own images."""
         own = client_images(replace(self, labels="true"))[client]
-        loss, accuracy = _measure(arrays, pool(self.images).images[own], self._seen()[own])
-        return loss, len(own), {"accuracy": accuracy}
+        loss, right = _measure(arrays, pool(self.images).images[own], self._seen()[own])
+        return loss, len(own), {"accuracy": float(right.mean())}
 
     def server_update(self, server_round: int, arrays: Arrays) -> Arrays:
         """Return the weights after as many local steps on the server's images, labelled truly."""
@@ -172,13 +177,16 @@ def _softmax(scores: Floats) -> Floats:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def _measure(arrays: Arrays, images: Floats, labels: NDArray[np.int64]) -> tuple[float, float]:
+def _measure(
+    arrays: Arrays, images: Floats, labels: NDArray[np.int64]
+) -> tuple[float, NDArray[np.bool_]]:
+    """Return the loss, and which images are classified rightly."""
     first, first_bias, second, second_bias = arrays
     with np.errstate(all="ignore"):
         scores = np.maximum(images @ first + first_bias, 0) @ second + second_bias
         loss = -np.log(_softmax(scores)[np.arange(len(labels)), labels]).mean()
     right = (scores.argmax(axis=1) == labels) & np.isfinite(scores).all(axis=1)
-    return float(loss), float(right.mean())
+    return float(loss), right
 
 
 @lru_cache(maxsize=1)

@@ -108,6 +108,11 @@ def pool(name: str) -> Pool:
     return POOLS[name]()
 
 
+def least_class(right: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
+    """Return the share of right answers in the class that has the fewest of them."""
+    return float(min(right[labels == label].mean() for label in np.unique(labels)))
+
+
 def _holding_out_a_quarter(images: NDArray[np.float32], labels: NDArray[np.int64]) -> Pool:
     train, held_out, train_labels, held_out_labels = train_test_split(
         images, labels, test_size=0.25, random_state=0, stratify=labels

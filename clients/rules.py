@@ -35,8 +35,9 @@ def parse_rule(text: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of a rule.
 
     Those of this package take the options of `OwnRule`; of `GMOM`, batch means longer than twice
-    the median norm are left out unless ``trim_norm`` says otherwise. Centred clipping takes
-    ``radius``, None for the median distance, and ``num_steps``.
+    the median norm are left out unless ``trim_norm`` says otherwise. Those of Flower take
+    ``hardened``, to be behind the checks of `Hardened`; centred clipping ``radius``, None for the
+    median distance, and ``num_steps``.
 
     Raises
     ------
@@ -188,7 +189,7 @@ def _strategy(
     """Make a rule's strategy, which waits for all clients; gradients take a step of descent."""
     m, step = problem.num_clients, problem.server_learning_rate
     package, descent, names_of_m = _APIS[api]
-    name, _ = parse_rule(rule)
+    name, given = parse_rule(rule)
     check_trusted_data(rule, problem)
     own = own_rule(rule)
     if own is not None:
@@ -216,4 +217,7 @@ def _strategy(
         elif problem.reply_kind == "gradients":
             kind = type(kind.__name__, (descent, kind), {"step": step})
     defaults = {"fraction_evaluate": 0.0, **dict.fromkeys(names_of_m, m)}
-    return kind(**(settings | defaults | options))
+    strategy = kind(**(settings | defaults | options))
+    if given.get("hardened"):
+        return package.Hardened(strategy, num_byzantine=num_byzantine)
+    return strategy

@@ -1,8 +1,9 @@
 """The outcome of a run, and the file that keeps runs."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,12 +28,15 @@ class Outcome:
         The error that ended the run at the server; empty where it went to its end.
     failed : str
         The error for which the run could not be carried out; `values` are then empty.
+    numbers : dict of str to float
+        Further figures of the run, such as "least-class"; see `process.train`.
     """
 
     values: list[float]
     seconds: float = math.nan
     stopped: str = ""
     failed: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def append(path: Path, run: Run, outcome: Outcome) -> None:
@@ -47,17 +51,22 @@ def load(path: Path) -> dict[Run, Outcome]:
     """
     found: dict[Run, Outcome] = {}
     read_run = TypeAdapter(Run).validate_python
-    names = [field.name for field in fields(Run)]
+    names = [each.name for each in fields(Run)]
     for line in json_lines.read(path):
         try:
             run = read_run({name: line[name] for name in names})
             values = [math.inf if value is None else float(value) for value in line["values"]]
-            seconds = math.nan if line["seconds"] is None else float(line["seconds"])
-            outcome = Outcome(values, seconds, str(line["stopped"]), str(line["failed"]))
-        except (ValueError, KeyError, TypeError, ValidationError):
+            numbers = {name: _float(value) for name, value in line.get("numbers", {}).items()}
+            texts = str(line["stopped"]), str(line["failed"])
+            outcome = Outcome(values, _float(line["seconds"]), *texts, numbers)
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
             continue
         if outcome.failed and run in found and not found[run].failed:
             continue
         if outcome.failed or len(values) == run.num_rounds + 1:
             found[run] = outcome
     return found
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -6,7 +6,7 @@ are the very ones that Flower's simulation runs.
 
 import gc
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -21,20 +21,28 @@ from clients.problem import Arrays, Problem
 from clients.rules import message_strategy
 from clients.run import Run, adversary_of, problem_of
 
+from .detection import Detection
 from .outcome import LOST, Outcome
+
+Made = tuple[Arrays, int, dict[str, float]]
 
 _FAR = 1e30  # a model further off is not trained on
 
 
 def train(run: Run) -> Outcome:
-    """Carry out a run; a server that raises, or a model that is lost, is an outcome, too."""
+    """Carry out a run; a server that raises, or a model that is lost, is an outcome, too.
+
+    Its numbers are what the problem's `evaluate` says of the last model besides the measure and,
+    where the same clients attack in every round, how well they are detected.
+    """
     problem = problem_of(run)
     adversary = adversary_of(run, problem)
     strategy = message_strategy(run.rule, problem, run.num_byzantine, run.seed)
     arrays, before = _record(problem.initial_arrays()), None
     nodes = cast(Grid, _Nodes(range(1, run.num_clients + 1)))
-    values = [problem.evaluate(arrays.to_numpy_ndarrays())[problem.measure]]
-    seconds, stopped = 0.0, ""
+    figures = problem.evaluate(arrays.to_numpy_ndarrays())
+    values = [figures[problem.measure]]
+    seconds, stopped, detection = 0.0, "", Detection.of(problem, adversary)
     _begin_run()
     for server_round in range(1, run.num_rounds + 1):
         with np.errstate(all="ignore"):  # what diverges is a result, not a warning
@@ -43,7 +51,9 @@ def train(run: Run) -> Outcome:
             seconds += time.process_time() - since
             sent.sort(key=lambda message: message.metadata.dst_node_id)  # Flower shuffles them
             model = arrays.to_numpy_ndarrays()
-            replies = _replies(problem, adversary, model, before, server_round, sent)
+            clients = [_client_of(message) for message in sent]
+            made = _replies(problem, adversary, model, before, server_round, clients)
+            replies = _messages(sent, made)
             since = time.process_time()
             try:
                 aggregate, _ = strategy.aggregate_train(server_round, replies)
@@ -52,12 +62,21 @@ def train(run: Run) -> Outcome:
                 break
             seconds += time.process_time() - since
             arrays, before = arrays if aggregate is None else aggregate, model
-            value = problem.evaluate(arrays.to_numpy_ndarrays())[problem.measure]
-        if not value < _FAR:
+            figures = problem.evaluate(after := arrays.to_numpy_ndarrays())
+            if detection is not None:
+                sent_back = {client: reply for client, (reply, *_) in made.items()}
+                detection.add(sent_back, model, None if aggregate is None else after)
+        if not figures[problem.measure] < _FAR:
             break
-        values.append(value)
+        values.append(figures[problem.measure])
+    seconds /= max(1, len(values) - 1)
     lost = [LOST[problem.measure]] * (run.num_rounds + 1 - len(values))
-    return Outcome(values + lost, seconds / max(1, len(values) - 1), stopped)
+    numbers = {name: value for name, value in figures.items() if name != problem.measure}
+    if lost:
+        numbers = dict.fromkeys(numbers, lost[0])
+    if detection is not None:
+        numbers |= detection.numbers()
+    return Outcome(values + lost, seconds, stopped, numbers=numbers)
 
 
 def _replies(
@@ -66,23 +85,35 @@ def _replies(
     arrays: Arrays,
     before: Arrays | None,
     server_round: int,
-    sent: Iterable[Message],
-) -> list[Message]:
-    """Return what the nodes send back; the silent ones are left out."""
+    clients: Iterable[int],
+) -> dict[int, Made]:
+    """Return what the clients send back; the silent ones are left out."""
     byzantine = adversary.choose(server_round, arrays) if adversary else frozenset()
-    replies = []
-    for message in sent:
-        client = message.metadata.dst_node_id - 1
+    replies = {}
+    for client in clients:
         if adversary is not None and client in byzantine:
             made = byzantine_reply(problem, adversary, client, arrays, server_round, before)
         else:
             made = problem.reply(client, arrays, server_round)
         if made is not None:
-            reply, num_examples, metrics = made
-            reported = {"num-examples": num_examples, "partition-id": client, **metrics}
-            content = RecordDict({"arrays": _record(reply), "metrics": MetricRecord(reported)})
-            replies.append(Message(content, reply_to=message))
+            replies[client] = made
     return replies
+
+
+def _messages(sent: Iterable[Message], replies: Mapping[int, Made]) -> list[Message]:
+    """Return the replies as messages, in the order in which the clients were asked."""
+    messages = []
+    for message in sent:
+        if (client := _client_of(message)) in replies:
+            arrays, num_examples, metrics = replies[client]
+            reported = {"num-examples": num_examples, "partition-id": client, **metrics}
+            content = RecordDict({"arrays": _record(arrays), "metrics": MetricRecord(reported)})
+            messages.append(Message(content, reply_to=message))
+    return messages
+
+
+def _client_of(message: Message) -> int:
+    return message.metadata.dst_node_id - 1
 
 
 def _record(arrays: Sequence[np.ndarray[Any, Any]]) -> ArrayRecord:

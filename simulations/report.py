@@ -1,19 +1,19 @@
 """One page, with its pictures and tables beside it, of the views that a declaration asks for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import rich.table
-from matplotlib.figure import Figure
 
 from clients.run import Run
-from flwr_byz.pages import Cell, Picture, Section, Table, save, write_page
+from flwr_byz.pages import Cell, Table, write_page
 
-from . import claims, pictures, tables
+from . import claims, insights, pictures, tables
+from .look import Look, Part
 from .tables import BROKEN, ILL_FORMED, NO_ATTACK, Study, at, laid_out, number
 from .views import View
 
@@ -36,38 +36,6 @@ _WIDEST = 9  # columns of a table beside a heat map
 _RANKED = 12  # attacks
 _NUMBERS = ["mean", "least", "most", "seeds", "stopped", "whole"]
 
-Part = tuple[Section, int]
-"""A section of the page, and how many of its tables are printed, too."""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """A view of a study: where it looks, and where its files go."""
-
-    study: Study
-    splits: Sequence[str]
-    q: int
-    folder: Path
-
-    def section(self, what: str, shown: Sequence[Picture], made: Sequence[Table]) -> Section:
-        runs = self.study.runs
-        text = f"m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
-        text += f"seeds: {runs.seed.nunique()}, measured by {self.study.measure}."
-        return Section(f"{runs.problem[0]}: {what}", text, shown, made)
-
-    def picture(self, figure: Figure, *names: str) -> Picture:
-        alt = ", ".join(filter(None, (self.study.runs.problem[0], *names)))
-        return Picture(save(figure, self.folder / self._name(names))[1], alt)
-
-    def table(self, frame: pd.DataFrame, *names: str) -> None:
-        path = self.folder / f"{self._name(names)}.csv"
-        frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-
-    def _name(self, names: Sequence[str]) -> str:
-        whole = " ".join(map(str, (*self.study.runs.loc[0, tables.STUDY], *names, f"q{self.q}")))
-        kept = "".join(c if c.isascii() and (c.isalnum() or c == ".") else " " for c in whole)
-        return "-".join(kept.lower().split())
-
 
 def report(
     title: str, views: Sequence[View], frame: pd.DataFrame, folder: Path
@@ -84,15 +52,16 @@ def report(
         judged, verdicts = claims.sections(frame, folder, drawn)
         sections, printed = list(judged), [verdicts.for_terminal()]
         views = [view for view in views if view.kind != "claims"]
-    for study in tables.studies(runs) if views else ():
-        for view in views:
-            q = study.num_byzantine if view.num_byzantine is None else view.num_byzantine
-            look = _Look(study, view.splits or study.splits, q, folder)
-            for section, count in _PARTS[view.kind](look):
-                sections.append(section)
-                for table in section.tables[:count]:
-                    heading = " – ".join(filter(None, (section.heading, table.title)))
-                    printed.append(replace(table, title=heading).for_terminal())
+    studies = tables.studies(runs) if views else []
+    joined = [view for view in views if view.kind == "choice"]
+    parted = [view for view in views if view.kind != "choice"]
+    pairs = [*product(insights.families(studies), joined), *product(studies, parted)]
+    for study, view in pairs:
+        for section, count in _PARTS[view.kind](Look.at(study, view, folder)):
+            sections.append(section)
+            for table in section.tables[:count]:
+                heading = " – ".join(filter(None, (section.heading, table.title)))
+                printed.append(replace(table, title=heading).for_terminal())
     failed, stopped = ((runs[name] != "").sum() for name in ("failed", "stopped"))
     summary = f"{len(runs)} runs: {stopped} ended by an error at the server, {failed} failed."
     guide = f"\n\n{GUIDE}" if views else ""
@@ -100,7 +69,7 @@ def report(
     return printed
 
 
-def _worst(look: _Look) -> Iterable[Part]:
+def _worst(look: Look) -> Iterable[Part]:
     study, clean = look.study, look.study.worst([NO_ATTACK])
     kinds = {"well-formed attacks": study.well_formed, "all attacks": study.attacks}
     for over, attacks in kinds.items():
@@ -122,7 +91,7 @@ def _worst(look: _Look) -> Iterable[Part]:
         yield look.section(f"worst case over {over}", shown, made), 1
 
 
-def _attacks(look: _Look) -> Iterable[Part]:
+def _attacks(look: Look) -> Iterable[Part]:
     study, shown, made, printed = look.study, [], [], 0
     for split in look.splits:
         if (cells := at(study.cells, split, look.q)).empty:
@@ -149,7 +118,7 @@ def _broken(cells: pd.DataFrame, title: str) -> Table:
     return Table(("rule", "broken by", "which"), rows, title)
 
 
-def _rounds(look: _Look) -> Iterable[Part]:
+def _rounds(look: Look) -> Iterable[Part]:
     study, leaders, shown = look.study, look.study.leaders(look.q, look.splits), []
     for split in look.splits:
         cells = at(study.cells, split, look.q)
@@ -158,7 +127,7 @@ def _rounds(look: _Look) -> Iterable[Part]:
     yield look.section("round by round", shown, []), 0
 
 
-def _worst_rounds(look: _Look) -> Iterable[Part]:
+def _worst_rounds(look: Look) -> Iterable[Part]:
     study, leaders = look.study, look.study.leaders(look.q, look.splits)
     kinds = {"no attack": [NO_ATTACK], "worst attack": study.well_formed}
     panels = {
@@ -169,7 +138,7 @@ def _worst_rounds(look: _Look) -> Iterable[Part]:
     yield look.section("round by round in the worst well-formed case", [shown], []), 0
 
 
-def _ranking(look: _Look) -> Iterable[Part]:
+def _ranking(look: Look) -> Iterable[Part]:
     study, made = look.study, []
     for split in look.splits:
         cells = at(study.cells, split, look.q).sort_values("bad", ascending=False, kind="stable")
@@ -187,7 +156,7 @@ def _ranking(look: _Look) -> Iterable[Part]:
     yield look.section("the most harmful attacks and placements", [], made), len(made)
 
 
-def _effects(look: _Look) -> Iterable[Part]:
+def _effects(look: Look) -> Iterable[Part]:
     changes = pd.concat([tables.effects(look.study, split, look.q) for split in look.splits])
     if len(changes):
         look.table(changes, "effects")
@@ -207,7 +176,7 @@ def _gain(study: Study, change: Any) -> Cell:
     return Cell(text + ("" if change.whole else "*"), mark)
 
 
-def _cost(look: _Look) -> Iterable[Part]:
+def _cost(look: Look) -> Iterable[Part]:
     costs = tables.costs(look.study, look.q, look.splits)
     if len(costs):
         look.table(costs, "cost")
@@ -217,7 +186,7 @@ def _cost(look: _Look) -> Iterable[Part]:
         yield look.section("processor time of a round at the server", [], [table]), 1
 
 
-def _stopped(look: _Look) -> Iterable[Part]:
+def _stopped(look: Look) -> Iterable[Part]:
     for kind, what in {"stopped": "runs ended at the server", "failed": "failed runs"}.items():
         errors = tables.errors(look.study, kind, look.splits)
         if len(errors):
@@ -239,7 +208,7 @@ def _grid(cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], titl
     return Table(("", *columns), made, title)
 
 
-_PARTS: Mapping[str, Callable[[_Look], Iterable[Part]]] = {
+_PARTS: Mapping[str, Callable[[Look], Iterable[Part]]] = {
     "worst": _worst,
     "attacks": _attacks,
     "rounds": _rounds,
@@ -248,4 +217,7 @@ _PARTS: Mapping[str, Callable[[_Look], Iterable[Part]]] = {
     "effects": _effects,
     "cost": _cost,
     "stopped": _stopped,
+    "choice": insights.choice,
+    "minority": insights.minority,
+    "detection": insights.detection,
 }

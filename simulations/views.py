@@ -19,6 +19,10 @@ class View(BaseModel):
         - "effects": what momentum and other options change beside the same rule without;
         - "cost": the server's time for a round;
         - "stopped": errors that ended runs at the server, and runs that failed;
+        - "choice": the rules of the best worst cases, by data and by what the server holds, of all
+          studies of a problem in one table;
+        - "minority": without attack, the accuracy on the class that each rule does worst on;
+        - "detection": how well the audit trail's evidence tells Byzantine clients from honest ones;
         - "claims": what the paper claims, judged by runs of those names, whatever the study.
     splits : sequence of str
         All by default.
@@ -39,6 +43,9 @@ class View(BaseModel):
         "effects",
         "cost",
         "stopped",
+        "choice",
+        "minority",
+        "detection",
         "claims",
     ]
     splits: tuple[str, ...] = ()

@@ -56,6 +56,29 @@ def mixed_kappa(kappa: float, num_rows: int, num_byzantine: int) -> float:
     return 8 * num_byzantine / (num_rows - num_byzantine) * (1 + kappa)
 
 
+def filter_factor(num_rows: int, num_byzantine: int) -> float:
+    """Return how many σ a `SpectralFilter` can be off the mean of any k − q rows, q < k/2.
+
+    √(q/a)·(1 + max(√(2k(k − q))/a, (1 + 2√2)·√(2(k − q)/a))) with a = k − 2q and σ² the largest
+    eigenvalue of those rows' covariance: of order √(q/k), without a factor of the dimension.
+
+    Notes
+    -----
+    Let H be those rows, r_H and r_B what has been cut of them and of the others. *Progress*: while
+    r_H ≤ r_B and λ > 2(k − q)σ²/a, a step cuts at most as much of H as of the others. (Along the
+    eigenvector, with β the others' share of the weight W, H has at most (1 − β)(k − q)σ² + βWλ of
+    the sum Wλ of weighted squares, and W(1 − 2β) ≥ a.) So less than 2q is cut before λ_g ≤
+    2(k − q)σ²/a at some state g, at which and before which `resilience_factor` is at most √(q/a).
+    *Choice*: the weights chosen, at c, have λ_c/W_c ≤ λ_g/W_g. If c is not after g, λ_c ≤
+    2k(k − q)σ²/a². If it is after g, its weights are below those at g, so that the two have at
+    least W_c/W_g in common, λ_c ≤ λ_g, and their means differ by at most 2√λ_g·√(2q/a).
+    """
+    k, q, a = num_rows, num_byzantine, num_rows - 2 * num_byzantine
+    before = sqrt(2 * k * (k - q)) / a
+    after = (1 + 2 * sqrt(2)) * sqrt(2 * (k - q) / a)
+    return sqrt(q / a) * (1 + max(before, after))
+
+
 def resilience_factor(weights: NDArray[np.float64], num_byzantine: int) -> float:
     """Return √(δ/(1 − δ)), where δ is the most mass by which weights differ from an honest mean.
 

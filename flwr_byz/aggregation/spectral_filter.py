@@ -7,16 +7,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .bounds import resilience_factor
+from .bounds import filter_factor, resilience_factor
 from .fast_median import combine
-from .gram import Gram, distances_between, offset_products
+from .gram import Gram, offset_products
 from .row_map import RowMap, map_products, map_weights
 from .rows import Rows
 from .rule import Combination
 from .threads import one_blas_thread
 
-_CUT = 0.5  # of the weight of the row with the largest component
 _ROUNDING = 1e-6  # of weights that are at most one
+_SMALL, _LANCZOS = 64, 32  # rows, and steps for more of them
+_NOTHING = 1e-14  # of a matrix whose entries are at most one
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,11 @@ class SpectralFilter:
     """The mean of the rows under weights that are cut where the rows spread the most.
 
     In each step, rows lose weight in proportion to their squared components along the top
-    eigenvector of the rows' weighted covariance, the one with the largest loses half, until less
-    than k − 2q of the weight k is left. Of all these weights, those are kept under which the
+    eigenvector of the rows' weighted covariance, the one with the largest loses all of it, until
+    less than k − 2q of the weight k is left. Of all these weights, those are kept under which the
     weighted mean has the smallest variance, λ/W: λ the covariance's largest eigenvalue, W the
     weight left. A colluder that stays has to hide within the spread of the honest rows in every
     direction. The rule needs q: without it, the largest minority counts, which leaves a row or two.
-
-    Where λ is above the squared radius of the smallest ball about a row that holds k − q rows, some
-    row is farther off than k − q rows are spread, and the one with the largest component loses all
-    its weight at once.
 
     Notes
     -----
@@ -44,7 +41,8 @@ class SpectralFilter:
     The largest eigenvalue λ is measured in each round. The result is at most
     ``bound * (spread + σ)`` from the mean of any k − q rows, of which the honest ones are one
     choice, with ``spread = √λ``, σ² the largest eigenvalue of those rows' covariance, and the bound
-    of `flwr_byz.aggregation.bounds.resilience_factor`.
+    of `flwr_byz.aggregation.bounds.resilience_factor`. Before any row is seen, `filter_factor` of
+    that module times σ bounds the same distance, for every q < k/2 and in any dimension.
     """
 
     needs_products: ClassVar[bool] = True
@@ -71,8 +69,8 @@ class SpectralFilter:
         )
 
     def kappa(self, num_rows: int, num_byzantine: int) -> float | None:
-        """Return None: its bound is measured in each round."""
-        return None
+        """Return the square of `filter_factor`: it holds of σ², which is at most that distance."""
+        return filter_factor(num_rows, num_byzantine) ** 2
 
     def guarantee(self, num_rows: int, num_byzantine: int) -> str:
         """Say what the bound means."""
@@ -88,25 +86,34 @@ def _filter(
 ) -> tuple[NDArray[np.float64], float, int]:
     """Return weights (k,) of sum one, their covariance's largest eigenvalue, and the steps."""
     k = len(products)
-    left, iterations, radius = np.ones(k), 0, _squared_radius(products, k - num_byzantine)
-    best, of_best, least = left / k, _top_direction(products, left / k)[0], inf
+    left, best, least, iterations = np.ones(k), np.full(k, 1 / k), inf, 0
     while num_byzantine and (size := left.sum()) >= k - 2 * num_byzantine - _ROUNDING:
         largest, scores = _top_direction(products, left / size)
         iterations += 1
         if largest / size < least:
-            best, of_best, least = left / size, largest, largest / size
+            best, least = left / size, largest / size
         if not scores.max() > 0.0:
             break
-        cut = 1.0 if largest > radius else _CUT
-        left = left * (1 - cut * scores / scores.max())
+        left = left * (1 - scores / scores.max())
         left[left < _ROUNDING] = 0.0  # also its equals, which rounding would leave a little
-    return best, of_best, iterations
+    scale, covariance, _ = _covariance(products, best)
+    return best, scale * float(np.linalg.eigvalsh(covariance)[-1]), iterations
 
 
-def _squared_radius(products: NDArray[np.float64], num_rows: int) -> float:
-    """Return that of the smallest ball about a row that holds so many rows."""
-    distances = np.sort(distances_between(products), axis=1)[:, num_rows - 1]
-    return float(distances.min()) ** 2
+def _covariance(
+    products: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Return a scale, the matrix (n, n) of the weighted covariance over it, and what makes it.
+
+    With D the square roots of the n positive weights and C the inner products of the rows' offsets
+    from their weighted mean, DCD has the eigenvalues of the covariance. The second matrix is CD.
+    """
+    active = weights > 0.0
+    roots = np.sqrt(weights[active])
+    offsets = offset_products(products[np.ix_(active, active)], weights[active])
+    scale = float(offsets.diagonal().max())
+    offsets = offsets / scale if scale > 0.0 else np.zeros_like(offsets)  # no square overflows
+    return max(scale, 0.0), offsets * roots * roots[:, None], offsets * roots
 
 
 def _top_direction(
@@ -114,20 +121,35 @@ def _top_direction(
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the weighted covariance's largest eigenvalue, and squares along its eigenvector (k,).
 
-    With D the square roots of the weights and C the inner products of the rows' offsets from their
-    weighted mean, the eigenvalues are those of DCD, and the components along the eigenvector of the
-    covariance are ``C @ D @ u / √λ`` for the eigenvector u of DCD. Rows without weight get zero.
+    The components are ``C @ D @ u / √λ`` for the top eigenvector u of DCD; squares are over the
+    scale, and rows without weight get zero.
     """
     scores = np.zeros(len(weights))
-    active = weights > 0.0
-    roots = np.sqrt(weights[active])
-    offsets = offset_products(products[np.ix_(active, active)], weights[active])
-    scale = float(offsets.diagonal().max())
-    if not scale > 0.0:
-        return 0.0, scores
-    offsets /= scale  # no square of theirs overflows
-    values, vectors = np.linalg.eigh(offsets * roots * roots[:, None])
-    largest = max(float(values[-1]), 0.0)
+    scale, covariance, half = _covariance(products, weights)
+    largest, vector = _top_eigenvector(covariance)
     if largest > 0.0:
-        scores[active] = np.square(offsets @ (roots * vectors[:, -1])) / largest
-    return largest * scale, scores * scale
+        scores[weights > 0.0] = np.square(half @ vector) / largest
+    return largest * scale, scores
+
+
+def _top_eigenvector(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return nearly the largest eigenvalue of a positive semidefinite matrix, and its eigenvector.
+
+    Of a large matrix by Lanczos' method with full orthogonalisation, from a vector that is always
+    the same: k² work a step. A direction that spreads the rows nearly as much as any serves as well
+    as the top one.
+    """
+    n, basis = len(matrix), np.eye(len(matrix))
+    if n > _SMALL:
+        basis = np.zeros((_LANCZOS, n))
+        vector = matrix @ np.random.default_rng(0).standard_normal(n)
+        for step in range(_LANCZOS):
+            for _ in range(2):  # once leaves rounding where vectors are nearly dependent
+                vector = vector - (basis[:step] @ vector) @ basis[:step]
+            length = float(np.linalg.norm(vector))
+            if not length > _NOTHING:
+                break
+            basis[step] = vector / length
+            vector = matrix @ basis[step]
+    values, vectors = np.linalg.eigh(basis @ matrix @ basis.T)
+    return max(float(values[-1]), 0.0), vectors[:, -1] @ basis

@@ -7,6 +7,7 @@ from ..renamed import renamed_in
 from .attack import Attack, Direction, Knowledge
 from .blind import Constant, GaussianNoise, LabelFlip, Malformed, NonFinite, Scale, SignFlip, Silent
 from .defense_aware import Adaptive, BatchTakeover, FangKrum, FangTrimmedMean, ModelReplacement
+from .hidden_shift import HiddenShift
 from .omniscient import ALittleIsEnough, InnerProductManipulation, Mimic, MinMax, MinSum
 from .schedule import Fixed, FreshEachRound, Rotating, Schedule, one_per_batch, packed
 
@@ -22,6 +23,7 @@ __all__ = [
     "Fixed",
     "FreshEachRound",
     "GaussianNoise",
+    "HiddenShift",
     "InnerProductManipulation",
     "Knowledge",
     "LabelFlip",

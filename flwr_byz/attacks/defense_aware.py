@@ -158,15 +158,22 @@ class Adaptive(Omniscient):
 
         typical = float(np.linalg.norm(deviation_of(honest))) or 1.0
         steps = [typical * direction_against(honest, name) for name in get_args(Direction)]
-        found = [_most_harmful(harm, mean, step, self.budget // 3) for step in steps]
+        found = [most_harmful(harm, mean, step, self.budget // 3, (-2, 3)) for step in steps]
         return max(found, key=itemgetter(0))[1]
 
 
-def _most_harmful(
-    harm: Callable[[Vector], float], mean: Vector, step: Vector, budget: int
+def most_harmful(
+    harm: Callable[[Vector], float],
+    mean: Vector,
+    step: Vector,
+    budget: int,
+    within: tuple[float, float],
 ) -> tuple[float, Vector]:
-    """Search the logarithm of the scale: first coarsely, then in halved steps around the best."""
-    logs = np.linspace(-2.0, 3.0, max(budget // 2, 2)).tolist()
+    """Search the scale s of μ − s·step within powers of ten: most harm, and what does it.
+
+    First coarsely in the logarithm, then in halved steps around the best.
+    """
+    logs = np.linspace(*within, max(budget // 2, 2)).tolist()
     tried = {log: harm(mean - 10.0**log * step) for log in logs}
     width = logs[1] - logs[0]
     while len(tried) + 2 <= budget:

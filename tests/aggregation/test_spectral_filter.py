@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_byz.aggregation import SpectralFilter, geometric_median, robust_mean
-from flwr_byz.aggregation.bounds import resilience_factor
+from flwr_byz.aggregation.bounds import filter_factor, resilience_factor
+from flwr_byz.aggregation.spectral_filter import _top_eigenvector
 
 
 def largest_deviation(rows):
@@ -115,3 +116,28 @@ def test_degenerate_rows_have_a_mean(rows):
         result = robust_mean(rows, rule=SpectralFilter(), num_byzantine=q)
         assert np.isfinite(result.point).all()
         assert rows.min() - 1e-12 <= result.point.min() <= result.point.max() <= rows.max() + 1e-12
+
+
+@settings(max_examples=100)
+@given(st.integers(3, 40), st.integers(0, 10**6), st.floats(-1, 3), st.booleans())
+def test_the_factor_before_any_row_is_seen_holds_for_every_q(k, seed, exponent, spread):
+    rng = np.random.default_rng(seed)
+    q = int(rng.integers(0, (k - 1) // 2 + 1))
+    honest = rng.normal(size=(k - q, 8)) * rng.exponential(size=8)
+    kind = "spread" if spread else "together"
+    rows = np.concatenate([colluding(kind, honest, q, 10.0**exponent, rng), honest])
+    point = robust_mean(rows, rule=SpectralFilter(), num_byzantine=q).point
+    sigma = largest_deviation(honest)
+    assert np.linalg.norm(point - honest.mean(axis=0)) <= filter_factor(k, q) * sigma + 1e-9
+
+
+@pytest.mark.parametrize("n", [1, 2, 20, 100])
+@pytest.mark.parametrize("rank", [1, 3, 200])
+def test_the_direction_is_that_of_the_largest_eigenvalue(n, rank):
+    rng = np.random.default_rng(n)
+    factors = rng.normal(size=(n, rank)) * 0.8 ** np.arange(rank)
+    matrix = factors @ factors.T
+    found, vector = _top_eigenvector(matrix / matrix.max())
+    value = np.linalg.eigvalsh(matrix / matrix.max())[-1]
+    assert found == pytest.approx(value, rel=1e-3)
+    assert vector @ (matrix / matrix.max()) @ vector == pytest.approx(value, rel=1e-3)

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from flwr_byz import attacks
-from flwr_byz.aggregation import geometric_median_of_means, split_into_batches
+from flwr_byz.aggregation import (
+    SpectralFilter,
+    geometric_median_of_means,
+    robust_mean,
+    split_into_batches,
+)
 from flwr_byz.attacks import Knowledge
 from flwr_byz.attacks.names import CLASSES, parse_attack
 from tests.support.table import table
@@ -23,6 +28,7 @@ DIRECTIONS = {
 }
 DIRECTED = attacks.MinMax, attacks.MinSum, attacks.BatchTakeover
 ALL = [kind() for kind in CLASSES.values()]
+ALL += [attacks.HiddenShift(harm="distance")]
 ALL += [attacks.Constant(-3.0), attacks.GaussianNoise(around_own=True)]
 ALL += [kind(direction=direction) for kind in DIRECTED for direction in DIRECTIONS]
 BYZANTINE = (2, 3, 9, 14)
@@ -194,7 +200,36 @@ def test_the_adaptive_attack_does_more_harm_than_any_other_of_one_vector(server_
     assert all(most >= 0.99 * moved(other, known) for other in [*others, attacks.MinSum("sign")])
 
 
+@pytest.mark.parametrize("harm", ["distance", "progress"])
+def test_a_hidden_shift_spreads_the_replies_no_more_than_ten_times_as_the_honest_ones(harm):
+    """And it does most harm of what it tries, to a filter too, within its budget."""
+    rng, tries = np.random.default_rng(0), []
+    honest = rng.normal(size=(16, 40)) * rng.exponential(size=40) + 0.3
+    mean = honest.mean(axis=0)
+
+    def filtered(vectors):
+        tries.append(vectors.copy())
+        return robust_mean(vectors, rule=SpectralFilter(), num_byzantine=4).point
+
+    def harm_of(vectors):
+        moved = filtered(vectors) - mean
+        return np.linalg.norm(moved) if harm == "distance" else -moved @ mean
+
+    attack = attacks.HiddenShift(harm=harm)
+    known = knowledge(honest, dim=40, rule=filtered)
+    sent = np.stack([attack(replace(known, client=client)) for client in BYZANTINE])
+    assert 20 <= len(tries) <= 48  # one search for all colluders
+    everyone = np.empty((20, 40))
+    everyone[HONEST], everyone[list(BYZANTINE)] = honest, sent
+    most = harm_of(everyone)
+    assert most >= max(harm_of(each) for each in tries[:48]) * (1 - 1e-9) > 0
+    top = np.linalg.eigvalsh(np.cov(honest.T, bias=True))[-1]
+    offsets = sent - mean
+    assert np.linalg.eigvalsh(offsets.T @ offsets / 20)[-1] <= 100 * top * (1 + 1e-9)
+
+
 WRONG = r"""
+HiddenShift(7) : budget must be a whole number of at least 8 | HiddenShift(harm='all') : harm must
 SignFlip(-1.0) : must be | Scale(inf) : must be | GaussianNoise(-1.0) : must be
 Constant(nan) : must be | NonFinite(1.0) : must be | NonFinite('inf') : NaN, inf or -inf, got 'inf'
 Malformed('odd') : must be | Malformed(3) : kind must be 'shape' or 'count' or .*, got 3

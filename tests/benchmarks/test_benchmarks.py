@@ -3,10 +3,11 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import attack_cost, measure, report
+from benchmarks import attack_cost, measure, mixing, report
 from benchmarks.contestants import GMOM, Contestant
 from clients.run import Run
 from flwr_byz import json_lines
@@ -81,3 +82,16 @@ def test_the_cost_of_an_attack_leaves_out_the_first_round_and_the_start(monkeypa
     options = {"problem": "LinearRegression", "rule": GMOM, "num_clients": 4, "num_byzantine": 1}
     runs = [Run(**options, num_rounds=3, attack=attack) for attack in ("none", "Mimic")]
     assert attack_cost.seconds_per_round(runs, 3, 2).tolist() == [[1.0, 2.0]] * 2
+
+
+def test_pre_aggregation_is_timed_beside_the_same_rule_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(mixing, "CELLS", ((12, 1000, 10),))
+    monkeypatch.setattr(measure, "MOST_ROUNDS", 3)
+    monkeypatch.setattr(mixing, "_peer", lambda q: lambda vectors: vectors[q:].mean(axis=0))
+    mixing.main(tmp_path)
+    table = pd.read_csv(tmp_path / "mixing.csv")
+    assert list(table.rule) == [*mixing.RULES, mixing.PEER]
+    assert (table.seconds > 0).all()
+    bare = table.rule.isin(["geometric median", "spectral filter"])
+    assert (table["/ without"][bare] == 1).all()
+    assert table["/ RobustFedAvg"].notna().tolist() == [False] * 4 + [True]

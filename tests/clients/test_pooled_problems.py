@@ -17,7 +17,7 @@ from clients.digits import Digits
 from clients.partition import partition
 from clients.perceptron import Perceptron
 from clients.pooled_regression import PooledRegression
-from clients.pools import Hub, mnist1d, pool
+from clients.pools import Hub, least_class, mnist1d, pool
 from clients.regression import LinearRegression
 
 LABELS = np.random.default_rng(0).integers(10, size=1000)
@@ -74,13 +74,23 @@ def test_digits_are_learnt_and_a_lost_model_gets_none_right(kind):
     for server_round in range(1, 11):
         replies = [problem.reply(client, model, server_round)[0] for client in range(4)]
         model = [np.mean(arrays, axis=0) for arrays in zip(*replies, strict=True)]
-    assert problem.evaluate(model)["accuracy"] > 0.9
+    figures = problem.evaluate(model)
+    assert figures["accuracy"] > 0.9
+    assert 0.5 < figures["least-class"] < figures["accuracy"]
     loss, _, metrics = problem.evaluate_client(1, model)
     assert loss < 0.5
     assert metrics["accuracy"] > 0.9
     assert problem.relabelled().evaluate_client(1, model)[2]["accuracy"] < 0.2
     lost = [np.full_like(array, np.nan) for array in model]
-    assert problem.evaluate(lost)["accuracy"] == 0.0
+    assert problem.evaluate(lost) == {"accuracy": 0.0, "least-class": 0.0}
+    constant = [np.zeros_like(array) for array in model]  # one class is always right
+    assert problem.evaluate(constant)["least-class"] == 0.0 < problem.evaluate(constant)["accuracy"]
+
+
+def test_the_worst_class_is_that_of_the_least_share_of_right_answers():
+    right, labels = np.array([1, 1, 0, 1, 0, 0]) > 0, np.array([0, 0, 3, 3, 3, 0])
+    assert least_class(right, labels) == pytest.approx(1 / 3)
+    assert least_class(right[:2], labels[:2]) == 1.0
 
 
 def test_mnist_1d_is_made_offline_and_leaves_the_global_generators_as_they_were(monkeypatch):

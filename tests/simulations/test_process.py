@@ -50,6 +50,18 @@ def test_one_malformed_reply_stops_each_of_flower_s_rules_and_no_other(rule):
         assert outcome.values[-1] < 0.3 * outcome.values[0]
 
 
+@pytest.mark.parametrize("rule", ["FedMedian", "MultiKrum", "FedTrimmedAvg"])
+def test_behind_our_checks_flower_s_rules_survive_a_malformed_reply(rule):
+    run = replace(IMAGES, rule=f"{rule}(hardened=True)", num_rounds=8)
+    assert title(run.rule).endswith(", hardened")
+    for attack in ("none", "Malformed", "NonFinite", "Silent"):
+        outcome = train(replace(run, attack=attack))
+        assert not outcome.stopped
+        assert outcome.values[-1] > outcome.values[0] + 0.2
+    clean = train(replace(run, attack="none")).values
+    assert clean == train(replace(run, rule=rule, attack="none")).values
+
+
 @pytest.mark.parametrize("attack", CLASSES)
 def test_every_attack_does_something_and_the_geometric_median_learns_on(attack):
     for run in (replace(IMAGES, num_rounds=2), replace(REGRESSION, num_rounds=2)):

@@ -22,10 +22,10 @@ SETTING = {"problem": "Perceptron", "rule": GMOM, "split": "iid"}
 SETTING |= {"num_clients": 20, "num_byzantine": 4, "num_rounds": 2}
 
 
-def run(final=0.9, stopped="", failed="", measure="accuracy", **changes):
+def run(final=0.9, stopped="", failed="", measure="accuracy", numbers=(), **changes):
     """Return a row of a frame: a run that ends at this value."""
     values = [3.0 if measure == "error" else 0.1, 0.5, final]
-    outcome = asdict(Outcome(values, 0.002, stopped, failed))
+    outcome = asdict(Outcome(values, 0.002, stopped, failed, dict(numbers)))
     ran = asdict(Run(**SETTING | changes)) | outcome
     return ran | {"measure": measure, "final": final, "rate": math.nan}
 

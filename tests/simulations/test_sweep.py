@@ -109,14 +109,19 @@ def test_what_is_written_is_read_back_and_a_failure_counts_until_the_run_is_done
     with path.open("a") as file:
         file.write(json.dumps({"problem": "Digits"}) + '\n{"problem": "Dig')
     assert load(path) == {RUN: Outcome([], failed="Traceback: no room"), lost: stopped}
-    append(path, RUN, Outcome([0.1, 0.2, 0.3], 0.5))
+    done = Outcome([0.1, 0.2, 0.3], 0.5, numbers={"precision": math.nan, "recall": 0.0})
+    append(path, RUN, done)
     append(path, RUN, Outcome([], failed="again"))
     append(path, lost, Outcome([1.0]))  # shorter than the run
     found = load(path)
-    assert found == {RUN: Outcome([0.1, 0.2, 0.3], 0.5), lost: stopped}
+    assert found == {RUN: done, lost: stopped}
     frame = as_frame({"some": [RUN, lost, replace(RUN, seed=1)]}, found)
     assert list(frame["final"]) == [0.3, math.inf]
     assert list(frame["measure"]) == ["error", "accuracy"]
+    text = path.read_text().replace(', "numbers": {"precision": null, "recall": 0.0}', "")
+    path.write_text(text.replace(', "numbers": {}', ""))
+    assert "numbers" not in path.read_text()  # as files of runs were before
+    assert load(path) == {RUN: replace(done, numbers={}), lost: stopped}
 
 
 @pytest.mark.slow
