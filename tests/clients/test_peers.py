@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from clients import peers
 from clients.peer_rules import PEERS
 from clients.rule import ServerSide, Trusted
+from flwr_byz.aggregation import AdaptiveClipping, Bucketing, NearestNeighborMixing
+from flwr_byz.aggregation.gram import gram, with_products
+from flwr_byz.aggregation.rows import StoredRows
 
 ROWS = [[0, -2, 1], [1, 0, 3], [3, 2, -2], [6, -1, 4], [10, 4, 1], [15, 7, -3], [24, 6, 5]]
 VECTORS, Q = np.array(ROWS, float), 2
@@ -63,6 +66,22 @@ drawn = st.builds(
 def test_a_rule_is_that_of_byzfl(name):
     computed, expected = BYZFL[name]
     np.testing.assert_allclose(computed, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (NearestNeighborMixing(), MIXED),
+        (AdaptiveClipping(), CLIPPED),
+        (Bucketing(3, seed=5), peers.bucketing(VECTORS, 3, np.array([4, 2, 0, 6, 5, 3, 1]))),
+    ],
+    ids=repr,
+)
+def test_pre_aggregation_of_the_package_maps_rows_as_byzfl_does(entry, expected):
+    assert np.random.default_rng([5, 1]).permutation(7).tolist() == [4, 2, 0, 6, 5, 3, 1]
+    rows = StoredRows(VECTORS)
+    mapping = entry.row_map(with_products(rows, gram(rows)), Q, server_round=1)
+    np.testing.assert_allclose(mapping @ VECTORS, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", COMBINED)
