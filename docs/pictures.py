@@ -94,6 +94,7 @@ ATTACKS: Mapping[str, attacks.Attack] = {
     "fang-krum": attacks.FangKrum(),
     "batch-takeover": attacks.BatchTakeover(),
     "adaptive": attacks.Adaptive(),
+    "hidden-shift": attacks.HiddenShift(),
 }
 """Attacks that send vectors, with parameters for which the picture has room."""
 
