@@ -178,7 +178,7 @@ class RobustServer:
             log(WARNING, text, num_broken, num_rows)
         if num_rows - num_broken <= 2 * max(num_hidden - num_broken, 0):
             text = (
-                "%d batches answered and %d Byzantine clients may be among them: no median holds "
+                "%d batches answered and %d Byzantine clients may be among them: no rule holds "
             )
             text += "against half of the batches, the model is kept"
             log(ERROR, text, num_rows, num_hidden)
