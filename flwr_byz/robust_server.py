@@ -177,9 +177,7 @@ class RobustServer:
             text = "%d of %d batch means are not finite: they are left out, as Byzantine"
             log(WARNING, text, num_broken, num_rows)
         if num_rows - num_broken <= 2 * max(num_hidden - num_broken, 0):
-            text = (
-                "%d batches answered and %d Byzantine clients may be among them: no median holds "
-            )
+            text = "%d batches answered and %d Byzantine clients may be among them: no rule holds "
             text += "against half of the batches, the model is kept"
             log(ERROR, text, num_rows, num_hidden)
             return None, num_broken

@@ -163,10 +163,15 @@ class RobustOptimizerBase(HardenedBase[Kind, Arrays]):
         paper = {"trim_norm", "gamma"}
         own = {*signature(Settings).parameters} - self._not_taken | of_rounds | paper
         given = {name: options.pop(name) for name in own & options.keys()}
+        name = f"robust({optimizer.__name__})"
         if paper & given.keys():
+            if "rule" in given:
+                text = "takes no trim_norm and gamma beside a rule: give "
+                text += "rule=GeometricMedian(gamma) and pre_aggregation=[NormTrimming(norm)]"
+                raise TypeError(f"{name} {text}")
             trim_norm, gamma = (given.pop(name, None) for name in ("trim_norm", "gamma"))
-            given |= of_the_paper(trim_norm, gamma, given.get("pre_aggregation", ()), given)
-        check_options(f"robust({optimizer.__name__})", options, optimizer, own)
+            given |= of_the_paper(trim_norm, gamma, given.get("pre_aggregation", ()))
+        check_options(name, options, optimizer, own)
         settings = picked(Settings, given)
         rest = settings.with_minimums(options, optimizer)
         self._functions = [rest.pop(name, None) for name in self._custom]

@@ -68,10 +68,12 @@ def filter_factor(num_rows: int, num_byzantine: int) -> float:
     r_H ≤ r_B and λ > 2(k − q)σ²/a, a step cuts at most as much of H as of the others. (Along the
     eigenvector, with β the others' share of the weight W, H has at most (1 − β)(k − q)σ² + βWλ of
     the sum Wλ of weighted squares, and W(1 − 2β) ≥ a.) So less than 2q is cut before λ_g ≤
-    2(k − q)σ²/a at some state g, at which and before which `resilience_factor` is at most √(q/a).
+    2(k − q)σ²/a at some state g, at which and before which the factor of `resilience_factor` is at
+    most √(q/a) for H, if not for all other k − q rows.
     *Choice*: the weights chosen, at c, have λ_c/W_c ≤ λ_g/W_g. If c is not after g, λ_c ≤
     2k(k − q)σ²/a². If it is after g, its weights are below those at g, so that the two have at
-    least W_c/W_g in common, λ_c ≤ λ_g, and their means differ by at most 2√λ_g·√(2q/a).
+    least W_c/W_g in common, λ_c ≤ λ_g, and their means differ by at most 2√λ_g·√(2q/a). The
+    argument takes λ as exact; of more than 64 rows the filter finds it approximately.
     """
     k, q, a = num_rows, num_byzantine, num_rows - 2 * num_byzantine
     before = sqrt(2 * k * (k - q)) / a

@@ -10,11 +10,12 @@ from functools import partial, reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from .row_map import RowMap, map_norms, map_products, selects
+from .row_map import RowMap, map_products, selects
 from .rows import BatchMeans, Kernel, Rows, StoredRows, Vector, form_rows, narrow
 from .threads import one_blas_thread
 
 _MULTIPLIED = 1 << 19  # numbers in one product of matrices
+_CANCELS = 1e4  # squared lengths over squared distances: float32 leaves few digits of these
 _SCALES = np.ldexp(1.0, [-600, 0, 600])  # one of them brings the squares of any row into range
 
 
@@ -67,12 +68,16 @@ def gram(rows: Rows) -> Gram:
 def with_products(rows: Rows, measured: Gram) -> Gram:
     """Return the measures with the products of all finite rows, of however few dimensions.
 
-    Rows whose squares leave the range of float64 count as not finite.
+    Products of rows in float32 that lie close together and far from zero are formed anew in
+    float64, for their differences to be seen. Rows whose squares leave the range of float64 count
+    as not finite.
     """
-    products = measured.products
-    if products is None:
-        with one_blas_thread(), np.errstate(all="ignore"):
-            products = total(rows, _products, (len(rows), len(rows)))
+    products, shape = measured.products, (len(rows), len(rows))
+    with one_blas_thread(), np.errstate(all="ignore"):
+        if products is None:
+            products = total(rows, _products, shape)
+        if rows.dtype == np.float32 and _cancels(products, measured.finite):
+            products = total(rows, _careful_products, shape)
     return replace(measured, products=products, finite=np.isfinite(products.diagonal()))
 
 
@@ -84,7 +89,7 @@ def mapped(measured: Gram, row_map: RowMap) -> Gram:
     if products is not None:
         products = map_products(row_map, products)
     if selects(row_map):
-        norms = map_norms(row_map, measured.norms)
+        norms = measured.norms[row_map.argmax(axis=1)]
     else:
         assert products is not None
         norms = np.sqrt(np.maximum(products.diagonal(), 0.0))
@@ -151,6 +156,15 @@ def offset_products(
     return np.asarray(products - about - about[:, None] + weights @ about)
 
 
+def _cancels(products: NDArray[np.float64], finite: NDArray[np.bool_]) -> bool:
+    """Say whether most rows are much longer than their distances; no minority decides it."""
+    products = products[np.ix_(finite, finite)]
+    if not len(products):
+        return False
+    nearest = float(np.median(distances_between(products), axis=0).min())
+    return float(np.median(products.diagonal())) > _CANCELS * nearest**2
+
+
 def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
     products, run = np.zeros((len(block), len(block))), _run(len(block))
     for part in narrow(block, run, _MULTIPLIED):
@@ -158,8 +172,15 @@ def _products(block: NDArray[np.floating]) -> NDArray[np.float64]:
         if np.isfinite(np.diagonal(of_runs, axis1=1, axis2=2)).all():
             products += of_runs.sum(axis=0, dtype=np.float64) if len(of_runs) > 1 else of_runs[0]
         else:  # a square may have left float32
-            for piece in narrow(part, run):
-                products += _products_of_runs(piece.astype(np.float64)).sum(axis=0)
+            products += _careful_products(part)
+    return products
+
+
+def _careful_products(block: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Form the products in float64."""
+    products = np.zeros((len(block), len(block)))
+    for part in narrow(block, _run(len(block))):
+        products += _products_of_runs(part.astype(np.float64)).sum(axis=0)
     return products
 
 

@@ -23,6 +23,7 @@ from .pre_aggregation import (
 from .row_map import RowMap, compose, select
 from .rows import Rows, StoredRows
 from .rule import Combination, Rule
+from .threads import one_blas_thread
 from .vectors import as_vectors, check_finite
 
 
@@ -204,8 +205,9 @@ def aggregate(
     first = pre_aggregation[0] if pre_aggregation else None
     if isinstance(first, NormTrimming):
         long[finite] = first.too_long(measured.norms[finite])
-    for entry in pre_aggregation:
-        row_map = compose(entry.row_map(mapped(measured, row_map), q, server_round), row_map)
+    with one_blas_thread(), np.errstate(all="ignore"):
+        for entry in pre_aggregation:
+            row_map = compose(entry.row_map(mapped(measured, row_map), q, server_round), row_map)
     num_rows = len(rows) if row_map is None else len(row_map)
     if num_rows <= 2 * (hidden := minority(num_rows, q)):
         text = f"{num_rows} rows are left after pre-aggregation, and {hidden} Byzantine clients"

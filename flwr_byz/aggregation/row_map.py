@@ -54,14 +54,6 @@ def map_products(row_map: RowMap, products: NDArray[np.float64]) -> NDArray[np.f
     return mapped
 
 
-def map_norms(row_map: RowMap, norms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bound the norms of the mapped rows by those of the rows; exact where the map selects."""
-    if row_map is None:
-        return norms
-    used = row_map.any(axis=0)
-    return np.asarray(np.abs(row_map[:, used]) @ norms[used])
-
-
 def map_weights(row_map: RowMap, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ``row_map.T @ weights``: the weights on the rows, given those on the mapped rows."""
     return weights if row_map is None else weights @ row_map

@@ -110,10 +110,12 @@ def _covariance(
     """
     active = weights > 0.0
     roots = np.sqrt(weights[active])
-    offsets = offset_products(products[np.ix_(active, active)], weights[active])
+    products = products[np.ix_(active, active)]
+    longest = float(products.diagonal().max()) or 1.0
+    offsets = offset_products(products / longest, weights[active])  # no sum overflows
     scale = float(offsets.diagonal().max())
     offsets = offsets / scale if scale > 0.0 else np.zeros_like(offsets)  # no square overflows
-    return max(scale, 0.0), offsets * roots * roots[:, None], offsets * roots
+    return longest * max(scale, 0.0), offsets * roots * roots[:, None], offsets * roots
 
 
 def _top_direction(

@@ -45,8 +45,10 @@ class HiddenShift(Omniscient):
     def _vector(self, honest: Vector, knowledge: Knowledge) -> Vector:
         assert knowledge.rule is not None
         byzantine = tuple(knowledge.byzantine)
-        given = honest.tobytes(), honest.shape, byzantine, knowledge.num_clients
-        return _sent(self, *given, knowledge.rule)[byzantine.index(knowledge.client)]
+        data = honest.astype(np.float64).tobytes()
+        given = data, honest.shape, byzantine, knowledge.num_clients
+        sent: Vector = _sent(self, *given, knowledge.rule)[byzantine.index(knowledge.client)]
+        return sent
 
 
 @lru_cache(maxsize=2)
@@ -81,9 +83,12 @@ def _sent(
 def _places(centred: Vector, mean: Vector, q: int, m: int) -> list[Vector]:
     """Return the steps of the colluders away from μ with s = 1, as weights of centred rows (q, n).
 
-    A row with no spread to hide in leaves them at μ.
+    Without a spread to hide in, or with one that is not finite, they stay at μ.
     """
-    eigenvalues, vectors = np.linalg.eigh(centred @ centred.T)
+    products = centred @ centred.T
+    if not np.isfinite(products).all():
+        return [np.zeros((q, len(centred)))]
+    eigenvalues, vectors = np.linalg.eigh(products)
     eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
     rank = int(np.count_nonzero(eigenvalues > 1e-9 * max(eigenvalues[0], 0.0)))
     if rank == 0:

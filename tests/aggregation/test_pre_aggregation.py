@@ -197,3 +197,23 @@ def test_mixing_keeps_the_median_within_its_kappa(k, seed, exponent):
     scatter = np.square(honest - honest.mean(axis=0)).sum(axis=1).mean()
     kappa = mixed_kappa(rule.kappa(k, q), k, q)
     assert np.square(point - honest.mean(axis=0)).sum() <= kappa * scatter * (1 + 1e-6) + 1e-12
+
+
+def test_a_sum_that_overflows_does_not_shield_a_row_that_is_too_long():
+    """The norm of one row, and one row itself, are beyond float64."""
+    vectors = np.random.default_rng(5).normal(size=(9, 20))
+    vectors[0], vectors[1] = 1.5e308, np.inf
+    rows = StoredRows(vectors)
+    result = aggregate(
+        rows, gram(rows), rule=GeometricMedian(), pre_aggregation=[NormTrimming()], num_byzantine=2
+    )
+    assert result.trimmed.tolist() == [True, True] + [False] * 7
+
+
+@pytest.mark.filterwarnings("error")
+@RULES
+def test_rows_whose_squares_nearly_overflow_print_no_warnings(rule):
+    vectors = np.random.default_rng(6).normal(size=(20, 50))
+    vectors[:3] = 1.3e154 * np.array([[1.0], [1.0], [-1.0]]) * np.eye(50)[0]
+    for entry in ENTRIES:
+        robust_mean(vectors, rule=rule, pre_aggregation=[entry], num_byzantine=3)

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from flwr_byz.aggregation import SpectralFilter, geometric_median, robust_mean
 from flwr_byz.aggregation.bounds import filter_factor, resilience_factor
+from flwr_byz.aggregation.gram import gram
+from flwr_byz.aggregation.median_of_means import aggregate
+from flwr_byz.aggregation.rows import StoredRows
 from flwr_byz.aggregation.spectral_filter import _top_eigenvector
 
 
@@ -141,3 +144,30 @@ def test_the_direction_is_that_of_the_largest_eigenvalue(n, rank):
     value = np.linalg.eigvalsh(matrix / matrix.max())[-1]
     assert found == pytest.approx(value, rel=1e-3)
     assert vector @ (matrix / matrix.max()) @ vector == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize("dim", [3, 300])
+@pytest.mark.parametrize("k", [20, 100])
+@pytest.mark.parametrize("size", [1.3e154, 1.339e154])
+def test_rows_whose_squares_nearly_overflow_neither_end_a_round_nor_take_it_over(k, dim, size):
+    rows = np.random.default_rng(3).normal(size=(k, dim))
+    rows[:3] = size * np.array([[1.0], [1.0], [-1.0]]) * np.eye(dim)[0]
+    result = robust_mean(rows, rule=SpectralFilter(), num_byzantine=3)
+    assert np.linalg.norm(result.point) < 3 * np.sqrt(dim)
+    assert result.batch_weights[:3].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("k", [20, 100])
+@pytest.mark.parametrize("offset", [1e2, 1e4, 1e5])
+def test_what_all_rows_have_in_common_hides_nothing(k, offset):
+    """Sums in float32 leave fewer digits of the products than the rows' differences need."""
+    rng, q, dim = np.random.default_rng(4), k // 5, 2000
+    rows = (rng.normal(size=(k, dim)) + offset).astype("f4")
+    honest = rows[q:].astype("f8")
+    along = np.where(np.arange(dim) % 2, 1, -1) / np.sqrt(dim)
+    rows[:q] = honest.mean(axis=0) + 1000 * along
+    stored = StoredRows(rows)
+    result = aggregate(stored, gram(stored), rule=SpectralFilter(), num_byzantine=q)
+    assert result.batch_weights[:q].sum() < 1e-3
+    true = weighted_deviation(rows.astype("f8"), result.batch_weights)
+    assert result.combination.spread == pytest.approx(true, rel=0.02)

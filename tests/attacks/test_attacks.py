@@ -228,6 +228,26 @@ def test_a_hidden_shift_spreads_the_replies_no_more_than_ten_times_as_the_honest
     assert np.linalg.eigvalsh(offsets.T @ offsets / 20)[-1] <= 100 * top * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "i8"])
+def test_a_hidden_shift_reads_honest_vectors_of_any_dtype(dtype):
+    honest = (np.random.default_rng(0).normal(size=(16, 5)) * 100).astype(dtype)
+
+    def mean_rule(vectors):
+        return vectors.mean(axis=0)
+
+    attack = attacks.HiddenShift()
+    sent = attack(knowledge(honest, dim=5, rule=mean_rule))
+    assert np.array_equal(sent, attack(knowledge(honest.astype("f8"), dim=5, rule=mean_rule)))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("size", [1e200, np.inf])
+def test_a_hidden_shift_stays_at_the_mean_of_honest_vectors_that_diverged(size):
+    honest = np.random.default_rng(0).normal(size=(16, 5)) * size
+    sent = attacks.HiddenShift()(knowledge(honest, dim=5, rule=lambda v: v.mean(axis=0)))
+    assert np.array_equal(sent, honest.mean(axis=0), equal_nan=True)
+
+
 WRONG = r"""
 HiddenShift(7) : budget must be a whole number of at least 8 | HiddenShift(harm='all') : harm must
 SignFlip(-1.0) : must be | Scale(inf) : must be | GaussianNoise(-1.0) : must be

@@ -101,6 +101,36 @@ def test_the_server_has_the_last_word_in_every_round(api):
     assert metrics["byz-clients"] == 13
 
 
+@BOTH
+@pytest.mark.parametrize("reply", ["weights", "gradients"])
+def test_the_server_updates_the_stepped_model_with_its_counters(api, reply):
+    sent, seen = [*MODEL, np.array([5, 7])], []
+    counted = [[*arrays, np.array([c, 9])] for c, arrays in enumerate(updates())]
+
+    def train(server_round, arrays):
+        record = isinstance(arrays, ArrayRecord)
+        own = arrays.to_numpy_ndarrays(keep_input=True) if record else arrays
+        seen.append([a.copy() for a in own])
+        for array in own:
+            array[...] = 0
+        raise RuntimeError("after it has changed what it was given")
+
+    options = {"reply": reply, "server_learning_rate": 0.5}
+    alone, _ = a_round(api, strategy(api, **options), counted, sent)
+    model, _ = a_round(api, strategy(api, server_update_fn=train, **options), counted, sent)
+    assert exact((model, {})) == exact((alone, {})) == exact((seen[0], {}))
+    assert alone[-1].tolist() == ([6, 9] if reply == "weights" else [5, 7])
+
+
+@BOTH
+def test_no_server_update_where_the_model_is_kept(api):
+    seen = []
+    made = strategy(api, server_update_fn=lambda *given: seen.append(given))
+    model, _ = a_round(api, made, updates()[: 2 * Q])
+    assert model is None
+    assert not seen
+
+
 def not_finite(server_round, arrays):
     if isinstance(arrays, ArrayRecord):
         return ArrayRecord([np.full_like(a, np.nan) for a in arrays.to_numpy_ndarrays()])
@@ -149,6 +179,14 @@ def test_the_log_says_what_the_rule_guarantees(api, caplog):
     text = "\n".join(caplog.messages)
     for said in ("Rule: SpectralFilter()", "NearestNeighborMixing()", "byz-spread"):
         assert said in text
+
+
+@BOTH
+@pytest.mark.parametrize("option", [{"gamma": 1e-6}, {"trim_norm": 3.0}])
+def test_robust_with_a_rule_takes_no_option_of_the_papers(api, option):
+    message = r"robust\(FedAdam\).*rule=GeometricMedian\(gamma\).*NormTrimming\(norm\)"
+    with pytest.raises(TypeError, match=message):
+        api.own.robust(api.flower.FedAdam, num_byzantine=Q, rule=SpectralFilter(), **option)
 
 
 WRONG = [

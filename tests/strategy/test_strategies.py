@@ -84,7 +84,7 @@ def test_silent_clients_and_errors_leave_their_batches_to_the_others(api):
 @pytest.mark.parametrize(
     ("arrays", "options", "reason", "count"),
     [
-        (updates(4), {"num_byzantine": 2}, "no median holds", {"byz-clients": 4}),
+        (updates(4), {"num_byzantine": 2}, "no rule holds", {"byz-clients": 4}),
         ([[np.zeros(3)]] * 5, {"num_byzantine": 1}, "no reply is usable", {"byz-rejected": 5}),
         (updates(), {"num_batches": 13, "trim_norm": 1e-6}, "", {"byz-trimmed": 13}),
         (updates(), {"num_batches": 13, "server_learning_rate": 1e99}, "leaves the range", {}),

@@ -36,8 +36,9 @@ def robust(
         ``FedAdam``, ``FedAdagrad``, ``FedYogi``, ``FedAvgM``, ``FedProx``, ``FedAvg``, or a
         subclass of one of them that takes FedAvg's mean of the replies.
     num_byzantine, num_batches
-        As of `GeometricMedianOfMeans`; its options `trim_norm`, `gamma`, `group_by_key`,
-        `bucketing_seed` and `streaming`, and those of `Hardened`, can be given, too.
+        As of `GeometricMedianOfMeans`; its options `trim_norm`, `gamma`, `pre_aggregation`,
+        `group_by_key`, `bucketing_seed` and `streaming`, those of `Hardened`, and `rule` of
+        `RobustFedAvg` in place of `trim_norm` and `gamma` can be given, too.
     **options
         Those of the class, such as ``eta=0.1``. Its minimum numbers of nodes are as of
         `GeometricMedianOfMeans`. Checkpoints hold the optimizer's moments.

@@ -54,8 +54,8 @@ class RobustFedAvg(Guarded, FedAvg):
     server_update_fn : callable, optional
         For a server that has a little data that it trusts: maps the round and a model to what the
         server makes of the model by training on its own data (an ArrayRecord, as `evaluate_fn`
-        gets). Each round ends with it: clients move the model, and the server has the last word.
-        Where it raises, or what it returns is not a finite model, the round goes on without it.
+        gets). Each round in which clients move the model ends with it: the server has the last
+        word. Where it raises, or what it returns is not a finite model, the round goes on without.
     group_by_key : str, optional
         Simulation only: the metric under which clients report the id to be ordered by (such as
         "partition-id"), since Flower draws node ids anew in each run. A client can forge it.
