@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from .bounds import filter_factor, resilience_factor
 from .fast_median import combine
-from .gram import Gram, offset_products
+from .gram import Gram, distances_between, offset_products
 from .row_map import RowMap, map_products, map_weights
 from .rows import Rows
 from .rule import Combination
 from .threads import one_blas_thread
 
+_CUT = 0.5  # of the weight of the row with the largest component
 _ROUNDING = 1e-6  # of weights that are at most one
 _SMALL, _LANCZOS = 64, 32  # rows, and steps for more of them
 _NOTHING = 1e-14  # of a matrix whose entries are at most one
@@ -25,11 +26,15 @@ class SpectralFilter:
     """The mean of the rows under weights that are cut where the rows spread the most.
 
     In each step, rows lose weight in proportion to their squared components along the top
-    eigenvector of the rows' weighted covariance, the one with the largest loses all of it, until
-    less than k − 2q of the weight k is left. Of all these weights, those are kept under which the
+    eigenvector of the rows' weighted covariance, the one with the largest loses half, until less
+    than k − 2q of the weight k is left. Of all these weights, those are kept under which the
     weighted mean has the smallest variance, λ/W: λ the covariance's largest eigenvalue, W the
     weight left. A colluder that stays has to hide within the spread of the honest rows in every
     direction. The rule needs q: without it, the largest minority counts, which leaves a row or two.
+
+    Where λ is above the squared radius of the smallest ball about a row that holds k − q rows, some
+    row is farther off than k − q rows are spread, and the row with the largest component loses all
+    its weight at once.
 
     Notes
     -----
@@ -87,6 +92,7 @@ def _filter(
     """Return weights (k,) of sum one, their covariance's largest eigenvalue, and the steps."""
     k = len(products)
     left, best, least, iterations = np.ones(k), np.full(k, 1 / k), inf, 0
+    radius = _radius(products, k - num_byzantine)
     while num_byzantine and (size := left.sum()) >= k - 2 * num_byzantine - _ROUNDING:
         largest, scores = _top_direction(products, left / size)
         iterations += 1
@@ -94,10 +100,17 @@ def _filter(
             best, least = left / size, largest / size
         if not scores.max() > 0.0:
             break
-        left = left * (1 - scores / scores.max())
+        cut = 1.0 if sqrt(largest) > radius else _CUT
+        left = left * (1 - cut * scores / scores.max())
         left[left < _ROUNDING] = 0.0  # also its equals, which rounding would leave a little
     scale, covariance, _ = _covariance(products, best)
     return best, scale * float(np.linalg.eigvalsh(covariance)[-1]), iterations
+
+
+def _radius(products: NDArray[np.float64], num_rows: int) -> float:
+    """Return the radius of the smallest ball about a row that holds so many rows."""
+    distances = distances_between(products)
+    return float(np.partition(distances, num_rows - 1, axis=1)[:, num_rows - 1].min())
 
 
 def _covariance(
