@@ -81,9 +81,12 @@ def _sent(
 def _places(centred: Vector, mean: Vector, q: int, m: int) -> list[Vector]:
     """Return the steps of the colluders away from μ with s = 1, as weights of centred rows (q, n).
 
-    A row with no spread to hide in leaves them at μ.
+    Rows with no spread to hide in, or not finite as those of a lost model, leave them at μ.
     """
-    eigenvalues, vectors = np.linalg.eigh(centred @ centred.T)
+    products = centred @ centred.T
+    if not np.isfinite(products).all():
+        return [np.zeros((q, len(centred)))]
+    eigenvalues, vectors = np.linalg.eigh(products)
     eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
     rank = int(np.count_nonzero(eigenvalues > 1e-9 * max(eigenvalues[0], 0.0)))
     if rank == 0:

@@ -228,6 +228,17 @@ def test_a_hidden_shift_spreads_the_replies_no_more_than_ten_times_as_the_honest
     assert np.linalg.eigvalsh(offsets.T @ offsets / 20)[-1] <= 100 * top * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_a_hidden_shift_among_vectors_whose_products_are_not_finite_is_their_mean(value):
+    honest = np.random.default_rng(0).normal(size=(16, 40))
+    honest[0] = value
+    known = knowledge(honest, dim=40, rule=lambda vectors: vectors.mean(axis=0))
+    with np.errstate(all="ignore"):
+        sent, mean = attacks.HiddenShift()(replace(known, client=BYZANTINE[0])), honest.mean(axis=0)
+    np.testing.assert_array_equal(np.isfinite(sent), np.isfinite(mean))
+    np.testing.assert_array_equal(sent[np.isfinite(sent)], mean[np.isfinite(mean)])
+
+
 WRONG = r"""
 HiddenShift(7) : budget must be a whole number of at least 8 | HiddenShift(harm='all') : harm must
 SignFlip(-1.0) : must be | Scale(inf) : must be | GaussianNoise(-1.0) : must be
