@@ -46,7 +46,8 @@ class HiddenShift(Omniscient):
         assert knowledge.rule is not None
         byzantine = tuple(knowledge.byzantine)
         given = honest.tobytes(), honest.shape, byzantine, knowledge.num_clients
-        return _sent(self, *given, knowledge.rule)[byzantine.index(knowledge.client)]
+        sent = _sent(self, *given, knowledge.rule)
+        return np.asarray(sent[byzantine.index(knowledge.client)])
 
 
 @lru_cache(maxsize=2)
