@@ -81,7 +81,7 @@ class OwnRule:
         rule, entries = self.made()
         q = min(q, (len(vectors) - 1) // 2)
         k = min(self.batches(len(vectors), q), len(vectors))
-        known = q if 2 * q < k else None
+        known = self.known(k, q)
         point = robust_mean(
             vectors, k, rule=rule, pre_aggregation=entries, num_byzantine=known
         ).point
@@ -89,20 +89,22 @@ class OwnRule:
             return server.trusted.after(point)
         return point
 
+    @property
+    def sets_batches(self) -> bool:
+        """Whether k is given, and does not follow from q alone."""
+        return self.num_batches is not None or self.batch_size is not None
+
+    def known(self, num_batches: int, num_byzantine: int) -> int | None:
+        """Return the q that the strategy is given; None where it is half of the batches."""
+        return num_byzantine if 2 * num_byzantine < num_batches else None
+
     def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
         """Return the options of `RobustFedAvg`."""
         size: dict[str, Any] = {"num_byzantine": num_byzantine}
-        if self.num_batches is not None or self.batch_size is not None:
+        if self.sets_batches:
             size["num_batches"] = self.batches(num_clients, num_byzantine)
         rule, entries = self.made()
         return size | {"rule": rule, "pre_aggregation": entries}
-
-    def papers_options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
-        """Return the options of `GeometricMedianOfMeans`; a given k stands for q, too."""
-        size: dict[str, Any] = {"num_byzantine": num_byzantine}
-        if self.num_batches is not None or self.batch_size is not None:
-            size = {"num_batches": self.batches(num_clients, num_byzantine)}
-        return size | {"trim_norm": self.trim_norm}
 
     def title(self) -> str:
         """Return a short name for tables and pictures."""
@@ -119,3 +121,21 @@ class OwnRule:
         if self.trusted:
             parts.append("server last")
         return ", ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PapersRule(OwnRule):
+    """`GeometricMedianOfMeans`: where k is given, it stands for q, too, which the server lacks."""
+
+    trim_norm: Any = "auto"
+
+    def known(self, num_batches: int, num_byzantine: int) -> int | None:
+        """Return the q that the strategy is given; None where k is given."""
+        return None if self.sets_batches else super().known(num_batches, num_byzantine)
+
+    def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
+        """Return the options of the strategy."""
+        size = {"num_byzantine": num_byzantine}
+        if self.sets_batches:
+            size = {"num_batches": self.batches(num_clients, num_byzantine)}
+        return size | {"trim_norm": self.trim_norm}

@@ -85,11 +85,12 @@ def fltrust(vectors: Vectors, own: Vectors) -> Vectors:
 
     Cao et al. 2021: those with a negative cosine have weight 0; where all have, so is the result.
     """
-    length = np.linalg.norm(own)
     norms = np.maximum(np.linalg.norm(vectors, axis=1), np.finfo(np.float64).tiny)
-    weights = np.maximum((vectors / norms[:, None]) @ own, 0)
-    total = weights.sum()
-    return weights * (length / norms) @ vectors / total if total > 0 else np.zeros_like(own)
+    directions = vectors / norms[:, None]
+    weights = np.maximum(directions @ own, 0)
+    if not (total := weights.sum()) > 0:
+        return np.zeros_like(own)
+    return np.linalg.norm(own) * (weights @ directions) / total
 
 
 def fedgreed(vectors: Vectors, loss: Callable[[Vectors], float]) -> Vectors:

@@ -19,7 +19,7 @@ from flwr_byz.serverapp import strategy as own_message
 
 from .descent import ClassicDescent, MessageDescent
 from .flower_rules import FLOWER
-from .own_rules import GMOM, OWN, OwnRule
+from .own_rules import GMOM, OWN, OwnRule, PapersRule
 from .peer_rules import PEERS
 from .problem import Problem
 from .rule import Rule, ServerSide, Vectors, has_trusted_data, server_update_fn
@@ -63,7 +63,7 @@ def own_rule(text: str) -> OwnRule | None:
     name, options = parse_rule(text)
     if name not in OWN:
         return None
-    return OwnRule(**({"trim_norm": "auto"} if name == GMOM else {}) | options)
+    return PapersRule(**options) if name == GMOM else OwnRule(**options)
 
 
 def title(text: str) -> str:
@@ -194,8 +194,6 @@ def _strategy(
     own = own_rule(rule)
     if own is not None:
         kind, settings = getattr(package, name), own.options(m, num_byzantine)
-        if name == GMOM:
-            settings = own.papers_options(m, num_byzantine)
         settings |= {
             "reply": problem.reply_kind,
             "server_learning_rate": step,

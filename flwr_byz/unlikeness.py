@@ -182,7 +182,7 @@ def advise(
         strategy = _code(api, "GeometricMedianOfMeans", f"num_byzantine={q}", 'trim_norm="auto"')
     else:
         options = ["rule=SpectralFilter()", f"num_byzantine={q}"]
-        if num_trusted and kind == "strongly unlike":
+        if num_trusted and kind != "alike":
             options.append("server_update_fn=train_on_trusted")
         strategy = _code(api, "RobustFedAvg", *options)
     return Advice(strategy, _reasons(found, num_trusted), _doubts(found, num_trusted))
@@ -271,21 +271,27 @@ def _reasons(found: Unlikeness, num_trusted: int) -> tuple[str, ...]:
         else:
             made.append(f"4q is above m = {m}: then the spectral filter loses less than a median.")
     elif kind == "moderately unlike":
-        made.append("Clients differ: the spectral filter loses least to the worst attack.")
+        made.append(
+            "Clients differ: what passes the spectral filter has to hide within the honest spread "
+            "in every direction."
+        )
     else:
         made.append("Clients differ strongly: an honest one looks much like a malicious one.")
-        if num_trusted:
-            made.append(
-                "train_on_trusted(server_round, arrays) returns the model after a few steps on "
-                "data that you trust: a yardstick that does not follow the many."
-            )
-        else:
-            made.append(
-                "Without data that the server trusts, no rule holds well here; about "
-                f"{_ENOUGH_TRUSTED} trusted samples change that (--trusted)."
-            )
-    if num_trusted and kind != "strongly unlike":
-        made.append("Trusted data gains little where clients are no more unlike than these.")
+    if num_trusted and kind == "alike":
+        made.append("Trusted data gains little where clients are alike.")
+    elif num_trusted:
+        made.append(
+            "train_on_trusted(server_round, arrays) returns the model after a few steps on "
+            "data that you trust: a yardstick that does not follow the many."
+        )
+    elif kind == "strongly unlike":
+        made.append(
+            "Without data that the server trusts, no rule holds well here; on digits, "
+            f"{_ENOUGH_TRUSTED} trusted samples changed that (--trusted)."
+        )
+    elif kind == "moderately unlike":
+        made.append("The less alike clients are, the more trusted data gain (--trusted).")
+    made.append("It takes the options of Flower's FedAvg: keep those of your own strategy.")
     return tuple(made)
 
 
@@ -301,9 +307,14 @@ def _doubts(found: Unlikeness, num_trusted: int) -> tuple[str, ...]:
         )
     if m < _FEW:
         made.append(f"{m} clients are few to judge a federation by.")
+    if found.within == 0:
+        made.append(
+            "Clients reply the same twice, by full batches or a seed of their own: the ratio has "
+            "no meaning, and the share alone decides."
+        )
     share = _MEASURED_ALIKE if kind == "alike" else _MEASURED_UNLIKE
     if q > share * m:
         made.append(f"For clients like these, at most {share:.0%} Byzantine ones were measured.")
-    if 0 < num_trusted < _ENOUGH_TRUSTED and kind == "strongly unlike":
+    if 0 < num_trusted < _ENOUGH_TRUSTED and kind != "alike":
         made.append(f"{num_trusted} trusted samples are fewer than the {_ENOUGH_TRUSTED} measured.")
     return tuple(made)

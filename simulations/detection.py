@@ -21,7 +21,9 @@ class Detection:
     """Suspicion of every client of a run, whatever the rule, as the audit trail takes it.
 
     Each well-formed reply is judged by its distance from the model after the step (of gradients,
-    from the one that leads there), and one that is malformed counts as rejected.
+    from the one that leads there), and one that is malformed counts as rejected. The model is that
+    after a server's training on its own data, too, where the audit trail takes the clients'
+    aggregate.
     """
 
     def __init__(self, problem: Problem, byzantine: frozenset[int]) -> None:

@@ -17,17 +17,21 @@ from .tables import Study, at, costs, name_of, number
 _ALONE = "ServerAlone"
 
 _CHOICE = """Of each split and problem, the rule whose worst case over well-formed attacks is the \
-best, and the best rule of this package; rules of which runs are missing are left out. With \
-trusted=n the server holds n samples that no client has, and "the server alone" trains on nothing \
-else. The time is the server's without attack."""
+best, and the best rule of this package; rules of which runs are missing are left out. A worst \
+case has the least and the most over seeds beside it, and stands for so many attacks: over more of \
+them it can only be worse, so compare rows of as many. With trusted=n the server holds n samples \
+that no client has, and "the server alone" trains on nothing else. The time is the server's \
+without attack."""
 
 _MINORITY = """Without attack: the accuracy on all images held out and on the class that the model \
 does worst on, and by how much each is above that of FedAvg."""
 
 _DETECTION = f"""Over well-formed attacks of the same clients in every round. A client is flagged \
-where its mean evidence, as the audit trail takes it (how much farther than the median reply its \
-own is from the new model), ends above {FLAGGED:g}. Precision is the share of Byzantine clients \
-among the flagged, over the runs that flag any; recall the share of flagged among the Byzantine."""
+where its mean evidence ends above {FLAGGED:g}: as in the audit trail, how much farther than the \
+median reply its own is from the new model, here with what the server made of it on its own data. \
+Honest clients flagged without any attack do not count. Precision is the share of Byzantine \
+clients among the flagged, over the runs that flag any; recall the share of flagged among the \
+Byzantine."""
 
 
 def families(studies: Sequence[Study]) -> list[Study]:
@@ -49,12 +53,12 @@ def choice(look: Look) -> Iterable[Part]:
             (
                 *(case.split, case.problem, case.who, case.option),
                 number(measure, case.clean),
-                _broken(number(measure, case.worst), case.broken),
-                *(case.attack, _short(case.milliseconds)),
+                _broken(_spread(measure, case.worst, case.least, case.most), case.broken),
+                *(case.attack, f"{case.attacks}", _short(case.milliseconds)),
             )
             for case in best.itertuples()
         ]
-        names = "data", "problem", "", "rule", "no attack", "worst", "attack", "ms a round"
+        names = "data", "problem", "", "rule", "no attack", "worst", "attack", "of", "ms a round"
         yield look.section("what to use when", [], [Table(names, rows)], _CHOICE), 1
 
 
@@ -65,11 +69,12 @@ def choices(family: Study, num_byzantine: int, splits: Sequence[str]) -> pd.Data
     """
     studies = [Study(runs.reset_index(drop=True)) for _, runs in family.runs.groupby("problem")]
     found = [_choices(study, num_byzantine, split) for split in splits for study in studies]
-    numbers = dict.fromkeys(("clean", "worst", "milliseconds"), float)
+    numbers = dict.fromkeys(("clean", "worst", "least", "most", "milliseconds"), float)
     return pd.concat(found, ignore_index=True).astype(numbers)
 
 
 def _choices(study: Study, num_byzantine: int, split: str) -> pd.DataFrame:
+    cells = at(study.cells, split, num_byzantine)
     worst = at(study.worst(study.well_formed), split, num_byzantine)
     worst = worst[worst.whole].sort_values("bad", kind="stable")
     own = study.runs.option[study.runs.rule.map(name_of).isin(OWN)]
@@ -79,8 +84,8 @@ def _choices(study: Study, num_byzantine: int, split: str) -> pd.DataFrame:
         "the server alone": worst[worst.option == title(_ALONE)],
     }
     names: dict[str, list[str]] = {}
-    for who, cells in kinds.items():
-        for option in cells.option.head(1):
+    for who, ranked in kinds.items():
+        for option in ranked.option.head(1):
             names.setdefault(option, []).append(who)
     clean = at(study.worst([NO_ATTACK]), split, num_byzantine).set_index("option")["mean"]
     cost = costs(study, num_byzantine, [split]).set_index("option")["mean"]
@@ -93,12 +98,21 @@ def _choices(study: Study, num_byzantine: int, split: str) -> pd.DataFrame:
             "option": kept.option,
             "clean": kept.option.map(clean),
             "worst": kept["mean"],
+            "least": kept.least,
+            "most": kept.most,
             "attack": kept.attack,
+            "attacks": cells.attack[cells.attack.isin(study.well_formed)].nunique(),
             "placement": kept.placement,
             "broken": kept.broken,
             "milliseconds": kept.option.map(cost),
         }
     )
+
+
+def _spread(measure: str, mean: float, least: float, most: float) -> str:
+    """Return a mean over seeds, with the least and the most where they differ."""
+    text, *ends = (number(measure, value) for value in (mean, least, most))
+    return text if ends[0] == ends[1] else f"{text} ({ends[0]}–{ends[1]})"
 
 
 def _broken(text: str, is_broken: bool) -> Cell:

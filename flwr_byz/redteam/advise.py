@@ -55,6 +55,8 @@ def answer(question: Question, folder: Path, console: Console) -> None:
         usual = "".join(f"; {reason}" for reason, _ in Counter(rejected).most_common(1))
         raise ValueError(f"{error}{usual}; the log is {run.folder / 'log.txt'}") from None
     title = f"{app.folder.name} with {m} clients, at most {q} of them Byzantine"
+    if question.num_byzantine is None:
+        title += " (a fifth, as --byzantine is not given)"
     console.print(Text(title, "bold"))
     console.print(_table(found).for_terminal())
     given = advise(found, num_trusted=question.num_trusted, api=api)
@@ -97,7 +99,8 @@ def _table(found: Unlikeness) -> Table:
         ["share: between / length²", f"{found.share:.3g}", _within(found.shares)],
         ["clients are", found.kind, ""],
     ]
-    return Table(["measured", "", "of the honest clients alone"], rows)
+    honest = f"of the honest alone, whichever {found.num_byzantine} are Byzantine"
+    return Table(["measured", "", honest], rows)
 
 
 def _within(limits: tuple[float, float]) -> str:

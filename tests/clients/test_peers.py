@@ -126,6 +126,8 @@ def test_fltrust_weighs_by_the_cosine_and_ignores_lengths():
     made = peers.fltrust(vectors, np.array([2.0, 1.0]))
     np.testing.assert_allclose(made, np.sqrt(5) * np.array([2, 1]) / 3)
     np.testing.assert_array_equal(peers.fltrust(-vectors[:2], np.array([2.0, 1.0])), [0, 0])
+    own = np.array([50.0, 0])  # whose length over that of a vector of zeros is infinite
+    np.testing.assert_allclose(peers.fltrust(vectors[[0, 3]], own), own)
 
 
 @given(drawn, st.integers(0, 10**6))

@@ -132,6 +132,7 @@ def test_the_adversary_tries_the_very_rule_of_the_round(rule, monkeypatch):
 
 OWN = [
     "GeometricMedianOfMeans",
+    "GeometricMedianOfMeans(batch_size=2)",
     "RobustFedAvg(rule='SpectralFilter')",
     "RobustFedAvg(pre_aggregation='AdaptiveClipping NearestNeighborMixing', batch_size=1)",
     LAST,

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.perceptron import Perceptron
+from clients.run import Run
 from flwr_byz import unlikeness
 from flwr_byz.unlikeness import Unlikeness, advise, kind_of, measure_unlikeness
+from simulations.process import train
 
 PAGE = Path(__file__).parents[2] / "docs/how-unlike.md"
 FAR = 1e300
@@ -197,7 +200,9 @@ FILTER = {"rule": "SpectralFilter()", "num_byzantine": "4"}
     [
         (ALIKE, 0, "GeometricMedianOfMeans", {"num_byzantine": "4", "trim_norm": "'auto'"}),
         (found(m=15), 0, "RobustFedAvg", FILTER),
-        (UNLIKE, 50, "RobustFedAvg", FILTER),
+        (ALIKE, 50, "GeometricMedianOfMeans", {"num_byzantine": "4", "trim_norm": "'auto'"}),
+        (UNLIKE, 0, "RobustFedAvg", FILTER),
+        (UNLIKE, 50, "RobustFedAvg", FILTER | {"server_update_fn": "train_on_trusted"}),
         (STRONGLY, 0, "RobustFedAvg", FILTER),
         (STRONGLY, 50, "RobustFedAvg", FILTER | {"server_update_fn": "train_on_trusted"}),
     ],
@@ -226,6 +231,8 @@ def test_the_strategy_for_alike_clients_can_be_made():
         (found(5.0, 0.6, q=5), 0, "at most 20%"),
         (found(q=9), 0, "at most 40%"),
         (STRONGLY, 20, "20 trusted samples are fewer"),
+        (UNLIKE, 20, "20 trusted samples are fewer"),
+        (replace(UNLIKE, within=0.0), 0, "the share alone decides"),
     ],
 )
 def test_what_is_uncertain_is_named(case, trusted, named):
@@ -235,7 +242,29 @@ def test_what_is_uncertain_is_named(case, trusted, named):
 
 def test_without_trusted_data_the_advice_for_strongly_unlike_clients_asks_for_it():
     assert any("--trusted" in reason for reason in advise(STRONGLY).reasons)
-    assert any("gains little" in reason for reason in advise(UNLIKE, num_trusted=9).reasons)
+    assert any("gains little" in reason for reason in advise(ALIKE, num_trusted=9).reasons)
+
+
+@pytest.mark.slow
+def test_trusted_data_gain_the_more_the_less_alike_clients_are():
+    gains = []
+    for split in ("iid", "dirichlet-0.3", "dirichlet-0.1"):
+        ends = [
+            train(
+                Run(
+                    problem="Perceptron(trusted=50)",
+                    split=split,
+                    rule=f"RobustFedAvg(rule='SpectralFilter', trusted={trusted})",
+                    attack="InnerProductManipulation",
+                    num_clients=20,
+                    num_byzantine=4,
+                    num_rounds=30,
+                )
+            ).values[-1]
+            for trusted in (True, False)
+        ]
+        gains.append(ends[0] - ends[1])
+    assert abs(gains[0]) < 0.02 < gains[1] < gains[2]
 
 
 NAN = np.full((2, 3000), np.nan)

@@ -68,6 +68,7 @@ def test_the_choice_is_the_best_worst_case_of_each_problem_and_the_best_of_this_
         [TRUSTED, "best and best of this package", "spectral filter", 0.9, 0.6, "MinSum"],
         [TRUSTED, "the server alone", "the server alone", 0.5, 0.5, "MinMax"],
     ]
+    assert list(found.attacks) == [1, 1, 2, 2]
     assert list(found.milliseconds) == [2.0] * 4
     assert found.clean.dtype == found.milliseconds.dtype == float
     other = frame_of(ends(GMOM, [0.9]), problem="Digits")
@@ -82,6 +83,7 @@ def test_a_rule_of_which_runs_are_missing_is_no_choice_and_less_error_is_better(
     frame = frame_of([*rows, *unfinished, failed], measure="error", problem="PooledRegression")
     (best,) = choice_of(frame).itertuples()
     assert (best.option, best.who, best.worst) == ("GMoM", "best and best of this package", 5.0)
+    assert (best.least, best.most) == (4.0, 6.0)
     assert choice_of(frame_of(ends(GMOM, [0.9]))).empty  # nothing attacks
     assert choice_of(frame, splits=["sorted"]).empty
 
