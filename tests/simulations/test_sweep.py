@@ -87,8 +87,11 @@ def test_the_studies_that_come_with_it_can_be_carried_out(name):
     study = declaration.load(declaration.STUDIES / f"{name}.toml")
     attacks = {run.attack.partition("(")[0] for runs in study.runs().values() for run in runs}
     assert study.views
+    on_the_filter = {"HiddenShift"}  # which these studies do not have
     if name in ("attacks", "matrix"):
-        assert attacks == {"none", *CLASSES}
+        assert attacks == {"none", *CLASSES} - on_the_filter
+    if name == "unlike":
+        assert attacks >= on_the_filter
 
 
 @pytest.mark.parametrize(("right", "wrong", "named"), WRONG)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_byz import theory
-from flwr_byz.aggregation import geometric_median, num_batches
+from flwr_byz.aggregation import GeometricMedian, NormTrimming, geometric_median, num_batches
 from flwr_byz.theory.equilibrium import equilibrium
 from simulations.monte_carlo import as_built, root_mean_square, trainings
 from tests.support import apis
@@ -301,5 +301,6 @@ def test_both_strategies_take_a_plan(api):
     options = api.gmom(**found.strategy_options()).settings
     assert options.batches_for(40) == found.num_batches
     assert (options.reply, options.step_size) == ("gradients", -found.step_size)
-    for name in ("num_byzantine", "trim_norm", "gamma"):
-        assert getattr(options, name) == getattr(found, name)
+    assert options.num_byzantine == found.num_byzantine
+    assert options.pre_aggregation == (NormTrimming(found.trim_norm),)
+    assert options.rule == GeometricMedian(found.gamma)
