@@ -72,16 +72,15 @@ class RobustServer:
         rejections = Rejections()
         asked, collected = self._collect(server_round, replies, rejections)
         accepted = {reply.client for reply in collected.replies}
-        q = self.settings.num_byzantine or 0
-        num_hidden = max(q - len(asked & rejections.malformed - accepted), 0)
+        num_malformed = len(asked & rejections.malformed - accepted)
         counts = self.rounds.counts(asked, accepted, rejections)
 
-        result, num_trimmed = self._combined(server_round, collected, num_hidden)
+        result, num_trimmed = self._combined(server_round, collected, num_malformed)
         report = counts | {"byz-batches": len(collected.members), "byz-trimmed": num_trimmed}
         model = None
         distances: dict[ClientId, float] = {}
         if result is not None:
-            report |= self._report(len(asked), result, num_hidden)
+            report |= self._report(len(asked), result)
             if self.rounds.are_judged:  # the step takes over the memory of the point
                 distances = distances_of(collected, self._centre(), result)
             model = self._step(collected, result)
@@ -161,7 +160,7 @@ class RobustServer:
         return asked, hold(usable, grouping, centre, held, rejections)
 
     def _combined(
-        self, server_round: int, collected: Collected, num_hidden: int
+        self, server_round: int, collected: Collected, num_malformed: int
     ) -> tuple[Aggregate | None, int]:
         """Aggregate the rows unless half could be Byzantine; also say how many are left out."""
         rows, measured = collected.rows, collected.measured
@@ -176,21 +175,22 @@ class RobustServer:
         if num_broken:
             text = "%d of %d batch means are not finite: they are left out, as Byzantine"
             log(WARNING, text, num_broken, num_rows)
+        settings = self.settings
+        num_hidden = max((settings.num_byzantine or 0) - num_malformed, 0)
         if num_rows - num_broken <= 2 * max(num_hidden - num_broken, 0):
             text = "%d batches answered and %d Byzantine clients may be among them: no rule holds "
             text += "against half of the batches, the model is kept"
             log(ERROR, text, num_rows, num_hidden)
             return None, num_broken
         self._check_centre_known()
-        settings = self.settings
-        q = None if settings.num_byzantine is None else num_hidden
         try:
             result = aggregate(
                 rows,
                 measured,
                 rule=settings.rule,
                 pre_aggregation=settings.pre_aggregation,
-                num_byzantine=q,
+                num_byzantine=settings.num_byzantine,
+                num_malformed=num_malformed,
                 server_round=server_round,
             )
         except NoRowsLeft as error:
@@ -213,15 +213,12 @@ class RobustServer:
             return layout.model(floats, sent.counters())
         return layout.model(floats, median_counters(collected.counters))
 
-    def _report(
-        self, num_clients: int, result: Aggregate, num_hidden: int
-    ) -> dict[str, int | float]:
+    def _report(self, num_clients: int, result: Aggregate) -> dict[str, int | float]:
         """Return the numbers of a round that was aggregated; log its guarantee where it changes."""
-        num_hidden = max(num_hidden - int(result.not_finite.sum()), 0)
         if self._announced != (num_clients, result.num_rows):
             self._announced = num_clients, result.num_rows
             level = INFO if num_clients >= self.settings.min_clients else WARNING
-            log(level, "%s", self.settings.guarantee(num_clients, result.num_rows, num_hidden))
+            log(level, "%s", self.settings.guarantee(num_clients, result.num_rows))
         if result.too_long.any() and not (result.too_long & result.trimmed).any():
             text = "not trimmed: %d of %d batches are longer than trim_norm, and too few would be "
             text += "left for an honest majority"

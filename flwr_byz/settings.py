@@ -133,15 +133,12 @@ class Settings:
         """η of the step from the model sent: against a gradient, along an update."""
         return self.server_learning_rate * (-1.0 if self.reply == "gradients" else 1.0)
 
-    def guarantee(self, num_clients: int, num_rows: int, num_hidden: int) -> str:
+    def guarantee(self, num_clients: int, num_rows: int) -> str:
         """Say how far attacks can move the aggregate, of so many clients and rows for the rule."""
         if num_clients < self.min_clients:
             text = f"{num_clients} clients are too few for {self._wanted}: there is no guarantee"
             return f"{text}; let at least {self.min_clients} take part"
-        k = self.batches_for(num_clients)
-        q = minority(num_rows, None if self.num_byzantine is None else num_hidden)
-        if num_rows <= 2 * q:
-            return f"{num_rows} of k={k} batches are kept: no honest majority over q={q}"
+        k, q = self.batches_for(num_clients), minority(num_rows, self.num_byzantine)
         kept = "" if num_rows == k else f", of which {num_rows} are kept"
         if any(not isinstance(entry, NormTrimming) for entry in self.pre_aggregation):
             kept = f", {num_rows} rows after pre-aggregation, which count as batches below"

@@ -186,33 +186,38 @@ def aggregate(
     rule: Rule,
     pre_aggregation: Sequence[PreAggregation] = (),
     num_byzantine: int | None = None,
+    num_malformed: int = 0,
     server_round: int = 0,
 ) -> Aggregate:
     """Map the rows by pre-aggregation, and combine them by the rule.
 
     `measured` is the result of `gram` for the rows; options and errors are those of `robust_mean`.
-    Raises NoRowsLeft also where no row is finite.
+    Of the q Byzantine clients `num_malformed` are known to be in no row. There is an honest
+    majority while the others are fewer than half of the rows; but the rule goes on to assume q,
+    where so many are fewer than half, for honest clients send malformed replies, too.
+
+    Raises NoRowsLeft also where no row is finite, or there is no honest majority.
     """
     if rule.needs_products or any(entry.needs_products for entry in pre_aggregation):
         measured = with_products(rows, measured)
     finite = measured.finite
     if not finite.any():
         raise NoRowsLeft("no batch mean is finite")
-    q = num_byzantine
-    if q is not None:  # rows that are not finite count as Byzantine
-        q = max(q - int((~finite).sum()), 0)
     row_map, long = select(finite), np.zeros(len(rows), dtype=np.bool_)
     first = pre_aggregation[0] if pre_aggregation else None
     if isinstance(first, NormTrimming):
         long[finite] = first.too_long(measured.norms[finite])
     with one_blas_thread(), np.errstate(all="ignore"):
         for entry in pre_aggregation:
-            row_map = compose(entry.row_map(mapped(measured, row_map), q, server_round), row_map)
+            given = mapped(measured, row_map)
+            q = None if num_byzantine is None else minority(len(given.norms), num_byzantine)
+            row_map = compose(entry.row_map(given, q, server_round), row_map)
     num_rows = len(rows) if row_map is None else len(row_map)
-    if num_rows <= 2 * (hidden := minority(num_rows, q)):
+    hidden = max((num_byzantine or 0) - num_malformed - int((~finite).sum()), 0)
+    if num_rows <= 2 * hidden:
         text = f"{num_rows} rows are left after pre-aggregation, and {hidden} Byzantine clients"
         raise NoRowsLeft(f"{text} may have corrupted as many of them: no honest majority")
-    made = rule.combine(rows, measured, row_map, hidden)
+    made = rule.combine(rows, measured, row_map, minority(num_rows, num_byzantine))
     return Aggregate(
         combination=made,
         batch_norms=measured.norms,

@@ -155,8 +155,9 @@ class Bucketing:
 
 
 def minority(num_rows: int, num_byzantine: int | None) -> int:
-    """Return q; without it, the largest minority of the rows."""
-    return (num_rows - 1) // 2 if num_byzantine is None else num_byzantine
+    """Return q, at most the largest minority of the rows; without q, that."""
+    largest = (num_rows - 1) // 2
+    return largest if num_byzantine is None else min(num_byzantine, largest)
 
 
 def check_trim_norm(trim_norm: object, name: str, note: str = ' or "auto"') -> None:

@@ -162,6 +162,19 @@ def test_by_default_k_suits_the_rule(api, rule):
 
 
 @BOTH
+def test_honest_clients_that_diverge_do_not_hand_the_model_to_others(api):
+    """They count as Byzantine, but no fewer than q are taken to be among the other replies."""
+    arrays = updates(20)
+    for client in range(Q):
+        arrays[client] = [np.full_like(a, np.nan) for a in MODEL]
+        arrays[client + Q] = [np.full_like(a, 1e3) for a in MODEL]
+    model, metrics = a_round(api, strategy(api, rule=SpectralFilter()), arrays)
+    assert np.abs(flat(model)).max() < 10
+    assert metrics["byz-rejected"] == Q
+    assert metrics["byz-bound"] > 0
+
+
+@BOTH
 def test_the_model_is_kept_where_buckets_leave_no_honest_majority(api, caplog):
     made = strategy(api, pre_aggregation=[Bucketing(2)])  # of 12 batches
     model, metrics = a_round(api, made, updates())

@@ -95,9 +95,9 @@ class RobustFedAvg(Guarded, FedAvg):
     that begin with "byz-" are ignored): "byz-clients" (m), "byz-batches" (with at least one reply),
     "byz-missing" (silent clients), "byz-rejected" (malformed and error replies),
     "byz-metrics-rejected" (accepted replies of which no metric is aggregated, or that a metrics
-    aggregation function is not given), "byz-trimmed" (batches), "byz-bound" (of the rule: for q
-    among the rows it was given, less what has shown itself; without q, for the largest minority),
-    "byz-iterations" and "byz-aggregate-norm" (of the gradient, or of the update).
+    aggregation function is not given), "byz-trimmed" (batches), "byz-bound" (of the rule, for q or
+    the largest minority of the rows that it was given, if that is less), "byz-iterations" and
+    "byz-aggregate-norm" (of the gradient, or of the update).
 
     Of a geometric median, "byz-bound" is by how many times the honest rows' largest distance from
     any point the aggregate can lie off it (see `flwr_byz.theory.certified_c_alpha`); rows are batch
