@@ -20,6 +20,7 @@ _NAMES = {
     "AdaptiveClipping": "ARC",
     "NormTrimming": "trim",
     "Bucketing": "buckets",
+    "FilteredClipping": "clipping about the filter",
     "SpectralFilter": "spectral filter",
     "GeometricMedian": "GM",
 }

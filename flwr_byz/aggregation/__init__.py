@@ -13,6 +13,7 @@ from .median_of_means import mean as mean
 from .median_of_means import robust_mean as robust_mean
 from .pre_aggregation import AdaptiveClipping as AdaptiveClipping
 from .pre_aggregation import Bucketing as Bucketing
+from .pre_aggregation import FilteredClipping as FilteredClipping
 from .pre_aggregation import NearestNeighborMixing as NearestNeighborMixing
 from .pre_aggregation import NormTrimming as NormTrimming
 from .spectral_filter import SpectralFilter as SpectralFilter

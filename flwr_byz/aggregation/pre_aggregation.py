@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import check_number
-from .gram import Gram, distances_between
+from .gram import Gram, distances_between, offset_products
 from .row_map import RowMap, select
+from .spectral_filter import filter_weights
 
 TrimNorm = float | Literal["auto"] | None
 
@@ -113,6 +114,31 @@ class AdaptiveClipping:
         is_longer = norms > limit
         factors = np.divide(limit, norms, out=np.ones(k), where=is_longer)
         return np.diag(factors) if is_longer.any() else None
+
+
+@dataclass(frozen=True)
+class FilteredClipping:
+    """Clip the rows about the mean of a spectral filter, to the median of their distances from it.
+
+    A row z becomes c + min(1, τ/‖z − c‖)(z − c): the centred clipping of Karimireddy, He and Jaggi
+    2021, with a robust centre c and radius τ that the round itself gives. Before the filter itself
+    it saves honest rows that lie far off, and cuts what Byzantine ones can do; outliers become
+    inliers, too. It suits a server whose own data have the last word.
+    """
+
+    needs_products: ClassVar[bool] = True
+
+    def row_map(self, measured: Gram, num_byzantine: int | None, server_round: int) -> RowMap:
+        """Draw far rows to the filter's mean."""
+        products = measured.products
+        assert products is not None
+        weights, _, _ = filter_weights(products, minority(len(products), num_byzantine))
+        squares = offset_products(products, weights).diagonal()
+        distances = np.sqrt(np.maximum(squares, 0.0))
+        radius = np.median(distances)
+        factors = np.divide(radius, distances, out=np.ones(len(products)), where=distances > radius)
+        mapping: NDArray[np.float64] = np.diag(factors) + (1 - factors)[:, None] * weights
+        return mapping
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class SpectralFilter:
         assert measured.products is not None
         with one_blas_thread(), np.errstate(all="ignore"):
             products = map_products(row_map, measured.products)
-            weights, largest, iterations = _filter(products, num_byzantine)
+            weights, largest, iterations = filter_weights(products, num_byzantine)
             on_rows = map_weights(row_map, weights)
         return Combination(
             point=combine(rows, on_rows),
@@ -86,7 +86,7 @@ class SpectralFilter:
         )
 
 
-def _filter(
+def filter_weights(
     products: NDArray[np.float64], num_byzantine: int
 ) -> tuple[NDArray[np.float64], float, int]:
     """Return weights (k,) of sum one, their covariance's largest eigenvalue, and the steps."""

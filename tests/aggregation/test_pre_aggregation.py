@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flwr_byz.aggregation import (
     AdaptiveClipping,
     Bucketing,
+    FilteredClipping,
     GeometricMedian,
     NearestNeighborMixing,
     NormTrimming,
@@ -44,6 +45,14 @@ def clipped(vectors, q):
     return vectors * np.minimum(1, limit / norms)[:, None]
 
 
+def clipped_about_the_filter(vectors, q):
+    q = min(q, (len(vectors) - 1) // 2)
+    centre = robust_mean(vectors, rule=SpectralFilter(), num_byzantine=q).point
+    distances = np.linalg.norm(vectors - centre, axis=1)
+    factors = np.minimum(1, np.median(distances) / np.maximum(distances, 1e-300))
+    return centre + factors[:, None] * (vectors - centre)
+
+
 def bucketed(vectors, q):
     order = np.random.default_rng([7, 3]).permutation(len(vectors))
     return np.array([vectors[order[i : i + 2]].mean(axis=0) for i in range(0, len(vectors), 2)])
@@ -53,6 +62,7 @@ ENTRIES = {
     NormTrimming(): trimmed,
     NearestNeighborMixing(): mixed,
     AdaptiveClipping(): clipped,
+    FilteredClipping(): clipped_about_the_filter,
     Bucketing(2, seed=7): bucketed,
 }
 

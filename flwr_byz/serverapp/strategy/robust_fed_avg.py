@@ -49,7 +49,8 @@ class RobustFedAvg(Guarded, FedAvg):
         ``SpectralFilter()`` for clients whose data differ.
     pre_aggregation : list, default ()
         What maps the batch means before the rule, one after the other: `NormTrimming`,
-        `NearestNeighborMixing`, `AdaptiveClipping` and `Bucketing` of ``flwr_byz.aggregation``.
+        `NearestNeighborMixing`, `AdaptiveClipping`, `FilteredClipping` and `Bucketing` of
+        ``flwr_byz.aggregation``.
         Weights are taken as updates of the model sent.
     server_update_fn : callable, optional
         For a server that has a little data that it trusts: maps the round and a model to what the
