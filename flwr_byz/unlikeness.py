@@ -183,6 +183,7 @@ def advise(
     else:
         options = ["rule=SpectralFilter()", f"num_byzantine={q}"]
         if num_trusted and kind != "alike":
+            options.insert(1, "pre_aggregation=[FilteredClipping()]")
             options.append("server_update_fn=train_on_trusted")
         strategy = _code(api, "RobustFedAvg", *options)
     return Advice(strategy, _reasons(found, num_trusted), _doubts(found, num_trusted))
@@ -254,7 +255,9 @@ def _quotient(between: float, unit: float) -> float:
 def _code(api: str, name: str, *options: str) -> str:
     lines = [f"from flwr_byz.{api}.strategy import {name}", ""]
     if name == "RobustFedAvg":
-        lines.insert(0, "from flwr_byz.aggregation import SpectralFilter")
+        clips = any("FilteredClipping" in option for option in options)
+        names = "FilteredClipping, SpectralFilter" if clips else "SpectralFilter"
+        lines.insert(0, f"from flwr_byz.aggregation import {names}")
     return "\n".join([*lines, f"strategy = {name}(", *(f"    {o}," for o in options), ")"])
 
 

@@ -193,6 +193,10 @@ def call(advice):
 
 
 FILTER = {"rule": "SpectralFilter()", "num_byzantine": "4"}
+TRUSTED = {
+    "pre_aggregation": "[FilteredClipping()]",
+    "server_update_fn": "train_on_trusted",
+}
 
 
 @pytest.mark.parametrize(
@@ -202,9 +206,9 @@ FILTER = {"rule": "SpectralFilter()", "num_byzantine": "4"}
         (found(m=15), 0, "RobustFedAvg", FILTER),
         (ALIKE, 50, "GeometricMedianOfMeans", {"num_byzantine": "4", "trim_norm": "'auto'"}),
         (UNLIKE, 0, "RobustFedAvg", FILTER),
-        (UNLIKE, 50, "RobustFedAvg", FILTER | {"server_update_fn": "train_on_trusted"}),
+        (UNLIKE, 50, "RobustFedAvg", FILTER | TRUSTED),
         (STRONGLY, 0, "RobustFedAvg", FILTER),
-        (STRONGLY, 50, "RobustFedAvg", FILTER | {"server_update_fn": "train_on_trusted"}),
+        (STRONGLY, 50, "RobustFedAvg", FILTER | TRUSTED),
     ],
 )
 @pytest.mark.parametrize("api", ["serverapp", "server"])
@@ -215,10 +219,11 @@ def test_the_advice_is_code_for_the_apps_api(case, trusted, name, options, api):
     assert advice.doubts == ()
 
 
-def test_the_strategy_for_alike_clients_can_be_made():
-    made = {}
-    exec(advise(ALIKE).strategy, made)
-    assert made["strategy"].settings.batches_for(20) == 16
+def test_the_strategies_can_be_made():
+    for case, k in ((ALIKE, 16), (UNLIKE, 20), (STRONGLY, 20)):
+        made = {"train_on_trusted": lambda server_round, arrays: arrays}
+        exec(advise(case, num_trusted=50).strategy, made)
+        assert made["strategy"].settings.batches_for(20) == k
     assert any("k = 16" in reason for reason in advise(ALIKE).reasons)
 
 
@@ -254,14 +259,14 @@ def test_trusted_data_gain_the_more_the_less_alike_clients_are():
                 Run(
                     problem="Perceptron(trusted=50)",
                     split=split,
-                    rule=f"RobustFedAvg(rule='SpectralFilter', trusted={trusted})",
+                    rule=f"RobustFedAvg(rule='SpectralFilter'{more})",
                     attack="InnerProductManipulation",
                     num_clients=20,
                     num_byzantine=4,
                     num_rounds=30,
                 )
             ).values[-1]
-            for trusted in (True, False)
+            for more in (", pre_aggregation='FilteredClipping', trusted=True", "")
         ]
         gains.append(ends[0] - ends[1])
     assert abs(gains[0]) < 0.02 < gains[1] < gains[2]
