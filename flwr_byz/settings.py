@@ -149,12 +149,9 @@ class Settings:
 
     def _after_mixing(self, num_rows: int, num_byzantine: int) -> str:
         """Say what is proved where the rows that the rule sees are mixed."""
-        kappa = self.rule.kappa(num_rows, num_byzantine)
-        is_mixed = self.pre_aggregation[-1:] and isinstance(
-            self.pre_aggregation[-1], NearestNeighborMixing
-        )
-        if kappa is None or not is_mixed:
+        if not isinstance((None, *self.pre_aggregation)[-1], NearestNeighborMixing):
             return ""
+        kappa = self.rule.kappa(num_rows, num_byzantine)
         after = mixed_kappa(kappa, num_rows, num_byzantine)
         return (
             f"; and the squared distance from the mean of the honest rows before mixing is at most "

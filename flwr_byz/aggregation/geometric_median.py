@@ -141,7 +141,7 @@ class GeometricMedian:
             doubt=doubt,
         )
 
-    def kappa(self, num_rows: int, num_byzantine: int) -> float | None:
+    def kappa(self, num_rows: int, num_byzantine: int) -> float:
         """Return 4(1 + q/(k − 2q))² (Allouah et al. 2023, "Fixing by Mixing")."""
         return 4 * (1 + num_byzantine / (num_rows - 2 * num_byzantine)) ** 2
 

@@ -63,11 +63,11 @@ class Rule(Protocol):
         `measured` are the measures of the rows; those that the map uses are finite.
         """
 
-    def kappa(self, num_rows: int, num_byzantine: int) -> float | None:
+    def kappa(self, num_rows: int, num_byzantine: int) -> float:
         """Return κ with ‖result − mean‖² ≤ κ·(mean squared distance of the honest rows from it).
 
         The mean is that of any k − q rows, as the honest ones are: (q, κ)-robustness (Allouah et
-        al. 2023, "Fixing by Mixing"). None where no κ holds before the rows are seen.
+        al. 2023, "Fixing by Mixing").
         """
 
     def guarantee(self, num_rows: int, num_byzantine: int) -> str:

@@ -73,7 +73,7 @@ class SpectralFilter:
             spread=sqrt(largest),
         )
 
-    def kappa(self, num_rows: int, num_byzantine: int) -> float | None:
+    def kappa(self, num_rows: int, num_byzantine: int) -> float:
         """Return the square of `filter_factor`: it holds of σ², which is at most that distance."""
         return filter_factor(num_rows, num_byzantine) ** 2
 
