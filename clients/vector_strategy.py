@@ -1,5 +1,6 @@
 """Strategies of the Message API that aggregate the well-formed replies as vectors."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from logging import WARNING
 from typing import Any
@@ -34,9 +35,9 @@ class VectorStrategy(FedAvg):
         self.problem = problem
         self.step = signed_step(problem)
 
+    @abstractmethod
     def combine(self, vectors: Vectors, server_round: int) -> Vectors:
         """Return the aggregate (d,) of the vectors (n, d) of a round."""
-        raise NotImplementedError
 
     def step_in(self, server_round: int) -> float:
         """Return the step of a round, with its sign."""

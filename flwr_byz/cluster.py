@@ -10,14 +10,13 @@ import numpy as np
 import ray
 from numpy.typing import ArrayLike
 
-from .aggregation.batches import check_batches, split_into_batches
 from .aggregation.geometric_median import GeometricMedian
 from .aggregation.gram import gram
-from .aggregation.median_of_means import Aggregate, aggregate, trimming
+from .aggregation.median_of_means import Aggregate, aggregate, as_batches, trimming
 from .aggregation.pre_aggregation import PreAggregation, TrimNorm
 from .aggregation.rows import Kernel, Part, Vector, form_rows
 from .aggregation.rule import Rule
-from .aggregation.vectors import as_vectors, check_finite
+from .aggregation.vectors import check_finite
 from .checks import check_number
 
 
@@ -67,10 +66,7 @@ def robust_mean(
     """
     if num_shards is not None:
         check_number("num_shards", num_shards, whole=True, least=1)
-    vectors = as_vectors(vectors, "vectors")
-    num_batches = len(vectors) if num_batches is None else num_batches
-    check_batches(num_byzantine, num_batches)
-    batches = split_into_batches([(vector,) for vector in vectors], num_batches)
+    vectors, batches = as_batches(vectors, num_batches, num_byzantine)
     if not ray.is_initialized():
         ray.init()
     cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
@@ -80,7 +76,7 @@ def robust_mean(
         ray.put([[[vector[start:stop]] for (vector,) in batch] for batch in batches])
         for start, stop in pairwise(cuts)
     ]
-    rows = _ShardedRows(shards, num_batches, dim, np.dtype(np.float64))
+    rows = _ShardedRows(shards, len(batches), dim, np.dtype(np.float64))
     measured = gram(rows)
     if not measured.finite.all():
         check_finite(vectors, "vectors")

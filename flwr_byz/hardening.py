@@ -6,7 +6,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from logging import ERROR, WARNING
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.supercore import log
@@ -34,6 +34,7 @@ Asked = frozenset[ClientId] | None  # None where that is not known
 Trained = tuple[Model | None, dict[str, Any]]  # None keeps the old model; metrics of the round
 Evaluated = tuple[float | None, dict[str, Any]]  # the loss, in the classic API, and metrics
 Form = frozenset[tuple[str, str]]  # names and types
+Function = TypeVar("Function")  # a caller's
 FormOf = Callable[[Reply], Form | None]  # None where a reply has no form that could be usual
 
 
@@ -87,15 +88,27 @@ def attempted(make: Callable[[], Trained], strategy: object, rounds: Rounds) -> 
         return None, metrics
 
 
-def updated(update: Callable[[], Model], model: Model) -> Model:
-    """Return what the server's own function makes of a model; the model itself where it fails."""
-    try:
-        made = update()
-        made.check_finite()
-        return made
-    except Exception as error:  # whatever that code trips over
-        log(ERROR, "server_update_fn failed, it is left out: %s", escaped(repr(error)))
-        return model
+def last_word(
+    function: Function | None, call: Callable[[Function, int, Model], Model], server_round: int
+) -> Callable[[Model], Model] | None:
+    """Return what maps a model to what the server's own function makes of it in a round.
+
+    `call` calls it with a model as its API has it. The model itself is returned where it fails;
+    without a function there is no map.
+    """
+    if function is None:
+        return None
+
+    def update(model: Model) -> Model:
+        try:
+            made = call(function, server_round, model)
+            made.check_finite()
+            return made
+        except Exception as error:  # whatever that code trips over
+            log(ERROR, "server_update_fn failed, it is left out: %s", escaped(repr(error)))
+            return model
+
+    return update
 
 
 def form_of_metrics(reply: Reply) -> Form | None:

@@ -1,7 +1,7 @@
 """What the strategies of both APIs have in common; neither API is known here."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from logging import ERROR
 from typing import Any, Generic, TypeVar
@@ -10,10 +10,11 @@ from flwr.supercore import log
 
 from . import hardening
 from .audit import RoundRecord, Verdict
+from .checks import check_function
 from .hardening import Asked, Evaluated, Trained
 from .identity import identity_order
 from .logs import escaped
-from .options import check_options, picked
+from .options import check_options, own_options, picked
 from .payload import Model
 from .robust_server import RobustServer
 from .round import Rejections, Reply, model_of
@@ -151,6 +152,21 @@ class HardenedBase(GuardedBase, Generic[Kind, Arrays]):
 
     def _restore(self, state: State) -> None:
         restore(self.strategy, state)
+
+
+def robust_settings(
+    kind: type, own: type, strategy: type, given: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[Settings, dict[str, Any]]:
+    """Check the arguments of a `RobustFedAvg`; return its settings and the options for FedAvg's.
+
+    `kind` is the class that is made, `own` the `RobustFedAvg` and `strategy` the FedAvg of its API;
+    `given` are its named arguments and `options` the others. Raises TypeError or ValueError.
+    """
+    check_options(kind.__name__, options, strategy, {*own_options(own), *own_options(kind)})
+    if given["server_update_fn"] is not None:
+        check_function("server_update_fn", given["server_update_fn"])
+    settings = picked(Settings, given)
+    return settings, settings.with_minimums(options, strategy)
 
 
 class RobustOptimizerBase(HardenedBase[Kind, Arrays]):

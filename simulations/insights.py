@@ -176,7 +176,7 @@ def _signed(values: pd.Series) -> list[str]:
 
 
 def detection(look: Look) -> Iterable[Part]:
-    """Show how well Byzantine clients are told from honest ones."""
+    """Show how well Byzantine clients are detected."""
     found, made = detections(look.study, look.q, look.splits), []
     if len(found):
         look.table(found, "detection")

@@ -21,10 +21,10 @@ from .pre_aggregation import (
     minority,
 )
 from .row_map import RowMap, compose, select
-from .rows import Rows, StoredRows
+from .rows import Rows, StoredRows, Vector
 from .rule import Combination, Rule
 from .threads import one_blas_thread
-from .vectors import as_vectors, check_finite
+from .vectors import Vectors, as_vectors, check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +158,7 @@ def robust_mean(
     >>> bool(np.linalg.norm(mean) < 5)
     True
     """
-    vectors = as_vectors(vectors, "vectors")
-    num_batches = len(vectors) if num_batches is None else num_batches
-    check_batches(num_byzantine, num_batches)
-    batches = split_into_batches([(vector,) for vector in vectors], num_batches)
+    vectors, batches = as_batches(vectors, num_batches, num_byzantine)
     rows, measured = form_and_measure(batches, np.dtype(np.float64))
     if not measured.finite.all():
         check_finite(vectors, "vectors")
@@ -177,6 +174,16 @@ def robust_mean(
         num_byzantine=num_byzantine,
         server_round=server_round,
     )
+
+
+def as_batches(
+    vectors: ArrayLike | Sequence[ArrayLike], num_batches: int | None, num_byzantine: int | None
+) -> tuple[Vectors, list[Sequence[Vector]]]:
+    """Check the arguments of `robust_mean`; return the vectors, and them in their batches."""
+    checked = as_vectors(vectors, "vectors")
+    num_batches = len(checked) if num_batches is None else num_batches
+    check_batches(num_byzantine, num_batches)
+    return checked, split_into_batches([(vector,) for vector in checked], num_batches)
 
 
 def aggregate(

@@ -1,7 +1,7 @@
 """Flower's results of the classic API, opened: replies to checked models and metrics."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from logging import WARNING
 from typing import Any, TypeVar, cast
 
@@ -166,3 +166,12 @@ def evaluate_robustly(
 
 def _mapping(metrics: object) -> Mapping[str, object]:
     return dict(metrics) if isinstance(metrics, Mapping) else {}  # what it raises, it raises here
+
+
+def updated_model(
+    function: Callable[[int, common.NDArrays], common.NDArrays], server_round: int, model: Model
+) -> Model:
+    """Return what a caller's function makes of a model, as lists of NumPy arrays."""
+    arrays = common.parameters_to_ndarrays(payload.to_parameters(model))
+    made = common.ndarrays_to_parameters(function(server_round, arrays))
+    return payload.read_parameters(made, model.layout)

@@ -113,6 +113,13 @@ def array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
+def updated_model(
+    function: Callable[[int, ArrayRecord], ArrayRecord], server_round: int, model: Model
+) -> Model:
+    """Return what a caller's function makes of a model, as `ArrayRecord`s."""
+    return payload.read_arrays(function(server_round, payload.to_arrays(model)), model.layout)
+
+
 def metric_record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord | None:
     """Return a record of metrics; None for None."""
     return None if metrics is None else MetricRecord(metrics)

@@ -1,11 +1,10 @@
 """Robust federated averaging as a strategy for Flower's classic API."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from logging import INFO
 from typing import Any, Literal
 
-from flwr.common import NDArrays, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.common import NDArrays, Parameters
 from flwr.server.client_manager import ClientManager
 from flwr.server.strategy import FedAvg
 from flwr.supercore import log
@@ -13,16 +12,16 @@ from flwr.supercore import log
 from ...aggregation import GeometricMedian
 from ...aggregation.pre_aggregation import PreAggregation
 from ...aggregation.rule import Rule
-from ...checks import check_function, check_kind
-from ...hardening import Asked, Evaluated, Trained, updated
-from ...options import check_options, own_options, picked
-from ...payload import MalformedReply, Model, read_parameters, to_parameters
+from ...checks import check_kind
+from ...hardening import Asked, Evaluated, Trained, last_word
+from ...options import picked
+from ...payload import MalformedReply
 from ...robust_server import RobustServer
 from ...round import Reply
 from ...rounds import BestBy, RoundEnd, RoundOptions, StopWhen, StrPath
-from ...settings import Settings
+from ...strategies import robust_settings
 from ...wrapped import check_rule
-from ..results import evaluate_robustly, of_replies, read_model
+from ..results import evaluate_robustly, of_replies, read_model, updated_model
 from .guarded import Guarded
 
 
@@ -74,13 +73,8 @@ class RobustFedAvg(Guarded, FedAvg):
         **options: Any,
     ) -> None:
         given = locals()
-        own = {*(RobustFedAvg.__init__.__kwdefaults__ or ()), *own_options(type(self))}
-        check_options(type(self).__name__, options, FedAvg, own)
-        if server_update_fn is not None:
-            check_function("server_update_fn", server_update_fn)
-        self.server_update_fn = server_update_fn
-        self.settings = settings = picked(Settings, given)
-        options = settings.with_minimums(options, FedAvg)
+        settings, options = robust_settings(type(self), RobustFedAvg, FedAvg, given, options)
+        self.settings, self.server_update_fn = settings, server_update_fn
         rounds = picked(RoundOptions, given)
         needed = "Parameters, such as ndarrays_to_parameters(arrays)"
         given_model = options.get("initial_parameters")
@@ -118,25 +112,13 @@ class RobustFedAvg(Guarded, FedAvg):
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
         custom = of_replies(self.fit_metrics_aggregation_fn)
-        optimize = None if self.server_update_fn is None else partial(self._updated, server_round)
         return self._server.aggregate(
             server_round,
             replies,
             custom,
             accept_failures=self.accept_failures,
-            optimize=optimize,
+            optimize=last_word(self.server_update_fn, updated_model, server_round),
         )
-
-    def _updated(self, server_round: int, model: Model) -> Model:
-        """Return what the server's own data make of a model."""
-
-        def update() -> Model:
-            assert self.server_update_fn is not None
-            arrays = parameters_to_ndarrays(to_parameters(model))
-            made = ndarrays_to_parameters(self.server_update_fn(server_round, arrays))
-            return read_parameters(made, model.layout)
-
-        return updated(update, model)
 
     def _evaluate(self, server_round: int, replies: Iterable[Reply], asked: Asked) -> Evaluated:
         replies = list(replies)

@@ -1,7 +1,6 @@
 """Robust federated averaging as a strategy for Flower's Message API."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from logging import INFO
 from typing import Any, Literal
 
@@ -12,16 +11,14 @@ from flwr.supercore import log
 from ...aggregation import GeometricMedian
 from ...aggregation.pre_aggregation import PreAggregation
 from ...aggregation.rule import Rule
-from ...checks import check_function
-from ...hardening import Asked, Evaluated, Trained, updated
-from ...options import check_options, own_options, picked
-from ...payload import Model, read_arrays, to_arrays
+from ...hardening import Asked, Evaluated, Trained, last_word
+from ...options import picked
 from ...robust_server import RobustServer
 from ...round import Reply
 from ...rounds import BestBy, RoundEnd, RoundOptions, StopWhen, StrPath
-from ...settings import Settings
+from ...strategies import robust_settings
 from ...wrapped import check_rule
-from ..messages import of_replies
+from ..messages import of_replies, updated_model
 from .guarded import Guarded
 
 
@@ -131,13 +128,8 @@ class RobustFedAvg(Guarded, FedAvg):
         **options: Any,
     ) -> None:
         given = locals()
-        own = {*(RobustFedAvg.__init__.__kwdefaults__ or ()), *own_options(type(self))}
-        check_options(type(self).__name__, options, FedAvg, own)
-        if server_update_fn is not None:
-            check_function("server_update_fn", server_update_fn)
-        self.server_update_fn = server_update_fn
-        self.settings = settings = picked(Settings, given)
-        options = settings.with_minimums(options, FedAvg)
+        settings, options = robust_settings(type(self), RobustFedAvg, FedAvg, given, options)
+        self.settings, self.server_update_fn = settings, server_update_fn
         super().__init__(picked(RoundOptions, given), **options)
         self._server = RobustServer(settings, self._rounds)
         self._lets_go = streaming
@@ -154,20 +146,13 @@ class RobustFedAvg(Guarded, FedAvg):
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
         custom = of_replies(self.train_metrics_aggr_fn, self.weighted_by_key)
-        optimize = None if self.server_update_fn is None else partial(self._updated, server_round)
         return self._server.aggregate(
-            server_round, replies, custom, {self.weighted_by_key}, optimize=optimize
+            server_round,
+            replies,
+            custom,
+            {self.weighted_by_key},
+            optimize=last_word(self.server_update_fn, updated_model, server_round),
         )
-
-    def _updated(self, server_round: int, model: Model) -> Model:
-        """Return what the server's own data make of a model."""
-
-        def update() -> Model:
-            assert self.server_update_fn is not None
-            made = self.server_update_fn(server_round, to_arrays(model))
-            return read_arrays(made, model.layout)
-
-        return updated(update, model)
 
     def _evaluate(self, server_round: int, replies: Iterable[Reply], asked: Asked) -> Evaluated:
         custom = of_replies(self.evaluate_metrics_aggr_fn, self.weighted_by_key)
