@@ -2,20 +2,19 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from .network import Data, Labels, arrays_of, chosen, evaluated, loss_and_right, set_arrays, train
+from .network import Data, Labels, NetworkProblem, arrays_of, chosen, train
 from .partition import Indices, partition
 from .pools import pool
 from .problem import Arrays
 
 
 @dataclass(frozen=True)
-class Convolution:
+class Convolution(NetworkProblem):
     """Classify a pool of signals, split over clients, with three convolutions and a linear layer.
 
     The maximum over time before the linear layer makes the scores depend little on where in the
@@ -50,45 +49,27 @@ class Convolution:
     seed: int = 0
     labels: Labels = "true"
 
-    reply_kind: ClassVar[Literal["weights"]] = "weights"
-    measure: ClassVar[Literal["accuracy"]] = "accuracy"
-    server_learning_rate: ClassVar[float] = 1.0
-
-    def initial_arrays(self) -> Arrays:
-        """Return the weights and biases of all layers, as PyTorch draws them."""
-        torch.manual_seed(self.seed)
-        return arrays_of(self._network())
-
     def reply(
         self, client: int, arrays: Arrays, server_round: int
     ) -> tuple[Arrays, int, dict[str, float]]:
         """Return the weights after the client's local steps."""
-        data = _own(self, client)
+        data = self.samples(client)
         size = len(data[1])
-        network = self._network(arrays)
+        network = self.network(arrays)
         optimiser = torch.optim.SGD(network.parameters(), self.learning_rate, self.momentum)
         rng = np.random.default_rng([self.seed, client, server_round])
         batches = torch.from_numpy(rng.integers(size, size=(self.local_steps, self.batch_size)))
         loss = train(network, optimiser, data, batches)
         return arrays_of(network), size, {"loss": loss}
 
-    def relabelled(self) -> "Convolution":
-        """Return the problem in which every client sees C − 1 − c for c."""
-        return replace(self, labels="flipped")
+    def samples(self, client: int) -> Data:
+        """Return a client's own signals and their labels."""
+        return _own(self, client)
 
-    def evaluate(self, arrays: Arrays) -> dict[str, float]:
-        """Return the accuracy on the signals held out, and on the worst of their classes."""
-        return evaluated(self._network(arrays), self.images)
-
-    def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
-        """Return loss and accuracy on the client's own signals."""
-        data = _own(self, client)
-        loss, right = loss_and_right(self._network(arrays), data)
-        return loss, len(data[1]), {"accuracy": float(right.mean())}
-
-    def _network(self, arrays: Arrays | None = None) -> nn.Module:
+    def layers(self) -> nn.Module:
+        """Return the network, drawn as PyTorch does."""
         width, num_classes = self.channels, pool(self.images).num_classes
-        network = nn.Sequential(
+        return nn.Sequential(
             nn.Unflatten(1, (1, -1)),
             nn.Conv1d(1, width, kernel_size=5, stride=2, padding=2),
             nn.ReLU(),
@@ -100,9 +81,6 @@ class Convolution:
             nn.Flatten(),
             nn.Linear(width, num_classes),
         )
-        if arrays is not None:
-            set_arrays(network, arrays)
-        return network
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from datasets import Dataset
 from flwr_datasets.partitioner import DirichletPartitioner
 from torch import nn
 
-from .network import Data, Labels, arrays_of, chosen, evaluated, loss_and_right, set_arrays, train
+from .network import Data, Labels, NetworkProblem, arrays_of, chosen, train
 from .pools import pool
 from .problem import Arrays
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(NetworkProblem):
     """Classify scikit-learn's 8 × 8 images of digits with a small perceptron.
 
     A quarter of the 1797 images is held out for `evaluate`; the rest is split over the clients by
@@ -38,6 +38,8 @@ class Digits:
         Whether clients see c or 9 − c.
     """
 
+    images: ClassVar[str] = "digits"
+
     num_clients: int = 20
     alpha: float = 10.0
     hidden: int = 32
@@ -47,22 +49,13 @@ class Digits:
     seed: int = 0
     labels: Labels = "true"
 
-    reply_kind: ClassVar[Literal["weights"]] = "weights"
-    measure: ClassVar[Literal["accuracy"]] = "accuracy"
-    server_learning_rate: ClassVar[float] = 1.0
-
-    def initial_arrays(self) -> Arrays:
-        """Return the weights and biases of both layers, as PyTorch draws them."""
-        torch.manual_seed(self.seed)
-        return arrays_of(self._network())
-
     def reply(
         self, client: int, arrays: Arrays, server_round: int
     ) -> tuple[Arrays, int, dict[str, float]]:
         """Return the weights after training on the client's images."""
-        data = _partition(self, client)
+        data = self.samples(client)
         size = len(data[1])
-        network = self._network(arrays)
+        network = self.network(arrays)
         optimiser = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
         entropy = np.random.SeedSequence([self.seed, client, server_round]).generate_state(1)
         generator = torch.Generator().manual_seed(int(entropy[0]))
@@ -71,25 +64,13 @@ class Digits:
         loss = train(network, optimiser, data, batches)
         return arrays_of(network), size, {"loss": loss}
 
-    def relabelled(self) -> "Digits":
-        """Return the problem in which every client sees 9 − c for c."""
-        return replace(self, labels="flipped")
+    def samples(self, client: int) -> Data:
+        """Return a client's own images and their labels."""
+        return _partition(self, client)
 
-    def evaluate(self, arrays: Arrays) -> dict[str, float]:
-        """Return the accuracy on the images held out, and on the worst of their classes."""
-        return evaluated(self._network(arrays), "digits")
-
-    def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
-        """Return loss and accuracy on the client's own images."""
-        data = _partition(self, client)
-        loss, right = loss_and_right(self._network(arrays), data)
-        return loss, len(data[1]), {"accuracy": float(right.mean())}
-
-    def _network(self, arrays: Arrays | None = None) -> nn.Module:
-        network = nn.Sequential(nn.Linear(64, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 10))
-        if arrays is not None:
-            set_arrays(network, arrays)
-        return network
+    def layers(self) -> nn.Module:
+        """Return the network, drawn as PyTorch does."""
+        return nn.Sequential(nn.Linear(64, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 10))
 
 
 @lru_cache(maxsize=1)

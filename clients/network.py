@@ -1,7 +1,9 @@
 """What problems with a PyTorch network share: its arrays, local training and measures."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Literal
+from dataclasses import replace
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -16,15 +18,64 @@ Data = tuple[torch.Tensor, torch.Tensor]
 Labels = Literal["true", "flipped"]
 
 
+class NetworkProblem(ABC):
+    """What a problem with a PyTorch network has besides the network, the split and the training.
+
+    A subclass is a frozen dataclass with `images`, one of `pools.POOLS`, `seed` and `labels`.
+    """
+
+    images: str
+    seed: int
+
+    reply_kind: ClassVar[Literal["weights"]] = "weights"
+    measure: ClassVar[Literal["accuracy"]] = "accuracy"
+    server_learning_rate: ClassVar[float] = 1.0
+
+    @abstractmethod
+    def layers(self) -> nn.Module:
+        """Return the network, drawn as PyTorch does."""
+
+    @abstractmethod
+    def samples(self, client: int) -> Data:
+        """Return a client's own samples and labels."""
+
+    def initial_arrays(self) -> Arrays:
+        """Return the weights and biases of all layers, as PyTorch draws them."""
+        torch.manual_seed(self.seed)
+        return arrays_of(self.layers())
+
+    def network(self, arrays: Arrays) -> nn.Module:
+        """Return the network of these weights and biases."""
+        network = self.layers()
+        values = (torch.from_numpy(np.array(array)) for array in arrays)  # which it does not share
+        network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
+        return network
+
+    def relabelled(self) -> Self:
+        """Return the problem in which every client sees C − 1 − c for c, of C classes."""
+        return replace(self, labels="flipped")
+
+    def evaluate(self, arrays: Arrays) -> dict[str, float]:
+        """Return the accuracy on the samples held out, and on the worst of their classes.
+
+        Zero for a model that is not finite.
+        """
+        data = pool(self.images)
+        held_out = torch.from_numpy(data.held_out), torch.from_numpy(data.held_out_labels)
+        right = loss_and_right(self.network(arrays), held_out)[1]
+        least = least_class(right, data.held_out_labels)
+        return {"accuracy": float(right.mean()), "least-class": least}
+
+    def evaluate_client(self, client: int, arrays: Arrays) -> tuple[float, int, dict[str, float]]:
+        """Return loss and accuracy on the client's own samples."""
+        data = self.samples(client)
+        loss, right = loss_and_right(self.network(arrays), data)
+        return loss, len(data[1]), {"accuracy": float(right.mean())}
+
+
 def arrays_of(network: nn.Module) -> Arrays:
     """Return a network's weights and biases, in the order of its layers."""
     return [value.numpy() for value in network.state_dict().values()]
-
-
-def set_arrays(network: nn.Module, arrays: Arrays) -> None:
-    """Give a network the values of `arrays`, which it does not share."""
-    values = (torch.from_numpy(np.array(array)) for array in arrays)
-    network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
 
 
 def train(
@@ -55,16 +106,6 @@ def train(
     return float(loss.detach())
 
 
-def evaluated(network: nn.Module, name: str) -> dict[str, float]:
-    """Return the accuracy on the samples of a pool that are held out, and on their worst class.
-
-    Zero for a model that is not finite.
-    """
-    data = held_out(name)
-    right = loss_and_right(network, data)[1]
-    return {"accuracy": float(right.mean()), "least-class": least_class(right, data[1].numpy())}
-
-
 def loss_and_right(network: nn.Module, data: Data) -> tuple[float, NDArray[np.bool_]]:
     """Return the loss, and which samples are classified rightly: none of scores not finite."""
     torch.set_num_threads(1)
@@ -81,9 +122,3 @@ def chosen(name: str, indices: Indices, labels: Labels) -> Data:
     true = data.labels[indices]
     seen = data.num_classes - 1 - true if labels == "flipped" else true
     return torch.from_numpy(data.images[indices]), torch.from_numpy(seen)
-
-
-def held_out(name: str) -> Data:
-    """Return the samples of a pool that are held out."""
-    data = pool(name)
-    return torch.from_numpy(data.held_out), torch.from_numpy(data.held_out_labels)

@@ -103,21 +103,24 @@ def _with_options(text: str) -> str:
     return text
 
 
+_App = Annotated[Path, Argument(metavar="APP", help="A folder with pyproject.toml.")]
+_Nodes = Annotated[int | None, Option(help="Clients; by default those of pyproject.toml, or 10.")]
+_RunConfig = Annotated[str, Option(help="Overrides, in the form of flwr run.")]
+
+
 @app.command("redteam")
 def redteam_command(
-    folder: Annotated[Path, Argument(metavar="APP", help="A folder with pyproject.toml.")],
+    folder: _App,
     num_byzantine: Annotated[
         int | None, Option("--byzantine", "-q", help="Clients that attack; a fifth by default.")
     ] = None,
-    nodes: Annotated[
-        int | None, Option(help="Clients; by default those of pyproject.toml, or 10.")
-    ] = None,
+    nodes: _Nodes = None,
     rounds: Annotated[int | None, Option(help="Rounds; by default those of the app.")] = None,
     attack: Annotated[
         list[str] | None,
         Option("--attack", "-a", help='Such as "SignFlip(scale=10)"; by default six attacks.'),
     ] = None,
-    run_config: Annotated[str, Option(help="Overrides, in the form of flwr run.")] = "",
+    run_config: _RunConfig = "",
     metric: Annotated[
         str | None, Option(help="The app's metric to compare; by default found by its name.")
     ] = None,
@@ -157,16 +160,14 @@ def redteam_command(
 
 @app.command("advise")
 def advise_command(
-    folder: Annotated[Path, Argument(metavar="APP", help="A folder with pyproject.toml.")],
+    folder: _App,
     num_byzantine: Annotated[
         int | None,
         Option("--byzantine", "--num-byzantine", "-q", help="At most q; a fifth by default."),
     ] = None,
     trusted: Annotated[int, Option(help="Samples that the server itself has and trusts.")] = 0,
-    nodes: Annotated[
-        int | None, Option(help="Clients; by default those of pyproject.toml, or 10.")
-    ] = None,
-    run_config: Annotated[str, Option(help="Overrides, in the form of flwr run.")] = "",
+    nodes: _Nodes = None,
+    run_config: _RunConfig = "",
     seed: Annotated[int, Option(help="Seed of the clients' draws.")] = 0,
     results: Annotated[
         Path, Option(help="A folder; a pilot that it holds is not repeated.")

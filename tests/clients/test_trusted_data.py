@@ -108,26 +108,37 @@ def test_every_rule_of_peers_is_run_against_an_attack_that_knows_it(rule):
     assert clean.values[-1] > clean.values[0] + 0.3
 
 
-@pytest.mark.parametrize("rule", [*PEERS, "CenteredClipping(radius=0.3)"])
-def test_the_adversary_tries_the_very_rule_of_the_round(rule, monkeypatch):
-    """What the attack knows as the server's rule maps the replies to the step that is made."""
-    seen, made = [], []
-    attack, combine = attacks.Adaptive.__call__, FunctionStrategy.combine
+@pytest.fixture
+def seen(monkeypatch):
+    """The server's rule in each round, as the attack knows it."""
+    rules, attack = [], attacks.Adaptive.__call__
 
     def attacked(self, knowledge):
-        seen.append(knowledge.rule)
+        rules.append(knowledge.rule)
         return attack(self, knowledge)
+
+    monkeypatch.setattr(attacks.Adaptive, "__call__", attacked)
+    return rules
+
+
+def assert_they_map(seen, made, atol):
+    """Every rule maps the replies of its round to the step that is made."""
+    assert len(seen) == len(made) == 3
+    for rule_known, (vectors, step) in zip(seen, made, strict=True):
+        np.testing.assert_allclose(rule_known(vectors), step, atol=atol)
+
+
+@pytest.mark.parametrize("rule", [*PEERS, "CenteredClipping(radius=0.3)"])
+def test_the_adversary_tries_the_very_rule_of_the_round(rule, seen, monkeypatch):
+    made, combine = [], FunctionStrategy.combine
 
     def combined(self, vectors, server_round):
         made.append((vectors, combine(self, vectors, server_round)))
         return made[-1][1]
 
-    monkeypatch.setattr(attacks.Adaptive, "__call__", attacked)
     monkeypatch.setattr(FunctionStrategy, "combine", combined)
     train(replace(RUN, rule=rule, seed=11))
-    assert len(seen) == len(made) == 3
-    for rule_known, (vectors, step) in zip(seen, made, strict=True):
-        np.testing.assert_allclose(rule_known(vectors), step, atol=1e-5)
+    assert_they_map(seen, made, 1e-5)
 
 
 OWN = [
@@ -140,13 +151,8 @@ OWN = [
 
 
 @pytest.mark.parametrize("rule", OWN)
-def test_the_adversary_tries_the_very_rule_of_this_package_too(rule, monkeypatch):
-    seen, made = [], []
-    attack, aggregate = attacks.Adaptive.__call__, RobustServer.aggregate
-
-    def attacked(self, knowledge):
-        seen.append(knowledge.rule)
-        return attack(self, knowledge)
+def test_the_adversary_tries_the_very_rule_of_this_package_too(rule, seen, monkeypatch):
+    made, aggregate = [], RobustServer.aggregate
 
     def aggregated(self, server_round, replies, *args, **options):
         replies = sorted(replies, key=lambda reply: reply.metrics["partition-id"])
@@ -156,12 +162,9 @@ def test_the_adversary_tries_the_very_rule_of_this_package_too(rule, monkeypatch
         made.append((vectors.astype("f8"), np.concatenate(model.floats()) - sent))
         return model, metrics
 
-    monkeypatch.setattr(attacks.Adaptive, "__call__", attacked)
     monkeypatch.setattr(RobustServer, "aggregate", aggregated)
     train(replace(RUN, rule=rule, seed=11))
-    assert len(seen) == len(made) == 3
-    for rule_known, (vectors, step) in zip(seen, made, strict=True):
-        np.testing.assert_allclose(rule_known(vectors), step, atol=1e-4)
+    assert_they_map(seen, made, 1e-4)
 
 
 @pytest.mark.parametrize("rule", PEERS)
