@@ -1,8 +1,8 @@
 """The rules of this package in the registry: `GMOM`, and every rule that `RobustFedAvg` takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr_byz import aggregation
 from flwr_byz.aggregation import GeometricMedian, NormTrimming, SpectralFilter, robust_mean
@@ -13,7 +13,7 @@ from .rule import ServerSide, Vectors
 
 GMOM = "GeometricMedianOfMeans"
 ROBUST = "RobustFedAvg"
-OWN = (GMOM, ROBUST)
+ASYNC = "AsyncGeometricMedianOfMeans"
 
 _NAMES = {
     "NearestNeighborMixing": "NNM",
@@ -46,6 +46,10 @@ class OwnRule:
         Whether groups are drawn anew in every round.
     """
 
+    known_options: ClassVar[tuple[str, ...]] = (
+        *("rule", "pre_aggregation", "trusted", "num_batches", "batch_size", "trim_norm"),
+        "rebucketed",
+    )
     rule: str = "GeometricMedian"
     pre_aggregation: str = ""
     trusted: bool = False
@@ -128,6 +132,10 @@ class OwnRule:
 class PapersRule(OwnRule):
     """`GeometricMedianOfMeans`: where k is given, it stands for q, too, which the server lacks."""
 
+    known_options: ClassVar[tuple[str, ...]] = (
+        *("num_batches", "batch_size", "trim_norm", "rebucketed"),
+    )
+    name: ClassVar[str] = "GMoM"
     trim_norm: Any = "auto"
 
     def known(self, num_batches: int, num_byzantine: int) -> int | None:
@@ -140,3 +148,52 @@ class PapersRule(OwnRule):
         if self.sets_batches:
             size = {"num_batches": self.batches(num_clients, num_byzantine)}
         return size | {"trim_norm": self.trim_norm}
+
+    def title(self) -> str:
+        """Return a short name for tables and pictures."""
+        parts = ["k = m" if self.batch_size == 1 else f"batches of {self.batch_size}"]
+        if self.batch_size is None:
+            parts = [] if self.num_batches is None else [f"k = {self.num_batches}"]
+        if self.trim_norm is None:
+            parts.append("untrimmed")
+        elif self.trim_norm != "auto":
+            parts.append(f"trim {self.trim_norm}")
+        if self.rebucketed:
+            parts.append("re-bucketed")
+        return ", ".join([self.name, *parts])
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsyncRule(PapersRule):
+    """`AsyncGeometricMedianOfMeans`, whose own options are those of the strategy."""
+
+    name: ClassVar[str] = "async GMoM"
+    known_options: ClassVar[tuple[str, ...]] = (
+        *PapersRule.known_options,
+        *("quorum", "concurrency", "max_staleness", "staleness_exponent"),
+    )
+    quorum: int | None = None
+    concurrency: int | None = None
+    max_staleness: int = 20
+    staleness_exponent: float = 0.5
+
+    def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
+        """Return the options of the strategy."""
+        size: dict[str, Any] = {"num_byzantine": num_byzantine}
+        if self.sets_batches:
+            size["num_batches"] = self.batches(num_clients, num_byzantine)
+        own = ("quorum", "concurrency", "max_staleness", "staleness_exponent", "trim_norm")
+        return size | {name: getattr(self, name) for name in own}
+
+    def title(self) -> str:
+        """Return a short name for tables and pictures."""
+        return super().title() + ("" if self.quorum is None else f", quorum {self.quorum}")
+
+    def quorum_of(self, num_clients: int, num_byzantine: int) -> int:
+        """Return how many batches a step waits for."""
+        k = self.batches(num_clients, num_byzantine)
+        return min(self.quorum or max(k - num_byzantine, 2 * num_byzantine + 1), k)
+
+
+OWN: Mapping[str, type[OwnRule]] = {GMOM: PapersRule, ROBUST: OwnRule, ASYNC: AsyncRule}
+"""The rules of this package."""

@@ -5,7 +5,7 @@ A rule is named as a class with options, such as ``"Krum"`` or ``"GeometricMedia
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -18,15 +18,26 @@ from flwr_byz.server import strategy as own_classic
 from flwr_byz.serverapp import strategy as own_message
 
 from .descent import ClassicDescent, MessageDescent
+from .fedbuff import FedBuff
 from .flower_rules import FLOWER
-from .own_rules import GMOM, OWN, OwnRule, PapersRule
+from .own_rules import ASYNC, GMOM, OWN, AsyncRule, OwnRule
 from .peer_rules import PEERS
 from .problem import Problem
 from .rule import Rule, ServerSide, Vectors, has_trusted_data, server_update_fn
 from .selection import SmallestNorms
 from .vector_strategy import FunctionStrategy, VectorStrategy
 
-RULES: Mapping[str, Rule] = {**FLOWER, **PEERS}
+FEDBUFF = "FedBuff"
+RULES: Mapping[str, Rule] = {
+    **FLOWER,
+    **PEERS,
+    FEDBUFF: Rule(
+        FEDBUFF,
+        lambda vectors, q, _: vectors.mean(axis=0),
+        lambda m, q: (FedBuff, {}),
+        options={"buffer_size": "buffer {}"},
+    ),
+}
 """Those of Flower, of the paper's sections 6 and 1.3, and of peers; this package's are `OWN`."""
 
 
@@ -47,14 +58,11 @@ def parse_rule(text: str) -> tuple[str, dict[str, Any]]:
     name, options = parse_call(text, "a rule", f"{GMOM}(num_batches=16)")
     if name not in (*RULES, *OWN):
         raise ValueError(f"rule must be one of {', '.join((*RULES, *OWN))}, got {name!r}")
-    if name == GMOM:
-        known = {"num_batches", "batch_size", "trim_norm", "rebucketed"}
-    else:
-        known = {each.name for each in fields(OwnRule)} if name in OWN else {*RULES[name].options}
+    known = set(OWN[name].known_options if name in OWN else RULES[name].options)
     if unknown := set(options) - known:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))} here, got {text!r}")
     if name in OWN:
-        OwnRule(**options)
+        OWN[name](**options)
     return name, options
 
 
@@ -63,7 +71,7 @@ def own_rule(text: str) -> OwnRule | None:
     name, options = parse_rule(text)
     if name not in OWN:
         return None
-    return PapersRule(**options) if name == GMOM else OwnRule(**options)
+    return OWN[name](**options)
 
 
 def title(text: str) -> str:
@@ -73,21 +81,27 @@ def title(text: str) -> str:
         named = RULES[name].options
         parts = [named[k].format("median" if v is None else v) for k, v in options.items()]
         return ", ".join([RULES[name].title, *parts])
-    if name != GMOM:
-        return OwnRule(**options).title()
-    said = {"num_batches": "k = {}", "batch_size": "batches of {}", "trim_norm": "trim {}"}
-    parts = [said[key].format(value) for key, value in options.items() if key in said]
-    if options.get("batch_size") == 1:
-        parts[0] = "k = m"
-    if options.get("rebucketed"):
-        parts.append("re-bucketed")
-    return ", ".join(["GMoM", *(part.replace("trim None", "untrimmed") for part in parts)])
+    return OWN[name](**options).title()
 
 
 def batches_of(text: str, num_clients: int, num_byzantine: int) -> int:
     """Return the k of this package's rules; for others every client is a batch of its own."""
     own = own_rule(text)
     return num_clients if own is None else own.batches(num_clients, num_byzantine)
+
+
+def quorum_of(text: str, num_clients: int, num_byzantine: int) -> int | None:
+    """Return how many batches a step of an asynchronous rule waits for; None for all clients."""
+    own = own_rule(text)
+    if isinstance(own, AsyncRule):
+        return own.quorum_of(num_clients, num_byzantine)
+    name, options = parse_rule(text)
+    return int(options.get("buffer_size", 10)) if name == FEDBUFF else None
+
+
+def is_async(text: str) -> bool:
+    """Whether a rule makes steps without waiting for all clients."""
+    return parse_rule(text)[0] in (ASYNC, FEDBUFF)
 
 
 def needs_trusted_data(text: str) -> bool:
@@ -198,15 +212,18 @@ def _strategy(
             "reply": problem.reply_kind,
             "server_learning_rate": step,
             "bucketing_seed": seed if own.rebucketed else None,
-            "group_by_key": "partition-id",  # groups repeat bit for bit
         }
+        if name != ASYNC:
+            settings["group_by_key"] = "partition-id"  # groups repeat bit for bit
         if own.trusted:
             settings["server_update_fn"] = server_update_fn(api, problem)
     else:
         kind, settings = getattr(RULES[name], api)(m, num_byzantine)
         if issubclass(kind, VectorStrategy):
             settings["problem"] = problem
-        if issubclass(kind, SmallestNorms):
+        if kind is FedBuff:
+            settings |= given
+        elif issubclass(kind, SmallestNorms):
             settings["seed"] = seed
         elif issubclass(kind, FunctionStrategy):
             known = KnownRule(rule, m, num_byzantine)
@@ -215,6 +232,8 @@ def _strategy(
         elif problem.reply_kind == "gradients":
             kind = type(kind.__name__, (descent, kind), {"step": step})
     defaults = {"fraction_evaluate": 0.0, **dict.fromkeys(names_of_m, m)}
+    if name == ASYNC:
+        defaults = {"min_available_nodes": m}
     strategy = kind(**(settings | defaults | options))
     if given.get("hardened"):
         return package.Hardened(strategy, num_byzantine=num_byzantine)

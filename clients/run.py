@@ -12,9 +12,10 @@ from flwr_byz.attacks.names import parse_attack, parse_call
 from .away import AwayAmongShort, AwayFromTruth
 from .byzantine import Adversary, Choice, Scheduled
 from .greedy import Greedy, settled
+from .latency import make_latency
 from .momentum import WithMomentum
 from .problem import Problem, make_problem
-from .rules import RULES, KnownRule, batches_of, check_trusted_data, parse_rule
+from .rules import RULES, KnownRule, batches_of, check_trusted_data, is_async, parse_rule
 
 NO_ATTACK = "none"
 
@@ -53,6 +54,13 @@ class Run:
     api : {"message", "classic"}
     through : {"process", "flower"}
         What carries the messages: a loop in this process, or Flower's simulation.
+    latency : str
+        How long clients take, as in `clients.latency`; "" is as good as `Equal`, and no time is
+        recorded.
+    timing : str
+        When Byzantine clients of an asynchronous rule reply: as their devices can ("own"), at once
+        ("fast"), just before a step is made without them ("last"), or so late that their replies
+        are as old as is still taken ("stale").
     """
 
     problem: str
@@ -67,6 +75,8 @@ class Run:
     momentum: float = 0.0
     api: Literal["message", "classic"] = "message"
     through: Literal["process", "flower"] = "process"
+    latency: str = ""
+    timing: Literal["own", "fast", "last", "stale"] = "own"
 
     def check(self) -> None:
         """Raise ValueError where the run cannot be made."""
@@ -84,6 +94,14 @@ class Run:
         check_trusted_data(self.rule, problem)
         if self.attack != NO_ATTACK:
             attack_of(self.attack, problem)
+        if self.momentum and is_async(self.rule):
+            raise ValueError("momentum needs a rule that waits for all clients")
+        if self.latency:
+            make_latency(self.latency)
+        if (self.latency or self.timing != "own") and self.through == "flower":
+            raise ValueError('latency and timing need through = "process"')
+        if self.timing != "own" and not is_async(self.rule):
+            raise ValueError(f"timing = {self.timing!r} needs an asynchronous rule")
         adversary_of(self, problem)
 
 

@@ -1,7 +1,7 @@
 """Strategies of the Message API that aggregate the well-formed replies as vectors."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from logging import WARNING
 from typing import Any
 
@@ -56,9 +56,15 @@ class VectorStrategy(FedAvg):
         """Step along the aggregated update, or against the aggregated gradient."""
         sent = self._sent.to_numpy_ndarrays()
         origin = flatten(sent) if self.problem.reply_kind == "weights" else 0.0
-        vectors = [vector - origin for vector in self._well_formed(replies)]
+        return self._stepped([v - origin for v in self._well_formed(replies)], server_round)
+
+    def _stepped(
+        self, vectors: Sequence[Vectors], server_round: int
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the model after the step of the updates, or gradients; none without any."""
         if not vectors:
             return None, None
+        sent = self._sent.to_numpy_ndarrays()
         aggregate = self.combine(np.stack(vectors), server_round)
         arrays = unflatten(flatten(sent) + self.step_in(server_round) * aggregate, sent)
         named = zip(self._sent, arrays, strict=True)

@@ -81,13 +81,15 @@ def stream(
     layout: Layout,
     memory: NDArray[np.floating],
     rejections: Rejections,
+    quorum: int | None = None,
 ) -> Collected:
     """Add replies to their rows as they arrive, and let them go; of a client, the first counts.
 
-    Integer and bool arrays are kept of one reply a batch, that of the client that comes first.
+    With a `quorum`, no more is read once so many batches hold a reply. Integer and bool arrays are
+    kept of one reply a batch, that of the client that comes first.
     """
     place = {client: number for number, client in enumerate(grouping)}
-    sums = BatchSums(memory, [spec.size for spec in layout.floats], centre)
+    sums = BatchSums(memory, [spec.size for spec in layout.floats])
     kept: dict[ClientId, Reply] = {}
     counters: dict[int, tuple[int, list[NDArray[Any]]]] = {}
     answered: set[ClientId] = set()
@@ -101,14 +103,17 @@ def stream(
         usable = screen([reply], grouping, rejections)
         if usable and is_finite(reply, rejections):
             batch, number = grouping[client], place[client]
-            sums.add(batch, model_of(reply).floats())
+            base = centre if reply.base is None else reply.base
+            sums.add(batch, model_of(reply).floats(), base, reply.scale)
             if batch not in counters or number < counters[batch][0]:
                 counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
             if not kept:
                 first = reply.model
             elif first is not None and not are_copies([first, model_of(reply)]):
                 first = None
-            kept[client] = replace(reply, model=None)
+            kept[client] = replace(reply, model=None, base=None)
+            if sums.num_filled == quorum:
+                break
         del reply, usable  # before the next one is waited for
     if not kept:
         return Collected([])

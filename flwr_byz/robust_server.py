@@ -45,7 +45,7 @@ class RobustServer:
         self.settings = settings
         self.rounds = rounds
         self._groups: dict[ClientId, float] = {}
-        self._announced: tuple[int, int] | None = None
+        self._announced = 0, 0  # clients and rows of the guarantee that was logged last
         self._memory: NDArray[np.floating] | None = None
 
     def aggregate(
@@ -57,6 +57,7 @@ class RobustServer:
         *,
         accept_failures: bool = True,
         optimize: Callable[[Model], Model | None] | None = None,
+        quorum: int | None = None,
     ) -> tuple[Model | None, dict[str, Any]]:
         """Make a step of the replies to the last `Rounds.begin`, if one is justified.
 
@@ -64,16 +65,19 @@ class RobustServer:
         the rows' precision, and the result depends on the order in its last digits. `custom`
         aggregates the clients' metrics in place of the median of batch means, without the names
         that are `ignored`; `optimize` returns what a server optimizer makes of the aggregate.
-        Without `accept_failures`, no step is made where a reply is rejected.
+        Without `accept_failures`, no step is made where a reply is rejected. With a `quorum`, and
+        `settings.streaming`, no more is read once so many batches hold a reply, and who has not
+        replied by then is not missing.
 
         Returns the new model, None where the old one is kept, and the metrics of the round (see
         `RobustFedAvg`).
         """
         rejections = Rejections()
-        asked, collected = self._collect(server_round, replies, rejections)
+        asked, collected = self._collect(server_round, replies, rejections, quorum)
         accepted = {reply.client for reply in collected.replies}
         num_malformed = len(asked & rejections.malformed - accepted)
-        counts = self.rounds.counts(asked, accepted, rejections)
+        due = asked if quorum is None else asked & (accepted | rejections.verdicts.keys())
+        counts = self.rounds.counts(due, accepted, rejections)
 
         result, num_trimmed = self._combined(server_round, collected, num_malformed)
         report = counts | {"byz-batches": len(collected.members), "byz-trimmed": num_trimmed}
@@ -88,7 +92,7 @@ class RobustServer:
             model = None
         if model is not None and optimize is not None:
             model = optimize(model)
-        record = record_of(model is None, asked, collected, rejections, result, distances)
+        record = record_of(model is None, due, collected, rejections, result, distances)
         self.rounds.record(server_round, record)
         metrics, num_rejected = self._metrics(collected.replies if model else [], custom, ignored)
         metrics |= report | {"byz-metrics-rejected": num_rejected}
@@ -140,7 +144,11 @@ class RobustServer:
             return {}, num_rejected
 
     def _collect(
-        self, server_round: int, replies: Iterable[Reply], rejections: Rejections
+        self,
+        server_round: int,
+        replies: Iterable[Reply],
+        rejections: Rejections,
+        quorum: int | None,
     ) -> tuple[frozenset[ClientId], Collected]:
         """Return the clients that were asked, and the rows of their replies."""
         asked, layout, centre = self.rounds.asked, self.rounds.layout, self._centre()
@@ -149,7 +157,8 @@ class RobustServer:
             assert asked is not None
             grouping = self._grouping(server_round, asked)
             memory = self._memory_for(grouping, layout)
-            return asked, stream(replies, grouping, centre, layout, memory, rejections)
+            rest = memory, rejections, quorum
+            return asked, stream(replies, grouping, centre, layout, *rest)
         asked, usable = received(replies, asked, rejections)
         if self.settings.group_by_key is not None:
             self._note_groups(usable, self.settings.group_by_key)
@@ -214,8 +223,8 @@ class RobustServer:
         return layout.model(floats, median_counters(collected.counters))
 
     def _report(self, num_clients: int, result: Aggregate) -> dict[str, int | float]:
-        """Return the numbers of a round that was aggregated; log its guarantee where it changes."""
-        if self._announced != (num_clients, result.num_rows):
+        """Return the numbers of a round that was aggregated; log its guarantee where it is a worse one."""
+        if self._announced[0] != num_clients or self._announced[1] > result.num_rows:
             self._announced = num_clients, result.num_rows
             level = INFO if num_clients >= self.settings.min_clients else WARNING
             log(level, "%s", self.settings.guarantee(num_clients, result.num_rows))

@@ -38,6 +38,8 @@ class Reply:
     payload: Any = None  # the reply as it came: FitRes, RecordDict, ...
     reason: str | Exception = ""  # why it cannot be used; empty where it can
     is_error: bool = False  # an error does not show that the client is Byzantine
+    base: Vector | None = None  # the weights that it was trained from; None for those sent last
+    scale: float = 1.0  # what its update, or gradient, is multiplied by
 
 
 class Rejections(list[tuple[ClientId, Verdict]]):

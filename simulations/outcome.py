@@ -30,6 +30,9 @@ class Outcome:
         The error for which the run could not be carried out; `values` are then empty.
     numbers : dict of str to float
         Further figures of the run, such as "least-class"; see `process.train`.
+    times : list of float
+        The simulated time at which each of the values was reached; empty where a run has no
+        latency.
     """
 
     values: list[float]
@@ -37,6 +40,7 @@ class Outcome:
     stopped: str = ""
     failed: str = ""
     numbers: dict[str, float] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
 
 
 def append(path: Path, run: Run, outcome: Outcome) -> None:
@@ -54,11 +58,12 @@ def load(path: Path) -> dict[Run, Outcome]:
     names = [each.name for each in fields(Run)]
     for line in json_lines.read(path):
         try:
-            run = read_run({name: line[name] for name in names})
+            run = read_run({name: line[name] for name in names if name in line})
             values = [math.inf if value is None else float(value) for value in line["values"]]
             numbers = {name: _float(value) for name, value in line.get("numbers", {}).items()}
             texts = str(line["stopped"]), str(line["failed"])
-            outcome = Outcome(values, _float(line["seconds"]), *texts, numbers)
+            times = [math.inf if t is None else float(t) for t in line.get("times", [])]
+            outcome = Outcome(values, _float(line["seconds"]), *texts, numbers, times)
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
             continue
         if outcome.failed and run in found and not found[run].failed:

@@ -5,26 +5,23 @@ are the very ones that Flower's simulation runs.
 """
 
 import gc
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients.byzantine import Adversary, byzantine_reply
-from clients.problem import Arrays, Problem
-from clients.rules import message_strategy
+from clients.rules import is_async, message_strategy
 from clients.run import Run, adversary_of, problem_of
 
 from .detection import Detection
 from .outcome import LOST, Outcome
-
-Made = tuple[Arrays, int, dict[str, float]]
+from .simulated_nodes import SimulatedNodes, record_of
 
 _FAR = 1e30  # a model further off is not trained on
 
@@ -38,22 +35,24 @@ def train(run: Run) -> Outcome:
     problem = problem_of(run)
     adversary = adversary_of(run, problem)
     strategy = message_strategy(run.rule, problem, run.num_byzantine, run.seed)
-    arrays, before = _record(problem.initial_arrays()), None
-    nodes = cast(Grid, _Nodes(range(1, run.num_clients + 1)))
+    arrays, before = record_of(problem.initial_arrays()), None
+    nodes, waits = SimulatedNodes(run, problem, adversary), not is_async(run.rule)
     figures = problem.evaluate(arrays.to_numpy_ndarrays())
     values = [figures[problem.measure]]
-    seconds, stopped, detection = 0.0, "", Detection.of(problem, adversary)
+    seconds, stopped, times = 0.0, "", [0.0]
+    detection = Detection.of(problem, adversary) if waits else None
     _begin_run()
     for server_round in range(1, run.num_rounds + 1):
         with np.errstate(all="ignore"):  # what diverges is a result, not a warning
+            model, grid = arrays.to_numpy_ndarrays(), cast(Grid, nodes)
+            nodes.begin(server_round, model, before)
             since = time.process_time()
-            sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), nodes))
+            sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), grid))
             seconds += time.process_time() - since
-            sent.sort(key=lambda message: message.metadata.dst_node_id)  # Flower shuffles them
-            model = arrays.to_numpy_ndarrays()
-            clients = [_client_of(message) for message in sent]
-            made = _replies(problem, adversary, model, before, server_round, clients)
-            replies = _messages(sent, made)
+            nodes.send(sorted(sent, key=lambda m: m.metadata.dst_node_id))  # Flower shuffles them
+            replies: Iterable[Message] = nodes.arrivals()
+            if waits:
+                replies = sorted(replies, key=lambda m: m.metadata.src_node_id)
             since = time.process_time()
             try:
                 aggregate, _ = strategy.aggregate_train(server_round, replies)
@@ -64,11 +63,12 @@ def train(run: Run) -> Outcome:
             arrays, before = arrays if aggregate is None else aggregate, model
             figures = problem.evaluate(after := arrays.to_numpy_ndarrays())
             if detection is not None:
-                sent_back = {client: reply for client, (reply, *_) in made.items()}
+                sent_back = {client: reply for client, (reply, *_) in nodes.made.items()}
                 detection.add(sent_back, model, None if aggregate is None else after)
         if not figures[problem.measure] < _FAR:
             break
         values.append(figures[problem.measure])
+        times.append(nodes.now)
     seconds /= max(1, len(values) - 1)
     lost = [LOST[problem.measure]] * (run.num_rounds + 1 - len(values))
     numbers = {name: value for name, value in figures.items() if name != problem.measure}
@@ -76,48 +76,10 @@ def train(run: Run) -> Outcome:
         numbers = dict.fromkeys(numbers, lost[0])
     if detection is not None:
         numbers |= detection.numbers()
-    return Outcome(values + lost, seconds, stopped, numbers=numbers)
-
-
-def _replies(
-    problem: Problem,
-    adversary: Adversary | None,
-    arrays: Arrays,
-    before: Arrays | None,
-    server_round: int,
-    clients: Iterable[int],
-) -> dict[int, Made]:
-    """Return what the clients send back; the silent ones are left out."""
-    byzantine = adversary.choose(server_round, arrays) if adversary else frozenset()
-    replies = {}
-    for client in clients:
-        if adversary is not None and client in byzantine:
-            made = byzantine_reply(problem, adversary, client, arrays, server_round, before)
-        else:
-            made = problem.reply(client, arrays, server_round)
-        if made is not None:
-            replies[client] = made
-    return replies
-
-
-def _messages(sent: Iterable[Message], replies: Mapping[int, Made]) -> list[Message]:
-    """Return the replies as messages, in the order in which the clients were asked."""
-    messages = []
-    for message in sent:
-        if (client := _client_of(message)) in replies:
-            arrays, num_examples, metrics = replies[client]
-            reported = {"num-examples": num_examples, "partition-id": client, **metrics}
-            content = RecordDict({"arrays": _record(arrays), "metrics": MetricRecord(reported)})
-            messages.append(Message(content, reply_to=message))
-    return messages
-
-
-def _client_of(message: Message) -> int:
-    return message.metadata.dst_node_id - 1
-
-
-def _record(arrays: Sequence[np.ndarray[Any, Any]]) -> ArrayRecord:
-    return ArrayRecord({f"{place}": Array(array) for place, array in enumerate(arrays)})
+    times = times + [math.inf] * len(lost) if run.latency else []
+    if not waits:
+        seconds = math.nan  # replies are made while others are read
+    return Outcome(values + lost, seconds, stopped, numbers=numbers, times=times)
 
 
 @cache
@@ -128,14 +90,3 @@ def _begin_run() -> None:
     """
     gc.freeze()
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-
-
-@dataclass(frozen=True)
-class _Nodes:
-    """As much of a grid as a strategy needs to choose nodes."""
-
-    node_ids: Sequence[int]
-
-    def get_node_ids(self) -> Sequence[int]:
-        """Return the ids of the nodes."""
-        return self.node_ids

@@ -191,27 +191,33 @@ class ReplyRows:
 class BatchSums:
     """Running sums of k batches of vectors with pieces of these sizes.
 
-    They are held in `memory` (k, d), in its precision; its present contents do not matter. `centre`
-    is subtracted from every vector: sums of offsets from a near point lose fewer digits.
+    They are held in `memory` (k, d), in its precision; its present contents do not matter.
     """
 
-    def __init__(
-        self, memory: NDArray[np.floating], sizes: Sequence[int], centre: Vector | None = None
-    ) -> None:
+    def __init__(self, memory: NDArray[np.floating], sizes: Sequence[int]) -> None:
         self._sums = memory
         self._blocks = cut(sizes, _ADDED)
-        self._centre = centre
         self._counts = np.zeros(len(memory), dtype=np.intp)
 
-    def add(self, batch: int, vector: Vector) -> None:
-        """Add a vector to a batch, a block of coordinates in each thread."""
+    @property
+    def num_filled(self) -> int:
+        """Number of batches that hold a vector."""
+        return int(np.count_nonzero(self._counts))
+
+    def add(
+        self, batch: int, vector: Vector, centre: Vector | None = None, scale: float = 1.0
+    ) -> None:
+        """Add ``scale * (vector - centre)`` to a batch, a block of coordinates in each thread.
+
+        Sums of offsets from a near point lose fewer digits.
+        """
         put = _add if self._counts[batch] else _set
         self._counts[batch] += 1
 
         def add(columns: Columns) -> None:
             total = self._sums[batch, columns.start : columns.stop]
             with np.errstate(all="ignore"):
-                put(total, columns.of(vector), _part(self._centre, columns))
+                put(total, columns.of(vector), _part(centre, columns), scale)
 
         deque(map_in_threads(add, self._blocks), maxlen=0)
 
@@ -251,16 +257,30 @@ def form_rows(
     return BatchMeans(memory, batches, centre)
 
 
-def _set(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] | None) -> None:
+def _set(
+    row: NDArray[np.floating],
+    values: NDArray[Any],
+    centre: NDArray[Any] | None,
+    scale: float = 1.0,
+) -> None:
     if centre is None:
         np.copyto(row, values, casting="same_kind")
     else:
         np.subtract(values, centre, out=row, dtype=row.dtype, casting="same_kind")
+    if scale != 1.0:
+        np.multiply(row, row.dtype.type(scale), out=row)
 
 
-def _add(row: NDArray[np.floating], values: NDArray[Any], centre: NDArray[Any] | None) -> None:
+def _add(
+    row: NDArray[np.floating],
+    values: NDArray[Any],
+    centre: NDArray[Any] | None,
+    scale: float = 1.0,
+) -> None:
     if centre is not None:
         values = np.subtract(values, centre, dtype=row.dtype, casting="same_kind")
+    if scale != 1.0:
+        values = np.multiply(values, row.dtype.type(scale), dtype=row.dtype, casting="same_kind")
     np.add(row, values, out=row, dtype=row.dtype, casting="same_kind")
 
 

@@ -11,8 +11,9 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from .arrivals import Unreadable
 from .bounded import copy_of, is_in_memory
-from .grid import ArrivingGrid, Unreadable
+from .grid import ArrivingGrid
 from .passed_on import passes_on_to
 
 _NO_GRID = "PROTECTION IS OFF: a reply that comes through %s may take any size"

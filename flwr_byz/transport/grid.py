@@ -1,46 +1,18 @@
-"""A grid that hands out replies while others are still on their way, whatever nodes do."""
+"""Grids that hand out replies while others are still on their way, whatever nodes do."""
 
 import math
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import chain, starmap
-from logging import WARNING
-from queue import Empty, SimpleQueue
+from collections.abc import Iterable
 from typing import Any
 
-from flwr.app import ArrayRecord, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
-from flwr.supercore import log
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..checks import check_number, wrong_kind
-from ..logs import escaped
+from .arrivals import Arrivals
 from .bounded import BoundedPull
-from .limits import Limits, ReplyTooLarge, room_for
+from .limits import room_for
 from .passed_on import passes_on_to
-
-_LEAST_PAUSE, _MOST_PAUSE = 0.02, 2.0  # seconds between two looks at all who have not replied
-_MOST_PATIENCE = 1.0  # seconds that one reply may hold up the others
-_MAX_REASON = 200
-
-# What a reply's own bytes make Flower raise; anything else (network, memory) has another cause.
-_UNREADABLE = (
-    *(ReplyTooLarge, DecodeError, ValueError, LookupError, TypeError, AttributeError),
-    RecursionError,
-)
-
-_Pulled = SimpleQueue[tuple[str, list[Message] | None]]  # None: that pull waits for its node
-
-
-class Unreadable(RecordDict):
-    """The content of a reply that cannot be read, and the reason why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__()
-        self.reason = reason
 
 
 @passes_on_to("_grid")
@@ -78,55 +50,13 @@ class ArrivingGrid(Grid):
 
         The time runs from the first push. Where none can be pushed, the grid's exception is raised.
         """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        waiting: dict[str, tuple[Message, int]] = {}
-        failed: list[tuple[Message, Exception]] = []
-        for message in messages:
-            try:
-                (message_id,) = self._grid.push_messages([message])
-                if message_id:  # Flower has none for a node that has left
-                    waiting[message_id] = message, self._room_for(message)
-            except Exception as error:  # the node may have brought it about
-                failed.append((message, error))
-        if failed and not waiting:
-            raise failed[0][1]
-        return chain(starmap(_error_reply, failed), self._arrivals(waiting, deadline))
+        seconds, arrivals = math.inf if timeout is None else timeout, self._new_arrivals()
+        deadline = time.monotonic() + seconds
+        arrivals.send(messages, seconds)
+        return arrivals.until(deadline)
 
-    def _arrivals(
-        self, waiting: dict[str, tuple[Message, int]], deadline: float
-    ) -> Iterator[Message]:
-        pulled: _Pulled = SimpleQueue()
-        queue = deque(waiting)
-        latest, next_start, pause = "", 0.0, _LEAST_PAUSE
-        num_under_way = num_misses = 0
-        while (queue or num_under_way) and (left := deadline - time.monotonic()) > 0:
-            if queue and time.monotonic() >= next_start:
-                latest = queue.popleft()
-                arguments = *waiting[latest], deadline, pulled
-                threading.Thread(target=self._pull, args=arguments, daemon=True).start()
-                num_under_way += 1
-                half_share = left / (2 * (len(queue) + num_under_way))
-                next_start = time.monotonic() + min(_MOST_PATIENCE, half_share)
-            wait = max(next_start - time.monotonic(), 0.0) if queue else _MOST_PATIENCE
-            try:
-                message_id, replies = pulled.get(timeout=min(left, wait))
-            except Empty:
-                continue
-            if message_id == latest:
-                latest, next_start = "", 0.0
-            if replies is None:
-                continue
-            num_under_way -= 1
-            if replies:
-                num_misses, pause = 0, _LEAST_PAUSE
-                yield replies.pop()
-                continue
-            queue.append(message_id)
-            num_misses += 1
-            if num_misses >= len(queue):
-                left = deadline - time.monotonic()
-                next_start = time.monotonic() + min(pause, max(left / 4, _LEAST_PAUSE))
-                num_misses, pause = 0, min(1.5 * pause, _MOST_PAUSE)
+    def _new_arrivals(self) -> Arrivals:
+        return Arrivals(self._grid, self._bounded_pull, self._room_for)
 
     def _room_for(self, message: Message) -> int:
         """Return how many bytes the reply to a message may take."""
@@ -134,26 +64,6 @@ class ArrivingGrid(Grid):
             return self._num_bytes
         records = [r for r in message.content.values() if isinstance(r, ArrayRecord)]
         return room_for(math.prod(array.shape) for r in records for array in r.values())
-
-    def _pull(self, message: Message, room: int, deadline: float, pulled: _Pulled) -> None:
-        """Pull the reply to a message, if there is one yet."""
-        message_id = message.metadata.message_id
-        seconds = deadline - time.monotonic()
-        limits = Limits(room, seconds, stalled=lambda: pulled.put((message_id, None)))
-        try:
-            replies = self._bounded_pull(message_id, limits)
-            if len(replies) > 1:
-                raise ValueError(f"{len(replies)} replies to one message")
-            for reply in replies:  # the node may have written anything there
-                reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
-                reply.metadata.__dict__["_reply_to_message_id"] = message_id
-        except _UNREADABLE as error:
-            replies = [Message(Unreadable(_described(message, error)), reply_to=message)]
-        except Exception as error:  # whatever happens, it must not stop the round
-            if time.monotonic() >= deadline:
-                return  # it is not waited for any more
-            replies = [_error_reply(message, error)]
-        pulled.put((message_id, replies))
 
     # The other grid's, without limits, as is all else.
     run: Any
@@ -164,12 +74,30 @@ class ArrivingGrid(Grid):
     pull_messages: Any
 
 
-def _error_reply(message: Message, error: Exception) -> Message:
-    return Message(Error(ErrorCode.UNKNOWN, _described(message, error)), reply_to=message)
+class AsyncGrid(ArrivingGrid):
+    """An `ArrivingGrid` on which a reply may come in any later round than its message was sent in.
 
+    What `send_and_receive` returns goes on with the replies to all messages that are unanswered.
+    """
 
-def _described(message: Message, error: Exception) -> str:
-    """Describe and log why there is no reply."""
-    node, reason = message.metadata.dst_node_id, f"{type(error).__name__}: {error}"[:_MAX_REASON]
-    log(WARNING, "no reply of node %d can be had: %s", node, escaped(reason))
-    return reason
+    def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:
+        super().__init__(grid, num_bytes)
+        self._arrivals, self._seconds = self._new_arrivals(), math.inf
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Push messages while replies are awaited."""
+        for message in self._arrivals.send(messages, self._seconds):
+            self._arrivals.fail(message, ConnectionError("the node has left"))
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push messages now; return an iterator over replies to these and to earlier messages.
+
+        It ends when all are in, or `timeout` seconds from now. A reply that takes longer than that
+        from its own message is an error.
+        """
+        self._seconds = math.inf if timeout is None else timeout
+        deadline = time.monotonic() + self._seconds
+        self.send(messages)
+        return self._arrivals.until(deadline)

@@ -114,9 +114,9 @@ def test_sums_of_what_is_let_go_give_the_same_rows(dtype, centred):
     rng, sizes = np.random.default_rng(0), [0, 100_000, 0, 5, 70_000]
     vectors = [[rng.normal(size=size).astype(dtype) for size in sizes] for _ in range(30)]
     centre = [np.linspace(0, 1, size, dtype=dtype) for size in sizes] if centred else None
-    sums = BatchSums(np.full((4, 170_005), np.nan, dtype), sizes, centre)
+    sums = BatchSums(np.full((4, 170_005), np.nan, dtype), sizes)
     for i in rng.permutation([i for i in range(30) if i % 4 != 2]):
-        sums.add(int(i % 4), vectors[i])
+        sums.add(int(i % 4), vectors[i], centre)
     rows, filled = sums.rows()
     assert filled == [0, 1, 3]
     flat = np.stack([np.concatenate(vector, dtype="f8") for vector in vectors])

@@ -18,6 +18,7 @@ from flwr.server.compat.grid_client_proxy import GridClientProxy
 
 from flwr_byz import audit
 from flwr_byz.transport import ArrivingGrid, GuardedClient, ReplyTooLarge, Unreadable
+from flwr_byz.transport import arrivals as transport_arrivals
 from flwr_byz.transport import grid as transport_grid
 from tests.support import malformed
 from tests.support.apis import MESSAGE, Proxy
@@ -95,9 +96,10 @@ def test_replies_are_handed_out_as_they_arrive_until_shortly_before_the_deadline
     def thread(target, args, daemon):
         return SimpleNamespace(start=lambda: target(*args))
 
-    monkeypatch.setattr(transport_grid, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(transport_grid, "SimpleQueue", Queue)
-    monkeypatch.setattr(transport_grid, "threading", SimpleNamespace(Thread=thread))
+    for module in (transport_arrivals, transport_grid):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(transport_arrivals, "SimpleQueue", Queue)
+    monkeypatch.setattr(transport_arrivals, "threading", SimpleNamespace(Thread=thread))
     monkeypatch.setattr(transport_grid, "room_for", lambda sizes: worked_out.append(sizes) or 1)
     grid = HostileGrid(lambda: clock.now >= 4.6, lambda: 0, lambda: 1, lambda: clock.now >= 0.3)
     replies = grid.replies(timeout=5)
@@ -124,8 +126,8 @@ def test_replies_that_are_only_announced_hold_up_no_others(monkeypatch, connecte
         def get(self, timeout):  # Empty, after so long, would mean that one was waited for
             return super().get(timeout=60)
 
-    monkeypatch.setattr(transport_grid, "SimpleQueue", Patient)
-    monkeypatch.setattr(transport_grid, "Empty", ())
+    monkeypatch.setattr(transport_arrivals, "SimpleQueue", Patient)
+    monkeypatch.setattr(transport_arrivals, "Empty", ())
     never = [reply(named("never"), is_uploaded=False)] * 30
     grid = ArrivingGrid(connected(*never, *map(reply, map(named, "ab"))))
     replies = grid.send_and_receive(to_nodes(32))

@@ -1,6 +1,6 @@
 """Flower's loop of the Message API with our checks around a strategy."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, closing
 from functools import cache, partial
 from inspect import signature
@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
 from ...checks import check_kind, check_number
+from ...identity import ClientId
 from ...payload import MalformedReply, arrays_layout, read_arrays, to_arrays
 from ...rounds import RoundOptions
 from ...strategies import GuardedBase
@@ -32,6 +33,7 @@ class Guarded(GuardedBase, Strategy):
     """What `Hardened` and `GeometricMedianOfMeans` share around the strategy behind them."""
 
     _lets_go = False  # whether replies are emptied once they are aggregated
+    _grid_kind = ArrivingGrid  # what replies come through
     _other_api = (
         ("initialize_parameters", "configure_fit", "aggregate_fit"),
         ": this is the Message API's {0}, which is started with strategy.start(grid, ...); for "
@@ -98,7 +100,7 @@ class Guarded(GuardedBase, Strategy):
             later = names[names.index("evaluate_fn") + 1 :]
             initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
             result = super().start(
-                grid=grid if isinstance(grid, ArrivingGrid) else ArrivingGrid(grid),
+                grid=grid if isinstance(grid, self._grid_kind) else self._grid_kind(grid),
                 initial_arrays=initial,
                 num_rounds=num_rounds,
                 timeout=timeout,
@@ -130,7 +132,7 @@ class Guarded(GuardedBase, Strategy):
         self._warn_of_another_loop(grid)
         configure = partial(self._behind().configure_train, server_round, arrays, config)
         self._sent_messages = self._sent_by(configure, grid, server_round, "min_train_nodes")
-        self._rounds.begin(model, [m.metadata.dst_node_id for m in self._sent_messages])
+        self._rounds.begin(model, self._asked())
         return self._sent_messages
 
     def aggregate_train(
@@ -196,6 +198,10 @@ class Guarded(GuardedBase, Strategy):
         sent = [name for content in contents for name in content.array_records]
         return str(option(self, "arrayrecord_key", sent[0] if sent else "arrays"))
 
+    def _asked(self) -> Collection[ClientId]:
+        """Return the nodes whose replies may come in this round."""
+        return [message.metadata.dst_node_id for message in self._sent_messages]
+
     def _sent_by(
         self, configure: Callable[..., Any], grid: Grid, server_round: int, minimum: str
     ) -> list[Message]:
@@ -234,11 +240,11 @@ def _log_counts(what: str, metrics: dict[str, Any]) -> None:
 class ChosenNodes:
     """A grid of which only some nodes are seen: while they are sampled, no other comes or goes."""
 
-    def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
+    def __init__(self, grid: Grid, node_ids: Sequence[ClientId]) -> None:
         self.grid = grid
         self._node_ids = node_ids
 
-    def get_node_ids(self) -> list[int]:
+    def get_node_ids(self) -> list[ClientId]:
         """Return the nodes that may be asked."""
         return list(self._node_ids)
 

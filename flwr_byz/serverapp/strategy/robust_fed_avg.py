@@ -134,6 +134,10 @@ class RobustFedAvg(Guarded, FedAvg):
         self._server = RobustServer(settings, self._rounds)
         self._lets_go = streaming
 
+    def _quorum(self) -> int | None:
+        """Return how many batches a step waits for, None for all clients that were asked."""
+        return None
+
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         check_rule(cls, RobustFedAvg, "aggregate_train")
@@ -152,6 +156,7 @@ class RobustFedAvg(Guarded, FedAvg):
             custom,
             {self.weighted_by_key},
             optimize=last_word(self.server_update_fn, updated_model, server_round),
+            quorum=self._quorum(),
         )
 
     def _evaluate(self, server_round: int, replies: Iterable[Reply], asked: Asked) -> Evaluated:
