@@ -170,19 +170,20 @@ class AsyncRule(PapersRule):
     name: ClassVar[str] = "async GMoM"
     known_options: ClassVar[tuple[str, ...]] = (
         *PapersRule.known_options,
-        *("quorum", "concurrency", "max_staleness", "staleness_exponent"),
+        *("quorum", "concurrency", "max_staleness", "staleness_exponent", "keep_steps"),
     )
     quorum: int | None = None
     concurrency: int | None = None
     max_staleness: int = 20
     staleness_exponent: float = 0.5
+    keep_steps: int = 20
 
     def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
         """Return the options of the strategy."""
         size: dict[str, Any] = {"num_byzantine": num_byzantine}
         if self.sets_batches:
             size["num_batches"] = self.batches(num_clients, num_byzantine)
-        own = ("quorum", "concurrency", "max_staleness", "staleness_exponent", "trim_norm")
+        own = {*self.known_options} - {"num_batches", "batch_size", "rebucketed"}
         return size | {name: getattr(self, name) for name in own}
 
     def title(self) -> str:
@@ -192,7 +193,7 @@ class AsyncRule(PapersRule):
     def quorum_of(self, num_clients: int, num_byzantine: int) -> int:
         """Return how many batches a step waits for."""
         k = self.batches(num_clients, num_byzantine)
-        return min(self.quorum or max(k - num_byzantine, 2 * num_byzantine + 1), k)
+        return min(self.quorum or 2 * num_byzantine + 1, k)
 
 
 OWN: Mapping[str, type[OwnRule]] = {GMOM: PapersRule, ROBUST: OwnRule, ASYNC: AsyncRule}

@@ -34,6 +34,16 @@ class Collected:
     vectors: Sequence[Vector] = ()  # of the members, row by row, where they are still held
     counters: Sequence[Sequence[NDArray[Any]]] = ()  # integer and bool arrays, reply by reply
     are_copies: bool = False  # whether all replies, at least two, are the same numbers
+    batches: Sequence[int] = ()  # of each row, where replies were added up on arrival
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRow:
+    """A row of an earlier step, which counts until its batch holds a new reply."""
+
+    step: int  # in which its last reply came
+    place: int  # in the memory
+    counters: Sequence[NDArray[Any]]
 
 
 def hold(
@@ -82,16 +92,19 @@ def stream(
     memory: NDArray[np.floating],
     rejections: Rejections,
     quorum: int | None = None,
+    kept: Mapping[int, KeptRow] = {},
 ) -> Collected:
     """Add replies to their rows as they arrive, and let them go; of a client, the first counts.
 
-    With a `quorum`, no more is read once so many batches hold a reply. Integer and bool arrays are
-    kept of one reply a batch, that of the client that comes first.
+    With a `quorum`, no more is read once so many batches hold a reply; those that hold none are
+    represented by the row that is `kept` of them. Integer and bool arrays are kept of one reply a
+    batch, that of the client that comes first.
     """
     place = {client: number for number, client in enumerate(grouping)}
-    sums = BatchSums(memory, [spec.size for spec in layout.floats])
-    kept: dict[ClientId, Reply] = {}
-    counters: dict[int, tuple[int, list[NDArray[Any]]]] = {}
+    places = {batch: row.place for batch, row in kept.items()}
+    sums = BatchSums(memory, [spec.size for spec in layout.floats], places)
+    used: dict[ClientId, Reply] = {}
+    counters = {batch: (len(place), row.counters) for batch, row in kept.items()}
     answered: set[ClientId] = set()
     first: Model | None = None  # held until another reply differs
     for reply in replies:
@@ -107,24 +120,27 @@ def stream(
             sums.add(batch, model_of(reply).floats(), base, reply.scale)
             if batch not in counters or number < counters[batch][0]:
                 counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
-            if not kept:
+            if not used:
                 first = reply.model
             elif first is not None and not are_copies([first, model_of(reply)]):
                 first = None
-            kept[client] = replace(reply, model=None, base=None)
+            used[client] = replace(reply, model=None, base=None)
             if sums.num_filled == quorum:
                 break
         del reply, usable  # before the next one is waited for
-    if not kept:
-        return Collected([])
     rows, filled = sums.rows()
+    members = {batch: list[ClientId]() for batch in filled}
+    for client, batch in grouping.items():
+        if client in used:
+            members[batch].append(client)
     return Collected(
-        [kept[client] for client in grouping if client in kept],
-        rows,
-        gram(rows),
-        _members(grouping, kept),
+        [used[client] for client in grouping if client in used],
+        rows if used else None,
+        gram(rows) if used else None,
+        list(members.values()),
         counters=[counters[batch][1] for batch in filled],
-        are_copies=first is not None and len(kept) > 1,
+        are_copies=first is not None and not kept and len(used) > 1,
+        batches=filled,
     )
 
 

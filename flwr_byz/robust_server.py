@@ -24,7 +24,7 @@ from .aggregation import (
 from .aggregation.median_of_means import aggregate
 from .aggregation.pre_aggregation import NoRowsLeft
 from .aggregation.rows import Vector
-from .collect import Collected, Grouping, distances_of, hold, record_of, stream
+from .collect import Collected, Grouping, KeptRow, distances_of, hold, record_of, stream
 from .hardening import Asked
 from .identity import ClientId, identity_order
 from .logs import escaped
@@ -47,6 +47,8 @@ class RobustServer:
         self._groups: dict[ClientId, float] = {}
         self._announced = 0, 0  # clients and rows of the guarantee that was logged last
         self._memory: NDArray[np.floating] | None = None
+        self._kept: dict[int, KeptRow] = {}
+        self._kept_grouping: Grouping = {}
 
     def aggregate(
         self,
@@ -58,6 +60,7 @@ class RobustServer:
         accept_failures: bool = True,
         optimize: Callable[[Model], Model | None] | None = None,
         quorum: int | None = None,
+        keep_steps: int = 0,
     ) -> tuple[Model | None, dict[str, Any]]:
         """Make a step of the replies to the last `Rounds.begin`, if one is justified.
 
@@ -67,15 +70,17 @@ class RobustServer:
         that are `ignored`; `optimize` returns what a server optimizer makes of the aggregate.
         Without `accept_failures`, no step is made where a reply is rejected. With a `quorum`, and
         `settings.streaming`, no more is read once so many batches hold a reply, and who has not
-        replied by then is not missing.
+        replied by then is not missing; the row of a batch that holds none is the one that was made
+        last, at most `keep_steps` rounds ago.
 
         Returns the new model, None where the old one is kept, and the metrics of the round (see
         `RobustFedAvg`).
         """
         rejections = Rejections()
-        asked, collected = self._collect(server_round, replies, rejections, quorum)
+        kept = self._rows_since(server_round - keep_steps) if quorum else {}
+        asked, collected = self._collect(server_round, replies, rejections, quorum, kept)
         accepted = {reply.client for reply in collected.replies}
-        num_malformed = len(asked & rejections.malformed - accepted)
+        num_malformed = 0 if quorum else len(asked & rejections.malformed - accepted)
         due = asked if quorum is None else asked & (accepted | rejections.verdicts.keys())
         counts = self.rounds.counts(due, accepted, rejections)
 
@@ -149,6 +154,7 @@ class RobustServer:
         replies: Iterable[Reply],
         rejections: Rejections,
         quorum: int | None,
+        kept: Mapping[int, KeptRow],
     ) -> tuple[frozenset[ClientId], Collected]:
         """Return the clients that were asked, and the rows of their replies."""
         asked, layout, centre = self.rounds.asked, self.rounds.layout, self._centre()
@@ -157,8 +163,12 @@ class RobustServer:
             assert asked is not None
             grouping = self._grouping(server_round, asked)
             memory = self._memory_for(grouping, layout)
-            rest = memory, rejections, quorum
-            return asked, stream(replies, grouping, centre, layout, *rest)
+            if kept and grouping != self._kept_grouping:
+                kept = {}
+            rest = memory, rejections, quorum, kept
+            collected = stream(replies, grouping, centre, layout, *rest)
+            self._keep(server_round, grouping, collected)
+            return asked, collected
         asked, usable = received(replies, asked, rejections)
         if self.settings.group_by_key is not None:
             self._note_groups(usable, self.settings.group_by_key)
@@ -167,6 +177,19 @@ class RobustServer:
         if usable and len(set(grouping.values())) < len(grouping):
             held = self._memory_for(grouping, model_of(usable[0]).layout)
         return asked, hold(usable, grouping, centre, held, rejections)
+
+    def _keep(self, server_round: int, grouping: Grouping, collected: Collected) -> None:
+        """Remember which rows are in the memory."""
+        before, self._kept_grouping = self._kept, grouping
+        self._kept = {}
+        columns = zip(collected.batches, collected.members, collected.counters, strict=True)
+        for place, (batch, members, counters) in enumerate(columns):
+            step = server_round if members else before[batch].step
+            self._kept[batch] = KeptRow(step, place, counters)
+
+    def _rows_since(self, server_round: int) -> dict[int, KeptRow]:
+        """Return the rows that are in the memory and not older."""
+        return {batch: row for batch, row in self._kept.items() if row.step >= server_round}
 
     def _combined(
         self, server_round: int, collected: Collected, num_malformed: int
@@ -223,7 +246,7 @@ class RobustServer:
         return layout.model(floats, median_counters(collected.counters))
 
     def _report(self, num_clients: int, result: Aggregate) -> dict[str, int | float]:
-        """Return the numbers of a round that was aggregated; log its guarantee where it is a worse one."""
+        """Return the numbers of a round that was aggregated; log a guarantee that is worse."""
         if self._announced[0] != num_clients or self._announced[1] > result.num_rows:
             self._announced = num_clients, result.num_rows
             level = INFO if num_clients >= self.settings.min_clients else WARNING

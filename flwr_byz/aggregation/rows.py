@@ -7,7 +7,7 @@ corrupt the row of that batch.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Protocol, TypeVar
@@ -191,13 +191,21 @@ class ReplyRows:
 class BatchSums:
     """Running sums of k batches of vectors with pieces of these sizes.
 
-    They are held in `memory` (k, d), in its precision; its present contents do not matter.
+    They are held in `memory` (k, d), in its precision. The rows that are `kept` in it, with the
+    batch of each and where it lies, count until a vector is added to their batch; its other
+    contents do not matter.
     """
 
-    def __init__(self, memory: NDArray[np.floating], sizes: Sequence[int]) -> None:
+    def __init__(
+        self, memory: NDArray[np.floating], sizes: Sequence[int], kept: Mapping[int, int] = {}
+    ) -> None:
         self._sums = memory
         self._blocks = cut(sizes, _ADDED)
         self._counts = np.zeros(len(memory), dtype=np.intp)
+        self._kept = sorted(kept)
+        for batch in reversed(self._kept):
+            if batch != kept[batch]:
+                memory[batch] = memory[kept[batch]]
 
     @property
     def num_filled(self) -> int:
@@ -222,18 +230,19 @@ class BatchSums:
         deque(map_in_threads(add, self._blocks), maxlen=0)
 
     def rows(self) -> tuple[StoredRows, list[int]]:
-        """Return the means of the batches that hold a vector, and the indices of these batches.
+        """Return the means of the batches that hold a vector or are kept, and their indices.
 
         The means overwrite the sums, so that no vector can be added afterwards. A mean whose sum
         overflowed is not finite.
         """
-        filled = [int(batch) for batch in np.flatnonzero(self._counts)]
+        filled = sorted({*np.flatnonzero(self._counts).tolist(), *self._kept})
+        counts = np.maximum(self._counts, 1)
 
         def divide(columns: Columns) -> None:
             part = self._sums[:, columns.start : columns.stop]
             with np.errstate(all="ignore"):
                 for row, batch in enumerate(filled):
-                    np.divide(part[batch], self._counts[batch], out=part[row], casting="same_kind")
+                    np.divide(part[batch], counts[batch], out=part[row], casting="same_kind")
 
         deque(map_in_threads(divide, self._blocks), maxlen=0)
         return StoredRows(self._sums[: len(filled)]), filled

@@ -99,6 +99,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         concurrency: int | None = None,
         max_staleness: int = 20,
         staleness_exponent: float = 0.5,
+        keep_steps: int = 20,
         min_available_nodes: int | None = None,
         **options: Any,
     ) -> None:
@@ -123,10 +124,12 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
             check_number("concurrency", concurrency, whole=True, least=1)
         check_number("max_staleness", max_staleness, whole=True, least=0)
         check_number("staleness_exponent", staleness_exponent, least=0)
+        check_number("keep_steps", keep_steps, whole=True, least=0)
         if min_available_nodes is not None:
             check_number("min_available_nodes", min_available_nodes, whole=True, least=0)
         self.quorum, self.concurrency = quorum, concurrency
         self.max_staleness, self.staleness_exponent = max_staleness, staleness_exponent
+        self.keep_steps = keep_steps
         self._least = max(2, least if min_available_nodes is None else min_available_nodes)
         self._forget_nodes()
 
@@ -172,9 +175,9 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
     def _asked(self) -> Collection[ClientId]:
         return self._nodes
 
-    def _quorum(self) -> int:
+    def _waiting(self) -> dict[str, Any]:
         k, q = self.settings.batches_for(max(len(self._nodes), 1)), self.settings.num_byzantine or 0
-        return min(self.quorum or max(k - q, 2 * q + 1), k)
+        return {"quorum": min(self.quorum or 2 * q + 1, k), "keep_steps": self.keep_steps}
 
     def _sent_by(
         self, configure: Callable[..., Any], grid: Grid, server_round: int, minimum: str

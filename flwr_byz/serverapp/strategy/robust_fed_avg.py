@@ -134,9 +134,9 @@ class RobustFedAvg(Guarded, FedAvg):
         self._server = RobustServer(settings, self._rounds)
         self._lets_go = streaming
 
-    def _quorum(self) -> int | None:
-        """Return how many batches a step waits for, None for all clients that were asked."""
-        return None
+    def _waiting(self) -> dict[str, Any]:
+        """Return what `RobustServer.aggregate` needs to know of a step that waits for a quorum."""
+        return {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -156,7 +156,7 @@ class RobustFedAvg(Guarded, FedAvg):
             custom,
             {self.weighted_by_key},
             optimize=last_word(self.server_update_fn, updated_model, server_round),
-            quorum=self._quorum(),
+            **self._waiting(),
         )
 
     def _evaluate(self, server_round: int, replies: Iterable[Reply], asked: Asked) -> Evaluated:
