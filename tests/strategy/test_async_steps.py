@@ -226,6 +226,18 @@ def test_a_row_that_is_not_finite_does_not_outlive_its_step():
     assert metrics["byz-trimmed"] == 0
 
 
+def test_where_too_few_nodes_are_there_no_model_is_given_out_and_late_replies_count(monkeypatch):
+    server = Server(9)
+    server.run_step(*range(4, 9))
+    server.nodes = [7, 8]
+    monkeypatch.setattr(server.strategy, "_timeout", 0.0)
+    server.begin()
+    assert server.asked == []
+    server.end(*((node, [np.full(5, node, "f4")]) for node in range(4)))
+    assert server.asked == []
+    assert not server.is_kept
+
+
 def test_nodes_that_are_away_for_a_while_stay_in_their_batches():
     server = Server(9, num_batches=9, quorum=9, keep_steps=2)
     server.run_step(*range(9))

@@ -10,9 +10,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from ...at_work import AtWork
 from ...checks import check_number, shown
 from ...hardening import Trained
-from ...identity import ClientId, identity_order
+from ...identity import ClientId
 from ...logs import escaped
 from ...round import Reply
 from ...sent_models import SentModels
@@ -138,13 +139,17 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         self.max_staleness, self.staleness_exponent = max_staleness, staleness_exponent
         self.keep_steps = keep_steps
         self._fewest = max(self.quorum or 0, 2 * num_byzantine + 1)  # that a step needs
-        self._first = max(self._fewest, min_available_nodes or self.settings.min_clients)
+        least = self.settings.min_clients if min_available_nodes is None else min_available_nodes
+        self._first = max(self._fewest, least)  # that training needs
+        self._grid: Any = None
+        self._configure: Callable[[list[ClientId]], Iterable[Message]]
         self._forget_nodes()
 
     def summary(self) -> None:
         """Log summary configuration of the strategy."""
-        quorum, at_a_time = self.quorum or "k − q", self.concurrency or "all"
-        log(INFO, "\t├──> Steps: quorum %s batches | nodes at a time: %s", quorum, at_a_time)
+        at_a_time = self.concurrency or "all"
+        text = "\t├──> Steps: quorum %d batches | nodes at a time: %s"
+        log(INFO, text, self._fewest, at_a_time)
         super().summary()
 
     def configure_train(
@@ -159,85 +164,54 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
             raise TypeError(f"{text} flwr_byz.transport.AsyncGrid(grid)")
         self._keep_sent()
         self._step = server_round
-        self._replied.clear()
+        self._at_work.begin_step(server_round)
         return super().configure_train(server_round, arrays, config, grid)
 
-    def _forget_nodes(self) -> None:
-        """Begin without a node at work."""
-        self._step = 0
-        self._models = SentModels()
-        self._seen: dict[ClientId, int] = {}  # the last step in which a node was connected
-        self._connected: Collection[ClientId] = ()
-        self._nodes: Collection[ClientId] = ()  # those in the batches of this step
-        self._training: dict[ClientId, int] = {}  # nodes at work, and the step of their model
-        self._replied: set[ClientId] = set()  # in this step
-        self._last_asked: dict[ClientId, int] = {}
-        self._give: Callable[[], list[Message]] = list
-        self._send: Callable[[list[Message]], object] = list
+    def _sent_by(
+        self, configure: Callable[..., Any], grid: Grid, server_round: int, minimum: str
+    ) -> list[Message]:
+        """Return what the free nodes are sent, once there are enough nodes."""
 
-    def _restore(self, state: State) -> None:
-        self._forget_nodes()
-        self._server.forget_rows()
-        super()._restore(state)
+        def begin(connected: ChosenNodes) -> list[Message]:
+            self._at_work.connect(connected.get_node_ids(), self.keep_steps)
+            self._configure = lambda nodes: configure(ChosenNodes(grid, nodes))
+            self._grid = grid
+            return self._given()
+
+        return super()._sent_by(begin, grid, server_round, minimum)
+
+    def _given(self) -> list[Message]:
+        """Return messages with the model of the step to the nodes whose turn it is."""
+        if not (free := self._at_work.free(self.concurrency)):
+            return []
+        messages = list(self._configure(free))
+        sent = {message.metadata.dst_node_id for message in messages}
+        self._at_work.give(node for node in free if node in sent)
+        return messages
 
     def _needed(self, *minimums: str) -> int:
         return self._fewest if self._has_begun else self._first
 
     def _asked(self) -> Collection[ClientId]:
-        return self._nodes
+        return self._at_work.nodes
 
     def _waiting(self) -> dict[str, Any]:
-        k, q = self.settings.batches_for(max(len(self._nodes), 1)), self.settings.num_byzantine or 0
-        return {"quorum": min(self.quorum or 2 * q + 1, k), "keep_steps": self.keep_steps}
-
-    def _sent_by(
-        self, configure: Callable[..., Any], grid: Grid, server_round: int, minimum: str
-    ) -> list[Message]:
-        """Return what the free nodes are sent; before the first step, wait for enough nodes."""
-
-        def begin(connected: ChosenNodes) -> list[Message]:
-            self._connected = connected.get_node_ids()
-            self._seen |= dict.fromkeys((*self._connected, *self._training), self._step)
-            oldest = self._step - self.keep_steps
-            self._seen = {node: step for node, step in self._seen.items() if step >= oldest}
-            self._nodes = self._seen.keys()
-
-            def give() -> list[Message]:
-                free = self._free_nodes()
-                messages = list(configure(ChosenNodes(grid, free))) if free else []
-                for node in (message.metadata.dst_node_id for message in messages):
-                    self._training[node] = self._last_asked[node] = self._step
-                return messages
-
-            self._give, self._send = give, grid.send  # type: ignore[attr-defined]
-            return give()
-
-        return super()._sent_by(begin, grid, server_round, minimum)
-
-    def _free_nodes(self) -> list[ClientId]:
-        """Return the nodes that are given the model now, those asked longest ago first."""
-        free = set(self._connected).difference(self._training, self._replied)
-        ordered = sorted(free, key=lambda n: (self._last_asked.get(n, 0), identity_order(n)))
-        if self.concurrency is None:
-            return ordered
-        return ordered[: max(self.concurrency - len(self._training), 0)]
+        k, q = self.settings.batches_for(max(len(self._asked()), 1)), self.settings.num_byzantine
+        return {"quorum": min(self.quorum or 2 * (q or 0) + 1, k), "keep_steps": self.keep_steps}
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
         self._oldest = 0
         model, metrics = super()._aggregate(server_round, self._of_any_age(replies))
-        oldest = {"byz-staleness": self._oldest} if metrics["byz-batches"] else {}
-        metrics |= {"byz-training": len(self._training)} | oldest
+        metrics |= {"byz-training": len(self._at_work.training), "byz-staleness": self._oldest}
         return model, metrics
 
     def _of_any_age(self, replies: Iterable[Reply]) -> Iterator[Reply]:
         """Yield replies with what their updates count from; give free nodes the model."""
         for reply in replies:
-            sent_in = self._training.pop(reply.client, None)
-            self._replied.add(reply.client)
-            yield self._dated(reply, sent_in)
+            yield self._dated(reply, self._at_work.reply(reply.client))
             del reply  # before the next one is waited for
-            if messages := self._give():
-                self._send(messages)
+            if messages := self._given():
+                self._grid.send(messages)
 
     def _dated(self, reply: Reply, sent_in: int | None) -> Reply:
         """Return a reply with the age that the server knows it to have."""
@@ -246,28 +220,39 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         if sent_in is None:
             return replace(reply, model=None, reason="it was not asked for")
         staleness = self._step - sent_in
+        from_weights = self.settings.reply == "weights"
         reason = ""
         if staleness > self.max_staleness:
             reason = f"it is {staleness} steps old, max_staleness is {self.max_staleness}"
-        elif staleness and self.settings.reply == "weights" and sent_in not in self._models:
+        elif staleness and from_weights and sent_in not in self._models:
             reason = "the model that it was trained from could not be kept"
         if reason:
             return replace(reply, model=None, reason=reason, is_error=True)
         if not staleness:
             return reply
         self._oldest = max(self._oldest, staleness)
-        base = self._models.floats(sent_in) if self.settings.reply == "weights" else None
+        base = self._models.floats(sent_in) if from_weights else None
         return replace(reply, base=base, scale=(1 + staleness) ** -self.staleness_exponent)
 
     def _keep_sent(self) -> None:
         """Keep the model of the step before for the nodes that still train on it."""
-        wanted = {s for s in self._training.values() if self._step - s <= self.max_staleness}
+        oldest = self._step - self.max_staleness
+        wanted = {step for step in self._at_work.training.values() if step >= oldest}
         self._models.keep_only(wanted)
-        if self._rounds.sent is None or self._step not in wanted:
+        if self._step not in wanted or self.settings.reply == "gradients":
             return
-        if self.settings.reply == "gradients" or self._step in self._models:
-            return
+        assert self._rounds.sent is not None
         try:
             self._models.keep(self._step, self._rounds.sent)
         except OSError as error:
             log(ERROR, "the model of step %d is not kept: %s", self._step, escaped(str(error)))
+
+    def _forget_nodes(self) -> None:
+        """Begin a training, without a node at work."""
+        self._step, self._oldest = 0, 0
+        self._at_work, self._models = AtWork(), SentModels()
+
+    def _restore(self, state: State) -> None:
+        self._forget_nodes()
+        self._server.forget_rows()
+        super()._restore(state)
