@@ -17,7 +17,16 @@ from .aggregation.rows import BatchSums, Rows, StoredRows, Vector
 from .audit import BatchRecord, RoundRecord, Verdict
 from .identity import ClientId, identity_order
 from .payload import Layout, Model
-from .round import Rejections, Reply, are_copies, distances_from, is_finite, model_of, screen
+from .round import (
+    Rejections,
+    Reply,
+    are_copies,
+    distances_from,
+    end,
+    is_finite,
+    model_of,
+    screen,
+)
 
 # The batch of every client that was asked, in client order.
 Grouping = Mapping[ClientId, int]
@@ -128,6 +137,7 @@ def stream(
             if sums.num_filled == quorum:
                 break
         del reply, usable  # before the next one is waited for
+    end(replies)
     rows, filled = sums.rows()
     members = {batch: list[ClientId]() for batch in filled}
     for client, batch in grouping.items():

@@ -14,7 +14,7 @@ from ...checks import check_number, shown
 from ...hardening import Trained
 from ...identity import ClientId, identity_order
 from ...logs import escaped
-from ...round import Reply
+from ...round import Reply, end
 from ...sent_models import SentModels
 from ...state import State
 from ...transport import AsyncGrid
@@ -216,13 +216,16 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     def _of_any_age(self, replies: Iterable[Reply]) -> Iterator[Reply]:
         """Yield replies with what their updates count from; give free nodes the model."""
-        for reply in replies:
-            sent_in = self._training.pop(reply.client, None)
-            self._replied.add(reply.client)
-            yield self._dated(reply, sent_in)
-            del reply  # before the next one is waited for
-            if messages := self._give():
-                self._send(messages)
+        try:
+            for reply in replies:
+                sent_in = self._training.pop(reply.client, None)
+                self._replied.add(reply.client)
+                yield self._dated(reply, sent_in)
+                del reply  # before the next one is waited for
+                if messages := self._give():
+                    self._send(messages)
+        finally:
+            end(replies)
 
     def _dated(self, reply: Reply, sent_in: int | None) -> Reply:
         """Return a reply with the age that the server knows it to have."""
