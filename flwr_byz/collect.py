@@ -124,15 +124,15 @@ def stream(
         answered |= grouping.keys() & {client}
         usable = screen([reply], grouping, rejections)
         if usable and is_finite(reply, rejections):
+            if not used:
+                first = reply.model
+            elif first is not None and not are_copies([first, model_of(reply)]):
+                first = None
             batch, number = grouping[client], place[client]
             base = centre if reply.base is None else reply.base
             sums.add(batch, model_of(reply).floats(), base, reply.scale)
             if batch not in counters or number < counters[batch][0]:
                 counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
-            if not used:
-                first = reply.model
-            elif first is not None and not are_copies([first, model_of(reply)]):
-                first = None
             used[client] = replace(reply, model=None, base=None)
             if sums.num_filled == quorum:
                 break
