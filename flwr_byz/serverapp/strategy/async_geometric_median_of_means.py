@@ -15,7 +15,7 @@ from ...checks import check_number, shown
 from ...hardening import Trained
 from ...identity import ClientId
 from ...logs import escaped
-from ...round import Reply
+from ...round import Reply, end
 from ...sent_models import SentModels
 from ...state import State
 from ...transport import AsyncGrid
@@ -207,11 +207,14 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     def _of_any_age(self, replies: Iterable[Reply]) -> Iterator[Reply]:
         """Yield replies with what their updates count from; give free nodes the model."""
-        for reply in replies:
-            yield self._dated(reply, self._at_work.reply(reply.client))
-            del reply  # before the next one is waited for
-            if messages := self._given():
-                self._grid.send(messages)
+        try:
+            for reply in replies:
+                yield self._dated(reply, self._at_work.reply(reply.client))
+                del reply  # before the next one is waited for
+                if messages := self._given():
+                    self._grid.send(messages)
+        finally:
+            end(replies)
 
     def _dated(self, reply: Reply, sent_in: int | None) -> Reply:
         """Return a reply with the age that the server knows it to have."""
