@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from logging import ERROR, INFO
-from math import inf
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -31,6 +30,7 @@ _NOT_TAKEN = {
     "streaming": "replies are always added up as they arrive",
     "group_by_key": "batches have to be known before the first reply",
 }
+_MANY = 1 << 40  # nodes, more than there are
 
 
 class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
@@ -122,14 +122,17 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
             if name in options:
                 kind = type(self).__name__
                 raise TypeError(f"{kind} has no option {name}={shown(options[name])}: {why}")
+        check_number("num_byzantine", num_byzantine, whole=True, least=0)
         super().__init__(num_byzantine=num_byzantine, streaming=True, **options)
         self.fraction_evaluate = 0.0
         self.min_train_nodes = self.min_available_nodes = 0  # FedAvg takes what there is
         if quorum is not None:
-            most = self.settings.num_batches or inf
-            check_number("quorum", quorum, whole=True, least=2 * num_byzantine + 1, most=most)
+            least, most = 2 * num_byzantine + 1, self.settings.batches_for(_MANY)
+            note = ", the number of batches: num_batches decides it"
+            check_number("quorum", quorum, whole=True, least=least, most=most, note=note)
         if concurrency is not None:
-            check_number("concurrency", concurrency, whole=True, least=1)
+            least, note = num_byzantine + 1, ": q nodes that never reply must leave room for one"
+            check_number("concurrency", concurrency, whole=True, least=least, note=note)
         check_number("max_staleness", max_staleness, whole=True, least=0)
         check_number("staleness_exponent", staleness_exponent, least=0)
         check_number("keep_steps", keep_steps, whole=True, least=0)
@@ -162,7 +165,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         if not hasattr(grid, "send"):
             text = "replies come in later steps than their messages: give the grid as"
             raise TypeError(f"{text} flwr_byz.transport.AsyncGrid(grid)")
-        self._keep_sent()
+        self._keep_sent(server_round)
         self._step = server_round
         self._at_work.begin_step(server_round)
         return super().configure_train(server_round, arrays, config, grid)
@@ -173,7 +176,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         """Return what the free nodes are sent, once there are enough nodes."""
 
         def begin(connected: ChosenNodes) -> list[Message]:
-            self._at_work.connect(connected.get_node_ids(), self.keep_steps)
+            self._at_work.connect(connected.get_node_ids(), self.keep_steps, self._rounds.excluded)
             self._configure = lambda nodes: configure(ChosenNodes(grid, nodes))
             self._grid = grid
             return self._given()
@@ -224,22 +227,24 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
             return replace(reply, model=None, reason="it was not asked for")
         staleness = self._step - sent_in
         from_weights = self.settings.reply == "weights"
-        reason = ""
-        if staleness > self.max_staleness:
-            reason = f"it is {staleness} steps old, max_staleness is {self.max_staleness}"
-        elif staleness and from_weights and sent_in not in self._models:
-            reason = "the model that it was trained from could not be kept"
-        if reason:
-            return replace(reply, model=None, reason=reason, is_error=True)
         if not staleness:
             return reply
+        reason, base = "", None
+        if staleness > self.max_staleness:
+            reason = f"it is {staleness} steps old, max_staleness is {self.max_staleness}"
+        elif from_weights:
+            try:
+                base = self._models.floats(sent_in)
+            except (KeyError, OSError):
+                reason = "the model that it was trained from could not be kept"
+        if reason:
+            return replace(reply, model=None, reason=reason, is_error=True)
         self._oldest = max(self._oldest, staleness)
-        base = self._models.floats(sent_in) if from_weights else None
         return replace(reply, base=base, scale=(1 + staleness) ** -self.staleness_exponent)
 
-    def _keep_sent(self) -> None:
-        """Keep the model of the step before for the nodes that still train on it."""
-        oldest = self._step - self.max_staleness
+    def _keep_sent(self, server_round: int) -> None:
+        """Keep models of steps before this one while replies of nodes at work can count."""
+        oldest = server_round - self.max_staleness
         wanted = {step for step in self._at_work.training.values() if step >= oldest}
         self._models.keep_only(wanted)
         if self._step not in wanted or self.settings.reply == "gradients":
@@ -254,6 +259,10 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         """Begin a training, without a node at work."""
         self._step, self._oldest = 0, 0
         self._at_work, self._models = AtWork(), SentModels()
+
+    def _end_training(self) -> None:
+        super()._end_training()
+        self._forget_nodes()
 
     def _restore(self, state: State) -> None:
         self._forget_nodes()
