@@ -69,7 +69,7 @@ def test_replies_to_messages_of_an_earlier_training_do_not_count_in_the_next_one
 
 def test_a_node_to_which_nothing_can_be_sent_does_not_end_the_training():
     _, metrics = trained(of_three(quorum=2, concurrency=1), Nodes(3, broken=(1,)), num_rounds=4)
-    assert [metrics[step]["byz-clients"] for step in range(1, 5)] == [3, 3, 2, 3]
+    assert [metrics[step]["byz-clients"] for step in range(1, 5)] == [3] * 4
 
 
 def test_where_nothing_can_be_sent_at_all_the_training_ends_before_its_steps_are_used_up():
