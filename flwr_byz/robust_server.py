@@ -184,9 +184,7 @@ class RobustServer:
         """Begin a training in which no row of an earlier one counts."""
         self._kept_of = None
 
-    def _keep(
-        self, server_round: int, before: Mapping[int, KeptRow], collected: Collected
-    ) -> None:
+    def _keep(self, server_round: int, before: Mapping[int, KeptRow], collected: Collected) -> None:
         """Remember which rows are in the memory: finite ones, unless they are one author's."""
         self._kept = {}
         finite = None if collected.measured is None else collected.measured.finite

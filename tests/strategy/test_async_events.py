@@ -197,7 +197,12 @@ def test_hardened_around_it_is_refused():
         Hardened(AsyncGeometricMedianOfMeans(num_byzantine=1), num_byzantine=1)
 
 
+def test_nodes_that_are_asked_to_evaluate_would_take_replies_of_training_and_are_refused():
+    strategy = of_three()
+    strategy.fraction_evaluate = 1.0
+    with pytest.raises(TypeError, match="evaluate_fn"):
+        trained(strategy, Nodes(3))
+
+
 def _full():
     raise OSError("the disk is full")
-
-

@@ -43,8 +43,8 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     The batches are the buffers of BASGD (Yang, Li 2021) and FedBuff (Nguyen et al. 2022), with one
     difference: where a batch has no new reply, its last mean counts again, as in MIFA (Gu et al.
-    2021). So slow clients take part in every step, and Byzantine clients are q of k batches
-    however fast they are.
+    2021). So slow clients take part in every step, and once all batches had a reply, Byzantine
+    clients are at most q of k however fast they are.
 
     Parameters
     ----------
@@ -52,16 +52,18 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         q: at most so many clients were Byzantine when they made a reply that counts in a step.
     quorum : int, optional
         How many batches have to hold a new reply, from 2q + 1 to k; by default 2q + 1, of which
-        q + 1 are honest. A step never waits for the k − quorum slowest batches.
+        q + 1 are honest. Above k − q, clients that never reply hold up each step until `timeout`.
     concurrency : int, optional
-        How many nodes train at a time; by default all. The one asked longest ago comes next.
+        How many nodes train at a time, more than q; by default all. The one asked longest ago comes
+        next. Slow nodes take up their share of them.
     max_staleness : int, default 20
         A reply is left out where the server has made more steps than that since it sent the model.
     staleness_exponent : float, default 0.5
         a: the update, or gradient, of a reply that is s steps old is multiplied by (1 + s)^(−a).
     keep_steps : int, default 20
         For how many steps the last mean of a batch counts; with 0, batches are empty at the
-        beginning of each step.
+        beginning of each step. They are, too, where batches become others: when a node joins, is
+        excluded or has been away for so long, and in each step with `bucketing_seed`.
     min_available_nodes : int, optional
         With how many nodes training begins: by default `num_batches`, or else the least number with
         which a step can be made.
@@ -80,7 +82,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     However fast a client answers, one reply of it counts in a step, for it is asked once a step.
     How old a reply is follows from what the server sent to whom, not from what the client says.
-    Models that nodes still train on are kept in a temporary folder.
+    Models that nodes still train on are kept in a temporary folder until the end of `start`.
 
     What holds, whenever Byzantine clients reply: each aggregate lies within "byz-bound" times the
     largest distance of the honest batch means from any point; these are means of scaled updates
@@ -169,6 +171,15 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         self._step = server_round
         self._at_work.begin_step(server_round)
         return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
+        """Aggregate nothing.
+
+        Raises TypeError where nodes were asked to evaluate: replies of training would be among
+        theirs.
+        """
+        if self._sent_evaluations != []:
+            raise TypeError(f"{self._own_class()}: {_NOT_TAKEN['fraction_evaluate']}")
 
     def _sent_by(
         self, configure: Callable[..., Any], grid: Grid, server_round: int, minimum: str
