@@ -198,10 +198,16 @@ def test_hardened_around_it_is_refused():
 
 
 def test_nodes_that_are_asked_to_evaluate_would_take_replies_of_training_and_are_refused():
-    strategy = of_three()
-    strategy.fraction_evaluate = 1.0
-    with pytest.raises(TypeError, match="evaluate_fn"):
-        trained(strategy, Nodes(3))
+    class Evaluated(AsyncGeometricMedianOfMeans):
+        def configure_evaluate(self, server_round, arrays, config, grid):
+            content = malformed.content(arrays, {"num-examples": 1})
+            return self._construct_messages(content, grid.get_node_ids(), "evaluate")
+
+    changed = of_three()
+    changed.fraction_evaluate = 1.0
+    for strategy in (changed, Evaluated(num_byzantine=0)):
+        with pytest.raises(TypeError, match="evaluate_fn"):
+            trained(strategy, Nodes(3))
 
 
 def _full():

@@ -178,7 +178,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         Raises TypeError where nodes were asked to evaluate: replies of training would be among
         theirs.
         """
-        if self._sent_evaluations != []:
+        if self.fraction_evaluate or self._sent_evaluations != []:
             raise TypeError(f"{self._own_class()}: {_NOT_TAKEN['fraction_evaluate']}")
 
     def _sent_by(
