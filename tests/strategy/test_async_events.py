@@ -92,6 +92,33 @@ def test_the_last_mean_of_a_client_that_is_excluded_does_not_count():
     assert rows == [5] * 5  # with the last means of 0 and 1, they would be 7
 
 
+def test_the_reply_of_a_node_that_left_while_it_was_at_work_counts():
+    server = Server(9, num_batches=9, keep_steps=0)
+    server.run_step(*range(5))
+    server.nodes = list(range(8))
+    for replies in ((0, 1, 2, 3, 4), (0, 1, 2, 3, 8)):
+        server.begin()
+        metrics, _ = server.end(*((node, server.trained(node, node)) for node in replies))
+    assert (metrics["byz-clients"], metrics["byz-rejected"]) == (5, 0)
+    assert metrics["byz-staleness"] == 2
+
+
+def test_a_malformed_reply_does_not_show_that_its_client_is_in_no_row():
+    server = Server(5, quorum=5)
+    server.run_step(0, 1, 2)
+    server.begin()
+    server.end((0, [np.full(5, np.nan, "f4")]), (3, server.trained(3, 3.0)))
+    assert server.is_kept  # two of the four rows may be Byzantine, that of node 0 too
+
+
+def test_the_rows_of_one_author_are_not_kept():
+    server = Server(9, num_batches=9)
+    server.run_step(*range(5), update=lambda _: 1.0)
+    metrics, _ = server.run_step(5)
+    assert metrics["byz-batches"] == 1
+    assert server.is_kept
+
+
 def test_no_row_is_kept_for_a_model_of_another_layout_or_through_an_error():
     for layout in ([np.zeros((1, 5), "f4")], [np.zeros(5, "f4"), np.zeros(1, "i8")]):
         server = Server(5, quorum=5)
