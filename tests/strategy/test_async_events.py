@@ -119,6 +119,46 @@ def test_the_rows_of_one_author_are_not_kept():
     assert server.is_kept
 
 
+def test_rows_that_are_kept_stay_those_of_their_batches():
+    server = Server(5, num_byzantine=1, num_batches=5)
+    server.run_step(1, 2, 3, update=lambda node: node**2)
+    before = float(server.model[0][0])
+    server.begin()
+    server.end((0, server.trained(0, 0.0)))
+    rows = np.array([0.0, 1.0, 4.0, 9.0])[:, None] * np.ones(5)
+    expected = geometric_median_of_means(rows, 4, num_byzantine=1).point[0]
+    assert server.model[0][0] - before == pytest.approx(expected)
+
+
+def test_counters_of_a_new_reply_take_the_place_of_those_kept():
+    server = Server(3, [np.zeros(5, "f4"), np.zeros(1, "i8")], num_byzantine=0, num_batches=3)
+    server.strategy.quorum = 3
+    for count in (5, 9):
+        server.begin()
+        server.end(*((node, [np.full(5, node, "f4"), np.array([count])]) for node in range(3)))
+        assert server.model[1] == count
+
+
+def test_each_late_reply_of_a_batch_is_scaled():
+    server = Server(3, num_byzantine=0, num_batches=2, quorum=2)
+    server.begin()
+    server.end()
+    server.begin()
+    updates = np.array([1.0, 2.0, 6.0])
+    server.end(*((node, server.trained(node, update)) for node, update in enumerate(updates)))
+    expected = geometric_median_of_means(updates[:, None] * np.ones(5) * 2**-0.5, 2).point[0]
+    assert server.model[0][0] == pytest.approx(expected)
+
+
+def test_a_second_reply_of_a_node_is_rejected():
+    server = Server(5)
+    server.begin()
+    message = server.unanswered.pop(0)
+    twice = [malformed.reply_to(message, MESSAGE.reply([np.full(5, 9.0, "f4")])) for _ in range(2)]
+    _, metrics = server.strategy.aggregate_train(1, iter(twice))
+    assert (metrics["byz-clients"], metrics["byz-rejected"]) == (1, 1)
+
+
 def test_no_row_is_kept_for_a_model_of_another_layout_or_through_an_error():
     for layout in ([np.zeros((1, 5), "f4")], [np.zeros(5, "f4"), np.zeros(1, "i8")]):
         server = Server(5, quorum=5)
