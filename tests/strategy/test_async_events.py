@@ -159,6 +159,18 @@ def test_a_second_reply_of_a_node_is_rejected():
     assert (metrics["byz-clients"], metrics["byz-rejected"]) == (1, 1)
 
 
+def test_a_gradient_that_is_too_old_is_left_out():
+    options = {"num_batches": 2, "reply": "gradients", "max_staleness": 1}
+    for steps, rejected in ((1, 0), (2, 1)):
+        server = Server(2, num_byzantine=0, **options)
+        for _ in range(steps):
+            server.begin()
+            server.end()
+        server.begin()
+        metrics, _ = server.end((1, [np.full(5, 2.0, "f4")]))
+        assert metrics["byz-rejected"] == rejected
+
+
 def test_no_row_is_kept_for_a_model_of_another_layout_or_through_an_error():
     for layout in ([np.zeros((1, 5), "f4")], [np.zeros(5, "f4"), np.zeros(1, "i8")]):
         server = Server(5, quorum=5)
