@@ -1,6 +1,6 @@
 """Which nodes train on which model, and whose turn is next, where steps do not wait for all."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from itertools import count
 
 from .identity import ClientId, identity_order
@@ -35,12 +35,25 @@ class AtWork:
         self._step, self._connected = step, ()
         self._replied.clear()
 
-    def connect(self, connected: Collection[ClientId], patience: int) -> None:
-        """Note who is connected; forget who has been away for more steps than `patience`."""
+    def connect(
+        self, connected: Collection[ClientId], patience: int, excluded: Container[str] = ()
+    ) -> None:
+        """Note who is connected.
+
+        Forget who has been away for more steps than `patience`, and who is `excluded`, by the text
+        of its id, and not at work.
+        """
         self._connected = connected
+        self._seen = {
+            node: step
+            for node, step in self._seen.items()
+            if step >= self._step - patience and str(node) not in excluded
+        }
         self._seen |= dict.fromkeys((*connected, *self.training), self._step)
-        oldest = self._step - patience
-        self._seen = {node: step for node, step in self._seen.items() if step >= oldest}
+        turns = self._last_turn
+        first = min((turns[node] for node in self._seen if node in turns), default=0)
+        for node in [node for node in turns if turns[node] < first]:
+            del turns[node]  # without a turn it comes first, too
 
     def free(self, concurrency: int | None) -> list[ClientId]:
         """Return who is to be given the model, so that at most so many are at work.

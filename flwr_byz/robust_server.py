@@ -48,7 +48,7 @@ class RobustServer:
         self._announced = 0, 0  # clients and rows of the guarantee that was logged last
         self._memory: NDArray[np.floating] | None = None
         self._kept: dict[int, KeptRow] = {}
-        self._kept_grouping: Grouping = {}
+        self._kept_of: tuple[Grouping, Layout] | None = None  # the rows that are kept
 
     def aggregate(
         self,
@@ -163,11 +163,13 @@ class RobustServer:
             assert asked is not None
             grouping = self._grouping(server_round, asked)
             memory = self._memory_for(grouping, layout)
-            if kept and grouping != self._kept_grouping:
+            if self._kept_of != (grouping, layout):
                 kept = {}
+            self._kept_of = None  # the memory is written to
             rest = memory, rejections, quorum, kept
             collected = stream(replies, grouping, centre, layout, *rest)
-            self._keep(server_round, grouping, collected)
+            self._keep(server_round, kept, collected)
+            self._kept_of = grouping, layout
             return asked, collected
         asked, usable = received(replies, asked, rejections)
         if self.settings.group_by_key is not None:
@@ -180,11 +182,10 @@ class RobustServer:
 
     def forget_rows(self) -> None:
         """Begin a training in which no row of an earlier one counts."""
-        self._kept = {}
+        self._kept_of = None
 
-    def _keep(self, server_round: int, grouping: Grouping, collected: Collected) -> None:
+    def _keep(self, server_round: int, before: Mapping[int, KeptRow], collected: Collected) -> None:
         """Remember which rows are in the memory: finite ones, unless they are one author's."""
-        before, self._kept_grouping = self._kept, grouping
         self._kept = {}
         finite = None if collected.measured is None else collected.measured.finite
         columns = zip(collected.batches, collected.members, collected.counters, strict=True)

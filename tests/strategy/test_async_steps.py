@@ -167,7 +167,7 @@ def test_in_each_step_a_node_is_asked_once_however_fast_it_answers():
 
 
 def test_with_few_nodes_at_a_time_every_node_has_its_turn():
-    server, turns = Server(9, concurrency=2, quorum=5), []
+    server, turns = Server(9, concurrency=3, quorum=5), []
     for _ in range(18):
         server.begin()
 
@@ -321,10 +321,12 @@ def _disk_is_full(*_):
 
 
 WRONG = {
-    "num_byzantine": (TypeError, {}),
+    "missing": (TypeError, {}),
     "quorum must be": (ValueError, {"num_byzantine": 2, "quorum": 4}),
     "quorum must": (ValueError, {"num_byzantine": 2, "num_batches": 6, "quorum": 7}),
-    "concurrency": (ValueError, {"num_byzantine": 2, "concurrency": 0}),
+    "num_byzantine": (TypeError, {"num_byzantine": None, "num_batches": 9}),
+    "at most 8": (ValueError, {"num_byzantine": 2, "quorum": 9}),
+    "leave room for one": (ValueError, {"num_byzantine": 2, "concurrency": 2}),
     "max_staleness": (ValueError, {"num_byzantine": 2, "max_staleness": -1}),
     "staleness_exponent": (ValueError, {"num_byzantine": 2, "staleness_exponent": -0.5}),
     "keep_steps": (TypeError, {"num_byzantine": 2, "keep_steps": 1.5}),

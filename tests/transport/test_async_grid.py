@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-from flwr_byz.transport import AsyncGrid, arrivals, grid
+from flwr_byz.transport import ArrivingGrid, AsyncGrid, arrivals, grid
 from tests.support import malformed
 from tests.support.http_superlink import named, names
 
@@ -95,6 +95,42 @@ def test_a_node_that_has_left_is_an_error_at_once(clock):
     (reply,) = AsyncGrid(Nodes()).send_and_receive(to(1), timeout=10)
     assert (reply.metadata.src_node_id, reply.has_error()) == (1, True)
     assert clock.time < 1
+
+
+def test_each_training_has_a_grid_of_the_kind_that_it_needs():
+    nodes = Nodes()
+    asynchronous, arriving = AsyncGrid(nodes, 100), ArrivingGrid(nodes, 200)
+    assert ArrivingGrid.around(arriving) is arriving
+    made = [
+        (kind.around(given), kind, num_bytes)
+        for kind in (ArrivingGrid, AsyncGrid)
+        for given, num_bytes in [(nodes, None), (arriving, 200), (asynchronous, 100)]
+    ]
+    for grid_made, kind, num_bytes in made:
+        assert type(grid_made) is kind
+        assert (grid_made._grid, grid_made._num_bytes) == (nodes, num_bytes)
+        assert grid_made is not asynchronous
+
+
+def test_a_grid_that_fails_once_goes_on_and_one_that_fails_again_raises(clock):
+    nodes = Nodes()
+    async_grid, push = AsyncGrid(nodes), nodes.push_messages
+
+    def fails(_):
+        raise RuntimeError("no way")
+
+    for _ in range(2):
+        nodes.push_messages = fails
+        (reply,) = async_grid.send_and_receive(to(0), timeout=10)
+        assert (reply.metadata.src_node_id, reply.has_error()) == (0, True)
+        nodes.push_messages = push
+        nodes.ready = {f"2 {len(nodes.contents)}"}
+        assert len(list(async_grid.send_and_receive(to(2), timeout=10))) == 1
+    nodes.push_messages = fails
+    async_grid.send(to(0))
+    async_grid.send(to(4))
+    with pytest.raises(RuntimeError, match="no way"):
+        async_grid.send(to(0))
 
 
 def test_what_is_awaited_holds_no_model(clock):

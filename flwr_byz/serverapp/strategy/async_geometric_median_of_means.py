@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from logging import ERROR, INFO
-from math import inf
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -31,6 +30,7 @@ _NOT_TAKEN = {
     "streaming": "replies are always added up as they arrive",
     "group_by_key": "batches have to be known before the first reply",
 }
+_MANY = 1 << 40  # nodes, more than there are
 
 
 class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
@@ -43,8 +43,8 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     The batches are the buffers of BASGD (Yang, Li 2021) and FedBuff (Nguyen et al. 2022), with one
     difference: where a batch has no new reply, its last mean counts again, as in MIFA (Gu et al.
-    2021). So slow clients take part in every step, and Byzantine clients are q of k batches
-    however fast they are.
+    2021). So slow clients take part in every step, and once all batches had a reply, Byzantine
+    clients are at most q of k however fast they are.
 
     Parameters
     ----------
@@ -52,16 +52,18 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         q: at most so many clients were Byzantine when they made a reply that counts in a step.
     quorum : int, optional
         How many batches have to hold a new reply, from 2q + 1 to k; by default 2q + 1, of which
-        q + 1 are honest. A step never waits for the k − quorum slowest batches.
+        q + 1 are honest. Above k − q, clients that never reply hold up each step until `timeout`.
     concurrency : int, optional
-        How many nodes train at a time; by default all. The one asked longest ago comes next.
+        How many nodes train at a time, more than q; by default all. The one asked longest ago comes
+        next. Slow nodes take up their share of them.
     max_staleness : int, default 20
         A reply is left out where the server has made more steps than that since it sent the model.
     staleness_exponent : float, default 0.5
         a: the update, or gradient, of a reply that is s steps old is multiplied by (1 + s)^(−a).
     keep_steps : int, default 20
         For how many steps the last mean of a batch counts; with 0, batches are empty at the
-        beginning of each step.
+        beginning of each step. They are, too, where batches become others: when a node joins, is
+        excluded or has been away for so long, and in each step with `bucketing_seed`.
     min_available_nodes : int, optional
         With how many nodes training begins: by default `num_batches`, or else the least number with
         which a step can be made.
@@ -80,7 +82,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     However fast a client answers, one reply of it counts in a step, for it is asked once a step.
     How old a reply is follows from what the server sent to whom, not from what the client says.
-    Models that nodes still train on are kept in a temporary folder.
+    Models that nodes still train on are kept in a temporary folder until the end of `start`.
 
     What holds, whenever Byzantine clients reply: each aggregate lies within "byz-bound" times the
     largest distance of the honest batch means from any point; these are means of scaled updates
@@ -122,14 +124,17 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
             if name in options:
                 kind = type(self).__name__
                 raise TypeError(f"{kind} has no option {name}={shown(options[name])}: {why}")
+        check_number("num_byzantine", num_byzantine, whole=True, least=0)
         super().__init__(num_byzantine=num_byzantine, streaming=True, **options)
         self.fraction_evaluate = 0.0
         self.min_train_nodes = self.min_available_nodes = 0  # FedAvg takes what there is
         if quorum is not None:
-            most = self.settings.num_batches or inf
-            check_number("quorum", quorum, whole=True, least=2 * num_byzantine + 1, most=most)
+            least, most = 2 * num_byzantine + 1, self.settings.batches_for(_MANY)
+            note = ", the number of batches: num_batches decides it"
+            check_number("quorum", quorum, whole=True, least=least, most=most, note=note)
         if concurrency is not None:
-            check_number("concurrency", concurrency, whole=True, least=1)
+            least, note = num_byzantine + 1, ": q nodes that never reply must leave room for one"
+            check_number("concurrency", concurrency, whole=True, least=least, note=note)
         check_number("max_staleness", max_staleness, whole=True, least=0)
         check_number("staleness_exponent", staleness_exponent, least=0)
         check_number("keep_steps", keep_steps, whole=True, least=0)
@@ -162,10 +167,19 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         if not hasattr(grid, "send"):
             text = "replies come in later steps than their messages: give the grid as"
             raise TypeError(f"{text} flwr_byz.transport.AsyncGrid(grid)")
-        self._keep_sent()
+        self._keep_sent(server_round)
         self._step = server_round
         self._at_work.begin_step(server_round)
         return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
+        """Aggregate nothing.
+
+        Raises TypeError where nodes were asked to evaluate: replies of training would be among
+        theirs.
+        """
+        if self.fraction_evaluate or self._sent_evaluations != []:
+            raise TypeError(f"{self._own_class()}: {_NOT_TAKEN['fraction_evaluate']}")
 
     def _sent_by(
         self, configure: Callable[..., Any], grid: Grid, server_round: int, minimum: str
@@ -173,7 +187,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         """Return what the free nodes are sent, once there are enough nodes."""
 
         def begin(connected: ChosenNodes) -> list[Message]:
-            self._at_work.connect(connected.get_node_ids(), self.keep_steps)
+            self._at_work.connect(connected.get_node_ids(), self.keep_steps, self._rounds.excluded)
             self._configure = lambda nodes: configure(ChosenNodes(grid, nodes))
             self._grid = grid
             return self._given()
@@ -224,22 +238,24 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
             return replace(reply, model=None, reason="it was not asked for")
         staleness = self._step - sent_in
         from_weights = self.settings.reply == "weights"
-        reason = ""
-        if staleness > self.max_staleness:
-            reason = f"it is {staleness} steps old, max_staleness is {self.max_staleness}"
-        elif staleness and from_weights and sent_in not in self._models:
-            reason = "the model that it was trained from could not be kept"
-        if reason:
-            return replace(reply, model=None, reason=reason, is_error=True)
         if not staleness:
             return reply
+        reason, base = "", None
+        if staleness > self.max_staleness:
+            reason = f"it is {staleness} steps old, max_staleness is {self.max_staleness}"
+        elif from_weights:
+            try:
+                base = self._models.floats(sent_in)
+            except (KeyError, OSError):
+                reason = "the model that it was trained from could not be kept"
+        if reason:
+            return replace(reply, model=None, reason=reason, is_error=True)
         self._oldest = max(self._oldest, staleness)
-        base = self._models.floats(sent_in) if from_weights else None
         return replace(reply, base=base, scale=(1 + staleness) ** -self.staleness_exponent)
 
-    def _keep_sent(self) -> None:
-        """Keep the model of the step before for the nodes that still train on it."""
-        oldest = self._step - self.max_staleness
+    def _keep_sent(self, server_round: int) -> None:
+        """Keep models of steps before this one while replies of nodes at work can count."""
+        oldest = server_round - self.max_staleness
         wanted = {step for step in self._at_work.training.values() if step >= oldest}
         self._models.keep_only(wanted)
         if self._step not in wanted or self.settings.reply == "gradients":
@@ -254,6 +270,10 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         """Begin a training, without a node at work."""
         self._step, self._oldest = 0, 0
         self._at_work, self._models = AtWork(), SentModels()
+
+    def _end_training(self) -> None:
+        super()._end_training()
+        self._forget_nodes()
 
     def _restore(self, state: State) -> None:
         self._forget_nodes()
