@@ -10,7 +10,7 @@ the step is the geometric median of the rows.
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from math import inf, nan, sqrt
@@ -30,6 +30,7 @@ _LEAST_FACTOR = 0.01  # of a round: one of 0 would leave nothing for the next to
 _LOST = 1e6  # times the error at the start
 _PATIENCE = 100  # steps for each round, and for each step in which a model still counts
 _ITERATIONS, _PRECISION = 100, 1e-6  # of a median
+_ROUNDING = 1e-6  # of the target
 
 _Values = NDArray[np.float64]
 
@@ -108,13 +109,16 @@ def time_to_target(
 
     Notes
     -----
-    The seconds of a round and of a step follow from the latencies; the server's own time is left
-    out. The number of steps is an estimate: see `flwr_byz.theory.timing`.
+    The seconds of a round and of a step are exact, but for the server's own time; the number of
+    steps is not proved. The factor of a round is the clean one: an attack slows down both modes,
+    and the rounds of a plan allow for that. In simulations of linear regression the asynchronous
+    time is within 30 % of this in most settings without an attack, and within a factor of 2 in most
+    with one, usually below.
 
-    Not modelled are data that differ between clients, where fast ones weigh more; latencies that
-    vary; trimming; and Byzantine clients that reply when it suits them. What `plan.rounds` allows
-    for an attack is allowed for in both modes. The error that remains in the end is the plan's, or
-    a little more where fast clients weigh more or some batches are missing in a step.
+    Not modelled are latencies that vary, for which rounds take longer; clients whose data differ,
+    of which the fast ones weigh more; norms that are trimmed; and Byzantine clients that reply
+    when it suits them: those that never do make each round last until its timeout. The error that
+    remains is that of the plan, and a little higher where replies are left out.
     """
     m, q, k = plan.num_clients, plan.num_byzantine, plan.num_batches
     if len(latencies) != m:
@@ -125,6 +129,8 @@ def time_to_target(
         check_number("quorum", quorum, whole=True, least=2 * q + 1, most=k)
     if timeout is not None:
         check_number("timeout", timeout, above=0)
+    note = ": give the statistics that the plan was made with"
+    check_number("step_size", plan.step_size, above=0, below=2 / statistics.M, note=note)
     check_number("max_staleness", max_staleness, whole=True, least=0)
     check_number("staleness_exponent", staleness_exponent, least=0)
     check_number("keep_steps", keep_steps, whole=True, least=0)
@@ -146,17 +152,9 @@ def time_to_target(
     descent = _Descent(plan, statistics, batch_of, staleness_exponent, keep_steps)
     target, most = 0.0, window
     if plan.rounds is not None:
-        target, most = descent.factor**plan.rounds, _PATIENCE * (plan.rounds + window)
-    course = list[_Step]()
-    ages = list[float]()
-    num_below = 0  # of the last steps, after which the error is at most the target
-    for step in islice(clients.steps(), most):
-        course.append(step)
-        ages.append(descent.go_on(step))
-        num_below = num_below + 1 if descent.error <= target else 0
-        if num_below > window or descent.error > _LOST:
-            break
-    steps = len(course) - num_below + 1 if num_below > window else None
+        target = descent.factor**plan.rounds * (1 + _ROUNDING)
+        most = _PATIENCE * (plan.rounds + window)
+    course, ages, steps = _followed(islice(clients.steps(), most), descent, target, window)
     until = course[:steps]
     counted = {client for step in until for client, _ in step.replies}
     made = TimeToTarget(
@@ -258,14 +256,15 @@ class _Descent:
         staleness_exponent: float,
         keep_steps: int,
     ) -> None:
-        L, M, steps = statistics.L, statistics.M, plan.local_steps or 1
-        self._lengths = 1 - (1 - plan.step_size * np.array([L, M])) ** steps
-        unit = self._lengths[0] * plan.error_rate * sqrt(plan.num_clients / plan.num_batches) / L
+        curvatures = np.unique([statistics.L, statistics.M])
+        self._lengths = 1 - (1 - plan.step_size * curvatures) ** (plan.local_steps or 1)
+        of_reply = plan.error_rate * sqrt(plan.num_clients / plan.num_batches)  # √(dm/N)
+        unit = self._lengths[0] * of_reply / statistics.L
         self._scatter = unit * statistics.sigma / plan.distance
         self._growth = unit * statistics.growth
         self._batch_of, self._exponent, self._keep_steps = batch_of, staleness_exponent, keep_steps
         self._least_rows = 2 * plan.num_byzantine + 1
-        self._errors = [np.ones(2)]  # of the models
+        self._errors = [np.ones(len(curvatures))]  # of the models
         self._rows: dict[int, _Row] = {}
 
     @property
@@ -287,11 +286,11 @@ class _Descent:
         self._rows |= {batch: self._row(step, ages) for batch, ages in members.items()}
         rows = [row for row in self._rows.values() if row.step >= step - self._keep_steps]
         error = self._errors[-1]
-        if len(rows) >= self._least_rows:
+        if made.replies and len(rows) >= self._least_rows:
             points, scatter = np.array([row.point for row in rows]), [row.scatter for row in rows]
             error = error - _median(points, np.array(scatter))
         self._errors.append(error)
-        return float(np.mean([step - row.step + row.age for row in rows]))
+        return float(np.mean([step - row.step + row.age for row in rows])) if rows else 0.0
 
     def _row(self, step: int, ages: Sequence[int]) -> _Row:
         """Return the mean of replies that come in a step."""
@@ -302,10 +301,29 @@ class _Descent:
         return _Row(step, float(np.mean(ages)), point, float(np.linalg.norm(scatters)) / len(ages))
 
 
-def _median(points: _Values, scatter: _Values) -> _Values:
-    """Return the geometric median of points (n, 2), each off by so much in a direction of its own.
+def _followed(
+    made: Iterable[_Step], descent: _Descent, target: float, window: int
+) -> tuple[list[_Step], list[float], int | None]:
+    """Go on until the error has been at most the target for so many steps after the first.
 
-    It is the fixed point of Weiszfeld's iteration, in the plane of the points.
+    Returns the steps, the ages of their rows, and how many steps lead to the target, if any do.
+    """
+    course, ages, num_below = list[_Step](), list[float](), 0
+    for step in made:
+        course.append(step)
+        ages.append(descent.go_on(step))
+        num_below = num_below + 1 if descent.error <= target else 0
+        if num_below > window:
+            return course, ages, len(course) - window
+        if descent.error > _LOST:
+            break
+    return course, ages, None
+
+
+def _median(points: _Values, scatter: _Values) -> _Values:
+    """Return the geometric median of points (n, 1 or 2), each off by so much in its own direction.
+
+    It is the fixed point of Weiszfeld's iteration, without its part in those directions.
     """
     median: _Values = points.mean(axis=0)
     for _ in range(_ITERATIONS):
@@ -320,18 +338,20 @@ def _hints(made: TimeToTarget, plan: Plan, clients: _Clients) -> tuple[str, ...]
     """Return why times are long or infinite, and what would help."""
     least, answering = 2 * plan.num_byzantine + 1, clients.num_answering
     if answering < least:
-        return (f"{answering} batches ever hold a reply, 2q + 1 = {least} have to",)
+        return (f"only {answering} batches ever hold a reply, 2q + 1 = {least} are needed",)
     found = []
     if made.seconds_per_round == inf:
-        silent = f"{clients.seconds.count(inf)} clients never reply"
-        found.append(f"{silent}: without a timeout, rounds wait for them")
+        num_silent = clients.seconds.count(inf)
+        found.append(f"without a timeout, rounds wait forever for {num_silent} of the clients")
     fewer = "a larger quorum or a smaller step η would help"
     if made.seconds_per_step == inf:
-        found.append(f"steps wait for {made.quorum} batches, and {answering} ever hold a reply")
+        found.append(
+            f"steps wait for {made.quorum} batches, and only {answering} ever hold a reply"
+        )
     elif plan.rounds is not None and made.steps is None:
         found.append(f"steps do not converge, with rows {made.mean_age:.2g} steps old: {fewer}")
     elif made.synchronous_seconds < made.asynchronous_seconds:
         found.append(f"steps take longer, with rows {made.mean_age:.2g} steps old: {fewer}")
     if made.num_too_old:
-        found.append(f"{made.num_too_old} clients are always older than max_staleness")
+        found.append(f"{made.num_too_old} of the clients reply too late for max_staleness")
     return tuple(found)
