@@ -12,10 +12,14 @@ _FLOOD = 16 << 20  # bytes; a model of the experiments has kilobytes
 
 
 def fail(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Fail as the node's config says: its `faults`, as "raise,late", are taken in turn by round."""
+    """Fail as the node's config says: its `faults`, as "raise,late", are taken in turn by round.
+
+    "slow:30" takes 30 seconds.
+    """
     names = str(context.node_config["faults"]).split(",")
     server_round = int(str(message.content.config_records["config"]["server-round"]))
-    return FAULTS[names[(server_round - 1) % len(names)]](message, context, call_next)
+    name, *seconds = names[(server_round - 1) % len(names)].split(":")
+    return FAULTS[name](message, context, call_next, *map(float, seconds))
 
 
 def _none(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -31,8 +35,15 @@ def _exit(message: Message, context: Context, call_next: ClientAppCallable) -> M
 
 
 def _late(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    seconds = float(str(context.run_config["round-timeout"])) + 1.0
+    return _slow(message, context, call_next, seconds)
+
+
+def _slow(
+    message: Message, context: Context, call_next: ClientAppCallable, seconds: float
+) -> Message:
     reply = call_next(message, context)
-    time.sleep(float(str(context.run_config["round-timeout"])) + 1.0)
+    time.sleep(seconds)
     return reply
 
 
@@ -49,11 +60,12 @@ def _flood(message: Message, context: Context, call_next: ClientAppCallable) -> 
     return reply
 
 
-FAULTS: dict[str, Callable[[Message, Context, ClientAppCallable], Message]] = {
+FAULTS: dict[str, Callable[..., Message]] = {
     "none": _none,
     "raise": _raise,
     "exit": _exit,
     "late": _late,
+    "slow": _slow,
     "hang": _hang,
     "flood": _flood,
 }

@@ -104,6 +104,11 @@ def is_async(text: str) -> bool:
     return parse_rule(text)[0] in (ASYNC, FEDBUFF)
 
 
+def writes_files(text: str) -> bool:
+    """Whether a rule writes an audit trail and checkpoints; the text may be no rule at all."""
+    return text.partition("(")[0] in OWN
+
+
 def needs_trusted_data(text: str) -> bool:
     """Whether a rule uses data that the server trusts."""
     own = own_rule(text)

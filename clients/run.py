@@ -88,7 +88,8 @@ class Run:
         if not 0 <= q < m:
             raise ValueError(f"num_byzantine must be from 0 to {m - 1}, got {q}")
         name, _ = parse_rule(self.rule)
-        if self.api == "classic" and name in RULES and RULES[name].classic is None:
+        has_classic = not is_async(name) and (name not in RULES or RULES[name].classic is not None)
+        if self.api == "classic" and not has_classic:
             raise ValueError(f"{name} is a rule of the Message API alone")
         problem = problem_of(self)
         check_trusted_data(self.rule, problem)

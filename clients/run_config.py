@@ -12,7 +12,7 @@ from pydantic import (
     field_validator,
 )
 
-from .rules import GMOM
+from .rules import GMOM, OWN, writes_files
 from .run import Run
 
 _SHARE = 8  # one client in so many is Byzantine by default
@@ -43,9 +43,9 @@ class RunConfig(BaseModel):
     round_timeout: float = Field(gt=0, strict=False)
     """Seconds after which who has not replied is silent."""
     audit: str
-    """File for the audit trail of GeometricMedianOfMeans; empty for none."""
+    """File for the audit trail of this package's rules; empty for none."""
     checkpoints: str
-    """Folder for its checkpoints, to go on from where it holds one; empty for none."""
+    """Folder for their checkpoints, to go on from where it holds one; empty for none."""
 
     @classmethod
     def parse(cls, run_config: Mapping[str, object]) -> "RunConfig":
@@ -65,8 +65,8 @@ class RunConfig(BaseModel):
     @field_validator("audit", "checkpoints")
     @classmethod
     def _has_them(cls, path: str, info: ValidationInfo) -> str:
-        if path and not info.data.get("rule", GMOM).startswith(GMOM):
-            raise ValueError(f"only the rule {GMOM} writes it")
+        if path and not writes_files(info.data.get("rule", GMOM)):
+            raise ValueError(f"only the rules {', '.join(OWN)} write it")
         return path
 
     def run(self, num_clients: int) -> Run:

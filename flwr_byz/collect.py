@@ -17,7 +17,16 @@ from .aggregation.rows import BatchSums, Rows, StoredRows, Vector
 from .audit import BatchRecord, RoundRecord, Verdict
 from .identity import ClientId, identity_order
 from .payload import Layout, Model
-from .round import Rejections, Reply, are_copies, distances_from, is_finite, model_of, screen
+from .round import (
+    Rejections,
+    Reply,
+    are_copies,
+    distances_from,
+    end,
+    is_finite,
+    model_of,
+    screen,
+)
 
 # The batch of every client that was asked, in client order.
 Grouping = Mapping[ClientId, int]
@@ -115,19 +124,20 @@ def stream(
         answered |= grouping.keys() & {client}
         usable = screen([reply], grouping, rejections)
         if usable and is_finite(reply, rejections):
+            if not used:
+                first = reply.model
+            elif first is not None and not are_copies([first, model_of(reply)]):
+                first = None
             batch, number = grouping[client], place[client]
             base = centre if reply.base is None else reply.base
             sums.add(batch, model_of(reply).floats(), base, reply.scale)
             if batch not in counters or number < counters[batch][0]:
                 counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
-            if not used:
-                first = reply.model
-            elif first is not None and not are_copies([first, model_of(reply)]):
-                first = None
             used[client] = replace(reply, model=None, base=None)
             if sums.num_filled == quorum:
                 break
         del reply, usable  # before the next one is waited for
+    end(replies)
     rows, filled = sums.rows()
     members = {batch: list[ClientId]() for batch in filled}
     for client, batch in grouping.items():

@@ -125,8 +125,14 @@ class Model:
     def check_finite(self) -> None:
         """Raise MalformedReply where a float array holds NaN or infinity."""
         for spec, value in self.items():
-            if spec.is_float and not np.isfinite(value).all():
+            if spec.is_float and not all(np.isfinite(v).all() for v in pieces(value, spec.order)):
                 raise MalformedReply(f"array {spec.name!r} holds NaN or infinity")
+
+
+def pieces(values: NDArray[Any], order: Literal["C", "F"]) -> Iterator[NDArray[Any]]:
+    """Yield entries piece by piece, in their order in memory: masks of a piece take little room."""
+    flat = values.ravel(order)
+    return (flat[i : i + _CHECKED_AT_ONCE] for i in range(0, len(flat), _CHECKED_AT_ONCE))
 
 
 def read_parameters(parameters: Parameters, layout: Layout) -> Model:
@@ -264,9 +270,9 @@ def _dtype_of(spec: ArraySpec) -> str:
 
 def _check_fits(values: NDArray[Any], spec: ArraySpec) -> None:
     """Check that numbers of another dtype stay finite in the model's, with no copy of them all."""
-    for start in range(0, len(values), _CHECKED_AT_ONCE):
+    for piece in pieces(values, "C"):
         with np.errstate(all="ignore"):
-            cast = values[start : start + _CHECKED_AT_ONCE].astype(spec.dtype)
+            cast = piece.astype(spec.dtype)
         if not np.isfinite(cast).all():
             raise MalformedReply(
                 f"array {spec.name!r} holds NaN, infinity or what leaves the range of {spec.dtype}"

@@ -178,12 +178,19 @@ class RobustServer:
             held = self._memory_for(grouping, model_of(usable[0]).layout)
         return asked, hold(usable, grouping, centre, held, rejections)
 
+    def forget_rows(self) -> None:
+        """Begin a training in which no row of an earlier one counts."""
+        self._kept = {}
+
     def _keep(self, server_round: int, grouping: Grouping, collected: Collected) -> None:
-        """Remember which rows are in the memory."""
+        """Remember which rows are in the memory: finite ones, unless they are one author's."""
         before, self._kept_grouping = self._kept, grouping
         self._kept = {}
+        finite = None if collected.measured is None else collected.measured.finite
         columns = zip(collected.batches, collected.members, collected.counters, strict=True)
         for place, (batch, members, counters) in enumerate(columns):
+            if collected.are_copies or (finite is not None and not finite[place]):
+                continue
             step = server_round if members else before[batch].step
             self._kept[batch] = KeptRow(step, place, counters)
 

@@ -1,7 +1,15 @@
 """What a round is made of, whatever the API: replies, rejections, batches, the step."""
 
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Collection,
+    Container,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from logging import ERROR, WARNING
 from typing import Any
@@ -15,7 +23,7 @@ from .aggregation.threads import map_in_threads, one_blas_thread
 from .audit import Verdict
 from .identity import ClientId
 from .logs import escaped
-from .payload import Layout, MalformedReply, Model, OtherLayout
+from .payload import Layout, MalformedReply, Model, OtherLayout, pieces
 
 UNKNOWN = ""
 COPIES = (
@@ -129,6 +137,12 @@ def screen(
     return usable
 
 
+def end(replies: Iterable[Reply]) -> None:
+    """End a generator of replies that may have more; it lets go of the last one that it gave."""
+    if isinstance(replies, Generator):
+        replies.close()
+
+
 def model_of(reply: Reply) -> Model:
     """Return the model of a reply that has one."""
     assert reply.model is not None
@@ -149,9 +163,9 @@ def are_copies(models: Sequence[Model]) -> bool:
     """Say whether models, at least two, are the same numbers: a median of copies means nothing."""
     first, *others = models
     return bool(others) and all(
-        a is b or np.array_equal(a, b)
+        a is b or all(map(np.array_equal, pieces(a, spec.order), pieces(b, spec.order)))
         for other in others
-        for a, b in zip(first.values, other.values, strict=True)
+        for (spec, a), b in zip(first.items(), other.values, strict=True)
     )
 
 

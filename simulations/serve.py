@@ -9,8 +9,9 @@ from flwr.server import ServerApp, ServerAppComponents, ServerConfig
 from flwr.serverapp import Grid
 
 from clients.problem import Arrays, Problem
-from clients.rules import classic_strategy, message_strategy
+from clients.rules import classic_strategy, is_async, message_strategy
 from clients.run import Run
+from flwr_byz.transport import AsyncGrid
 
 Evaluate = Callable[[int, Arrays], Mapping[str, float]]
 
@@ -50,9 +51,11 @@ def serve(
     least = least_clients or run.num_clients
     rule = run.rule, problem, run.num_byzantine, run.seed
     if run.api == "message":
-        options |= {"min_train_nodes": least, "min_available_nodes": least}
+        options["min_available_nodes"] = least
+        if not is_async(run.rule):
+            options["min_train_nodes"] = least
         message_strategy(*rule, **options).start(
-            grid=grid,
+            grid=AsyncGrid(grid) if is_async(run.rule) else grid,
             initial_arrays=ArrayRecord(problem.initial_arrays()),
             num_rounds=run.num_rounds,
             timeout=round_timeout,

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
 from clients.problem import Arrays
-from clients.rules import GMOM
+from clients.rules import is_async, writes_files
 from clients.run import Run, problem_of
 from clients.run_config import RunConfig
 from flwr_byz.history import Checkpoint
@@ -96,12 +96,12 @@ def count_nodes(grid: Grid, expected: int) -> int:
 
 def _written(config: RunConfig) -> dict[str, Any]:
     """Return the strategy's options for its files, and for telling clients apart."""
-    if not config.rule.startswith(GMOM):
+    if not writes_files(config.rule):
         return {}
     options: dict[str, Any] = {
         "audit": config.audit or None,
         "checkpoints": config.checkpoints or None,
     }
-    if config.num_clients:
+    if config.num_clients and not is_async(config.rule):
         options["group_by_key"] = None  # registered nodes keep their ids, and cannot forge them
     return options

@@ -31,7 +31,8 @@ def opened(
 
     `weight_key` names the number of examples in the one MetricRecord, where there has to be one,
     `arrays_key` the one ArrayRecord; without the `layout` of the model that was sent, no arrays are
-    looked for. With `lets_go`, a reply is emptied of its arrays when the next one is asked for.
+    looked for. With `lets_go`, a reply is emptied of its arrays when the next one is asked for,
+    or none any more.
     """
     pushed = [m.metadata for m in sent if m.metadata.message_id]  # Flower sets it in pushing
     nodes = {metadata.message_id: metadata.dst_node_id for metadata in pushed}
@@ -48,19 +49,21 @@ def opened(
             reply = Reply(client, _model(content, arrays_key, layout), metrics, message)
         except Exception as error:
             reply = Reply(client, None, reason=error)
-        yield reply
-        del reply  # before the next one is waited for
-        if lets_go:
-            for name, record in _records(content, ArrayRecord).items():
-                record.clear()  # it may be part of a reference cycle and live on for a while
-                del content[name]
+        try:
+            yield reply
+        finally:
+            del reply  # before the next one is waited for
+            if lets_go:
+                for name, record in records_of(content, ArrayRecord).items():
+                    record.clear()  # it may be part of a reference cycle and live on for a while
+                    del content[name]
 
 
 def rebuilt(reply: Reply) -> Message:
     """Return the message of a reply, with its arrays as they were checked: in the model's order."""
     message: Message = reply.payload
     if reply.model is not None:
-        ((name, record),) = _records(message.content, ArrayRecord).items()
+        ((name, record),) = records_of(message.content, ArrayRecord).items()
         arrays = {s.name: _array(record[s.name], s, value) for s, value in reply.model.items()}
         message.content = RecordDict({**message.content, name: ArrayRecord(arrays)})
     return message
@@ -92,7 +95,7 @@ def of_replies(
 
     def aggregated(chosen: Sequence[tuple[Reply, Any]]) -> MetricRecord:
         contents = [reply.payload.content for reply, _ in chosen]
-        names = Counter(name for content in contents for name in _records(content, MetricRecord))
+        names = Counter(name for content in contents for name in records_of(content, MetricRecord))
         usual = max(names, key=lambda name: (names[name], name), default="metrics")
         cut_down = []
         for content, (_, metrics) in zip(contents, chosen, strict=True):
@@ -104,8 +107,8 @@ def of_replies(
 
 
 def numpy_arrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a record by name."""
-    return {name: array.numpy() for name, array in arrays.items()}
+    """Return the arrays of a record by name, read-only and in place: no memory is taken."""
+    return {name: payload.read_npy(array.data, name) for name, array in arrays.items()}
 
 
 def array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
@@ -125,15 +128,19 @@ def metric_record(metrics: dict[str, MetricRecordValues] | None) -> MetricRecord
     return None if metrics is None else MetricRecord(metrics)
 
 
-def _records(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
-    """Return the records of one kind; Flower's own properties check all of them at each access."""
+def records_of(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
+    """Return the records of one kind.
+
+    Flower's own properties check all of them at each access, and let them live on in a reference
+    cycle.
+    """
     return {name: record for name, record in content.items() if isinstance(record, kind)}
 
 
 def _model(content: RecordDict, key: str, layout: Layout | None) -> Model | None:
     if layout is None:
         return None
-    records = _records(content, ArrayRecord)
+    records = records_of(content, ArrayRecord)
     if set(records) != {key}:
         found = payload.listed(sorted(records))
         raise payload.OtherLayout(
@@ -155,7 +162,7 @@ def _array(received: Array, spec: payload.ArraySpec, value: NDArray[Any]) -> Arr
 def _metrics(content: RecordDict, weight_key: str) -> Mapping[str, object]:
     if isinstance(content, Unreadable):
         raise MalformedReply(content.reason)
-    records = _records(content, MetricRecord)
+    records = records_of(content, MetricRecord)
     if len(records) != 1:
         found = f"its MetricRecords are {payload.listed(sorted(records))}"
         raise MalformedReply(f"{found}: let clients reply with one, which has {weight_key!r}")

@@ -22,7 +22,7 @@ from ...strategies import GuardedBase
 from ...transport import ArrivingGrid
 from ...waiting import wait_for
 from ...wrapped import option
-from ..messages import array_record, metric_record, numpy_arrays, opened
+from ..messages import array_record, metric_record, numpy_arrays, opened, records_of
 
 _TIMEOUT = 3600.0  # seconds: Flower's default
 
@@ -98,7 +98,7 @@ class Guarded(GuardedBase, Strategy):
 
             names = list(signature(Strategy.start).parameters)  # of the installed Flower
             later = names[names.index("evaluate_fn") + 1 :]
-            initial = initial_arrays if history.finished < 0 else array_record(history.arrays)
+            initial = self._of_checkpoint() if history.finished == 0 else initial_arrays
             result = super().start(
                 grid=grid if isinstance(grid, self._grid_kind) else self._grid_kind(grid),
                 initial_arrays=initial,
@@ -144,8 +144,7 @@ class Guarded(GuardedBase, Strategy):
         """
         history = self._rounds.history
         if self._rounds.are_over(server_round):
-            last = server_round == history.finished
-            arrays = array_record(history.arrays) if last else None
+            arrays = self._of_checkpoint() if server_round == history.finished else None
             return arrays, metric_record(history.train.get(server_round))
         if (layout := self._rounds.layout) is None:
             raise RuntimeError("call configure_train before aggregate_train")
@@ -187,6 +186,12 @@ class Guarded(GuardedBase, Strategy):
         _log_counts("aggregate_evaluate", metrics)
         return MetricRecord(metrics)
 
+    def _of_checkpoint(self) -> ArrayRecord:
+        """Return the model of the checkpoint that training goes on from, and hold it no longer."""
+        history = self._rounds.history
+        made, history.arrays = array_record(history.arrays), {}
+        return made
+
     @property
     def _weight_key(self) -> str:
         return str(option(self, "weighted_by_key", ""))
@@ -195,7 +200,7 @@ class Guarded(GuardedBase, Strategy):
     def _arrays_key(self) -> str:
         """Name of the model's record: the strategy's option, or as the strategy sends it."""
         contents = [message.content for message in self._sent_messages[:1]]
-        sent = [name for content in contents for name in content.array_records]
+        sent = [name for content in contents for name in records_of(content, ArrayRecord)]
         return str(option(self, "arrayrecord_key", sent[0] if sent else "arrays"))
 
     def _asked(self) -> Collection[ClientId]:
