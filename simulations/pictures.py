@@ -81,14 +81,17 @@ def over_time(study: Study, panels: Mapping[str, pd.DataFrame], options: Sequenc
     figure = _panels(study, panels, options, _over_time)
     for axes in figure.axes:
         axes.set(xlabel="time", xscale="log")
+        axes.xaxis.set_major_formatter("{x:g}")
     return figure
 
 
 def _over_time(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each run: its values at times that all runs have seen the end of."""
+    """Return a row for each run: its values at the times that all of the runs have come to."""
     times = [np.array(each)[np.isfinite(each)] for each in runs.times]
-    first, last = (end(each[place] for each in times) for end, place in ((max, 1), (min, -1)))
-    shown = np.geomspace(first, last, _POINTS)
+    if not (ends := [each[1:] for each in times if len(each) > 1]):
+        return pd.DataFrame()
+    last = min(each[-1] for each in ends)
+    shown = np.geomspace(min(max(each[0] for each in ends), last), last, _POINTS)
     curves = zip(times, runs["values"], strict=True)
     found = [np.array(v)[np.searchsorted(t, shown, side="right") - 1] for t, v in curves]
     return pd.DataFrame(found, columns=shown)

@@ -27,13 +27,13 @@ UNDER = "without attack", "each in its worst well-formed case"
 STUDY = ["problem", "num_clients", "num_rounds", "latency"]
 SETTING = ["split", "num_byzantine", "option"]
 CASE = [*SETTING, "attack", "placement"]
+MOST_LINES = 7  # in a picture
 _TIMINGS = {
     "own": "",
     "fast": ", fast attackers",
     "last": ", last-minute attackers",
     "stale": ", stale attackers",
 }
-_LINES = 7  # at most in a picture
 _SHARE = 0.2  # of Byzantine clients, where one number of them is looked at
 
 
@@ -138,7 +138,7 @@ class Study:
         worst = worst[(worst.num_byzantine == num_byzantine) & worst.split.isin(splits)]
         ranks = worst.groupby("split").bad.rank().groupby(worst.option, sort=False).min()
         best = ranks.sort_values(kind="stable").index
-        return list(dict.fromkeys([*known, *best]))[:_LINES]
+        return list(dict.fromkeys([*known, *best]))[:MOST_LINES]
 
 
 def studies(frame: pd.DataFrame) -> list[Study]:

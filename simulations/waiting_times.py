@@ -13,7 +13,7 @@ from flwr_byz.pages import Cell, Table
 
 from . import pictures
 from .look import Look, Part
-from .tables import Study, at, joined, number
+from .tables import MOST_LINES, Study, at, joined, number
 
 SYNC = title(GMOM)
 """The rule that waits for all clients, whose runs set the targets."""
@@ -23,13 +23,15 @@ _PANELS = 3  # of attacks
 _RUN = ["split", "num_byzantine", "attack", "placement", "seed"]
 _CASE = ["split", "num_byzantine", "option", "attack", "placement"]
 
-_WAITING = f"""The target is the error with which {SYNC}, which waits for all clients in every \
-round, ends under the same attack and seed, and {_MORE:.0%} more; where accuracy is measured, the \
-error is what it lacks of 1. The time of a run is the first time at which its own curve is at the \
-target, that of {SYNC} itself as well; a typical reply takes one unit. "× {SYNC}" is the ratio of \
-the two for the same seed, the median over seeds: it is "never" where half of the seeds or more do \
-not reach the target while they run. An attack under which {SYNC} ends no better than it begins \
-sets no target. Final values are means over seeds."""
+_WAITING = f"""What clients take is simulated. The target is the error with which {SYNC}, which \
+waits for all clients in every round, ends under the same attack and seed, and {_MORE:.0%} more; \
+where accuracy is measured, the error is what it lacks of 1. The time of a run is the first time \
+at which its own curve is at the target, that of {SYNC} itself as well; a typical reply takes one \
+unit. "× {SYNC}" is the ratio of the two for the same seed, the median over seeds: it is "never" \
+where half of the seeds or more do not reach the target while they run. An attack under which \
+{SYNC} ends no better than it begins sets no target. Final values are means over seeds. Fast \
+attackers reply at once to every model; stale ones so late that the reply is as old as is still \
+taken."""
 
 
 def by_latency(studies: Sequence[Study]) -> list[Study]:
@@ -52,7 +54,8 @@ def waits(look: Look) -> Iterable[Part]:
             attack: at(study.cells[study.cells.attack == attack], split, look.q)
             for attack in (NO_ATTACK, *slowest(cells)[:_PANELS])
         }
-        picture = pictures.over_time(study, panels, list(rules.option))
+        drawn = [*rules.option[: MOST_LINES - 1], rules.option.iloc[-1]]
+        picture = pictures.over_time(study, panels, list(dict.fromkeys(drawn)))
         shown.append(look.picture(picture, "time", split))
         made += [_rules(study.measure, rules, split), _attacks(study, cells, split)]
     if made:
