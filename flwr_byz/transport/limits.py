@@ -108,7 +108,8 @@ class Limits:
 
 class _BoundedStream(httpx.SyncByteStream):
     def __init__(self, stream: Any, limit: int, check_time: Callable[[], None]) -> None:
-        self._stream, self._limit, self._check_time = stream, limit, check_time
+        self._stream: httpx.SyncByteStream = stream
+        self._limit, self._check_time = limit, check_time
 
     def __iter__(self) -> Iterator[bytes]:
         left = self._limit
@@ -120,4 +121,5 @@ class _BoundedStream(httpx.SyncByteStream):
             yield part
 
     def close(self) -> None:
-        self._stream.close()
+        stream, self._stream = self._stream, httpx.ByteStream(b"")
+        stream.close()  # it holds the response, body and all, in a reference cycle

@@ -67,7 +67,8 @@ class SuperLink:
         made = getattr(self, method)(request.content)
         if isinstance(made, httpx.Response):
             return made
-        return httpx.Response(200, content=made.SerializeToString())
+        body = [made.SerializeToString()]
+        return httpx.Response(200, content=iter(body))  # which is read later, as from a network
 
     def push_messages(self, content):
         request = runtime_pb2.PushAppMessagesRequest.FromString(content)

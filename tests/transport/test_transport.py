@@ -1,5 +1,6 @@
 """What one reply may take, and that Flower and httpx stay as they are."""
 
+import gc
 import gzip
 import inspect
 import logging
@@ -126,6 +127,19 @@ def test_an_honest_reply_is_read_as_flower_reads_it_and_asked_for_unpacked():
     assert read["arrays"].object_id == content["arrays"].object_id
     assert read["metrics"] == {"loss": 0.5}
     assert set(superlink.encodings[1:]) == {"identity"}
+
+
+def test_a_reply_that_is_dropped_is_gone_at_once():
+    """httpx leaves a response in a cycle of references, for the garbage collector to find."""
+    superlink = SuperLink(reply(arrays(Array(np.arange(1 << 19)))))
+    gc.disable()
+    tracemalloc.start()
+    try:
+        pull(superlink, 8 << 20)
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20 < tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_all_else_that_a_grid_has_is_passed_on_without_a_warning(caplog):

@@ -1,15 +1,17 @@
 """Real processes on loopback: a SuperLink with TLS, registered nodes, faults, hostile nodes.
 
-One deployment serves all tests but one. Between them time passes in which its nodes come back.
+One deployment serves all tests but two. Between them time passes in which its nodes come back.
 """
 
 import os
+import random
 import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 
 from clients.problem import make_problem
 from flwr_byz import audit
+from flwr_byz.history import Checkpoint
 from trial import certificates, with_faults
 from trial.deployment import Deployment, round_of
 
@@ -37,6 +40,13 @@ def type_in(command, **options):
     return ran.stdout
 
 
+def kill_server(deployment):
+    for server in deployment.processes("flwr-serverapp"):
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
+    deployment.stop_run()
+
+
 def replies(deployment):
     """The last line of the audit trail on each round: its number, and what each node did."""
     rounds = {line["round"]: line["clients"] for line in audit.read(deployment.audit)}
@@ -48,6 +58,36 @@ def start_hostile(deployment, number, kind):
     arguments = f"127.0.0.1:{deployment.port} keys/ca.crt keys/node-{number} {kind}"
     program = str(ROOT / "tests" / "support" / "hostile_node.py")
     return deployment.start(["python", program, *arguments.split()], f"node-{number}")
+
+
+def test_steps_wait_neither_for_a_frozen_node_nor_for_a_slow_one_and_a_kill_loses_none(tmp_path):
+    """Slow: twenty seconds for what takes the others about two. Node 0 attacks."""
+    slow, frozen, most_steps = 6, 7, 20
+    options = {"rule": "AsyncGeometricMedianOfMeans", "attack": "SignFlip(scale=10)"}
+    options |= {"num-byzantine": 2, "num-clients": 8, "round-timeout": 600.0}
+    with Deployment(tmp_path, 8, ROOT, {slow: "slow:20"}) as deployment:
+        deployment.await_nodes()
+        deployment.signal_node(frozen, signal.SIGSTOP)
+        for _ in filter(round_of, deployment.run(options | {"num-rounds": most_steps})):
+            entries = replies(deployment).values()
+            if "used" in [of_step[slow]["reply"] for of_step in entries]:
+                break
+        time.sleep(random.uniform(0, 3))
+        kill_server(deployment)
+        before = Checkpoint.latest(deployment.checkpoints)
+        last = before.server_round + 1
+        for _ in deployment.run(options | {"num-rounds": last}):
+            pass
+        steps = replies(deployment)
+        metrics = Checkpoint.latest(deployment.checkpoints).rounds["train"]
+
+    assert set(steps) == set(metrics) == set(range(1, last + 1))
+    assert {step: metrics[step] for step in before.rounds["train"]} == before.rounds["train"]
+    of_node = {node: [entry[node]["reply"] for entry in steps.values()] for node in range(8)}
+    assert "used" not in of_node[frozen]  # after a minute, the SuperLink reports it as lost
+    assert 2 <= (first := of_node[slow].index("used")) < most_steps
+    assert metrics[first + 1]["byz-staleness"] >= 2
+    assert {reply for node in range(1, slow) for reply in of_node[node]} == {"used", "not asked"}
 
 
 @pytest.fixture(scope="module")
