@@ -69,7 +69,12 @@ class AtWork:
         for node in nodes:
             self.training[node], self._last_turn[node] = self._step, next(self._turns)
 
-    def reply(self, node: ClientId) -> int | None:
-        """Note a reply; return the step whose model it was made from, None if from no one's."""
-        self._replied.add(node)
-        return self.training.pop(node, None)
+    def reply(self, node: ClientId, *, is_error: bool) -> int | None:
+        """Note a reply; return the step whose model it was made from, None if from no one's.
+
+        A node that failed at an earlier model is given that of this step, too.
+        """
+        step = self.training.pop(node, None)
+        if not is_error or step == self._step:
+            self._replied.add(node)
+        return step

@@ -194,6 +194,14 @@ def test_malformed_and_error_replies_fill_no_batch_and_are_not_asked_for_again_i
     assert server.unanswered.keys() == {8}
 
 
+def test_a_node_that_failed_at_an_old_model_is_given_the_new_one_in_the_same_step():
+    server = Server(9)
+    server.run_step(*range(2, 9))
+    server.begin()
+    server.end((0, Error(2, "it took too long")), (1, Error(2, "it took too long")))
+    assert server.asked[-2:] == [0, 1]
+
+
 def test_without_a_quorum_a_step_is_made_only_with_an_honest_majority():
     server = Server(9)
     server.run_step(*range(1, 5))  # in four of eight batches

@@ -223,7 +223,8 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         """Yield replies with what their updates count from; give free nodes the model."""
         try:
             for reply in replies:
-                yield self._dated(reply, self._at_work.reply(reply.client))
+                sent_in = self._at_work.reply(reply.client, is_error=reply.is_error)
+                yield self._dated(reply, sent_in)
                 del reply  # before the next one is waited for
                 if messages := self._given():
                     self._grid.send(messages)
