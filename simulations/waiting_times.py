@@ -54,10 +54,11 @@ def waits(look: Look) -> Iterable[Part]:
             attack: at(study.cells[study.cells.attack == attack], split, look.q)
             for attack in (NO_ATTACK, *slowest(cells)[:_PANELS])
         }
-        drawn = [*rules.option[: MOST_LINES - 1], rules.option.iloc[-1]]
-        picture = pictures.over_time(study, panels, list(dict.fromkeys(drawn)))
+        options = dict.fromkeys([*rules.option[: MOST_LINES - 1], rules.option.iloc[-1]])
+        picture = pictures.over_time(study, panels, list(options))
         shown.append(look.picture(picture, "time", split))
-        made += [_rules(study.measure, rules, split), _attacks(study, cells, split)]
+        made.append(_rules(study.measure, rules, split))
+        made.append(_attacks(study, cells, list(rules.option), split))
     if made:
         heading = f"time to where {SYNC} ends"
         yield look.section(heading, shown, made, _WAITING), len(made)
@@ -112,8 +113,10 @@ def _error(measure: str, value: float) -> float:
 def summary(measure: str, cells: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each rule: `SYNC` first, FedBuff last.
 
-    `longest` is the largest ratio over attacks under which the target is reached, `never` the
-    number of the others, of `attacks` that have one.
+    Columns are the clean `time`, its `ratio` to that of `SYNC` and `beside_fedbuff` to that of
+    FedBuff; `longest`, the largest ratio over attacks under which the target is reached, and
+    `never`, the number of the others, of `attacks` that have one; how many `runs` under attack have
+    `reached` it; the final values, `clean` and `worst`, with the attack.
     """
     clean = cells[cells.attack == NO_ATTACK].drop_duplicates("option").set_index("option")
     rows = []
@@ -171,9 +174,8 @@ def _rules(measure: str, rules: pd.DataFrame, split: str) -> Table:
     return Table(names, rows, split)
 
 
-def _attacks(study: Study, cells: pd.DataFrame, split: str) -> Table:
-    """Return the ratio and the final value, rule by rule and attack by attack."""
-    options = list(summary(study.measure, cells).option)
+def _attacks(study: Study, cells: pd.DataFrame, options: Sequence[str], split: str) -> Table:
+    """Return the ratio and the final value, attack by attack and rule by rule."""
     found = {(c.attack, c.option): c for c in cells.itertuples()}
     rows = []
     for attack in (NO_ATTACK, *study.attacks):
@@ -191,4 +193,6 @@ def _entry(measure: str, cell: Any) -> Cell:
 
 
 def _short(value: float) -> str:
-    return "–" if math.isnan(value) else "never" if value == math.inf else f"{value:.2g}"
+    if math.isnan(value):
+        return "–"
+    return "never" if value == math.inf else f"{value:.0f}" if value >= 10 else f"{value:.2g}"
