@@ -184,7 +184,7 @@ class AsyncRule(PapersRule):
     quorum: int | None = None
     concurrency: int | None = None
     max_staleness: int = 20
-    staleness_exponent: float = 0.5
+    staleness_exponent: float = 1.0
     keep_steps: int = 20
 
     def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:

@@ -69,9 +69,9 @@ class RobustServer:
         aggregates the clients' metrics in place of the median of batch means, without the names
         that are `ignored`; `optimize` returns what a server optimizer makes of the aggregate.
         Without `accept_failures`, no step is made where a reply is rejected. With a `quorum`, and
-        `settings.streaming`, no more is read once so many batches hold a reply, and who has not
-        replied by then is not missing; the row of a batch that holds none is the one that was made
-        last, at most `keep_steps` rounds ago.
+        `settings.streaming`, no more is read once so many batches are filled (see `stream`), and
+        who has not replied by then is not missing; the row of a batch that holds no reply is the
+        one that was made last, at most `keep_steps` rounds ago.
 
         Returns the new model, None where the old one is kept, and the metrics of the round (see
         `RobustFedAvg`).

@@ -9,7 +9,7 @@ the step is the geometric median of the rows.
 """
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
@@ -82,7 +82,7 @@ def time_to_target(
     quorum: int | None = None,
     timeout: float | None = None,
     max_staleness: int = 20,
-    staleness_exponent: float = 0.5,
+    staleness_exponent: float = 1.0,
     keep_steps: int = 20,
     statistics: Statistics = LINEAR_REGRESSION,
 ) -> TimeToTarget:
@@ -203,15 +203,20 @@ class _Clients:
 
     @property
     def num_answering(self) -> int:
-        """Number of batches that ever hold a reply."""
-        pairs = zip(self.batch_of, self.seconds, strict=True)
-        return len({batch for batch, seconds in pairs if seconds < inf})
+        """Number of batches of which half of the clients ever reply."""
+        replying = Counter(b for b, s in zip(self.batch_of, self.seconds, strict=True) if s < inf)
+        return sum(replying[batch] >= half for batch, half in self._halves.items())
+
+    @property
+    def _halves(self) -> dict[int, int]:
+        return {batch: (size + 1) // 2 for batch, size in Counter(self.batch_of).items()}
 
     def steps(self) -> Iterator[_Step]:
         """Yield the steps, as long as there are more, as of `AsyncGeometricMedianOfMeans`.
 
         Free clients are given the newest model when a step begins. It is made when a quorum of
-        batches holds a reply, or all clients have replied or are given up.
+        batches holds the replies of half of their clients, or all clients have replied or are given
+        up.
         """
         coming: list[tuple[float, int, int, int]] = []  # a heap of replies
         numbers, now, free = count(), 0.0, [*range(len(self.seconds))]
@@ -219,8 +224,8 @@ class _Clients:
             for client in sorted(free):
                 end = now + min(self.seconds[client], self.timeout)
                 heapq.heappush(coming, (end, next(numbers), client, step))
-            free, replies, too_old, filled = [], [], [], set[int]()
-            while coming and len(filled) < self.quorum:
+            free, replies, too_old, missing = [], [], [], self._halves
+            while coming and sum(n <= 0 for n in missing.values()) < self.quorum:
                 now, _, client, sent_in = heapq.heappop(coming)
                 if now == inf:
                     return
@@ -231,8 +236,9 @@ class _Clients:
                     too_old.append(client)
                 else:
                     replies.append((client, step - sent_in))
-                    filled.add(self.batch_of[client])
-            yield _Step(now, replies, too_old, len(filled))
+                    missing[self.batch_of[client]] -= 1
+            fresh = len({self.batch_of[client] for client, _ in replies})
+            yield _Step(now, replies, too_old, fresh)
 
 
 @dataclass(frozen=True)
@@ -346,7 +352,7 @@ def _hints(made: TimeToTarget, plan: Plan, clients: _Clients) -> tuple[str, ...]
     fewer = "a larger quorum or a smaller step η would help"
     if made.seconds_per_step == inf:
         found.append(
-            f"steps wait for {made.quorum} batches, and only {answering} ever hold a reply"
+            f"steps wait for {made.quorum} batches, and of only {answering} half ever reply"
         )
     elif plan.rounds is not None and made.steps is None:
         found.append(f"steps do not converge, with rows {made.mean_age:.2g} steps old: {fewer}")

@@ -90,8 +90,16 @@ def test_a_step_is_made_at_the_quorum_and_later_replies_count_in_the_next_one():
     assert metrics["byz-clients"] == 5
 
 
+def test_a_batch_is_filled_by_the_replies_of_half_of_its_clients():
+    server = Server(15, num_byzantine=1, num_batches=3)  # of five clients each
+    metrics, waiting = server.run_step(*(0, 5, 10, 1, 6, 11, 2, 7, 12, 3))
+    assert metrics["byz-clients"] == 9
+    assert [node for node, _ in waiting] == [3]
+
+
 def test_a_late_update_counts_from_the_model_it_was_trained_from_and_is_scaled_by_its_age():
-    server = Server(3, num_byzantine=0, num_batches=3, quorum=2, keep_steps=0)
+    options = {"num_batches": 3, "quorum": 2, "keep_steps": 0, "staleness_exponent": 0.5}
+    server = Server(3, num_byzantine=0, **options)
     for _ in range(3):
         server.run_step(0, 1, update=lambda node: 0.5 + node)
     assert server.model[0] == pytest.approx(3.0)
@@ -108,7 +116,7 @@ def test_gradients_need_no_earlier_model_and_are_scaled_as_well():
     server.begin()
     before = server.model[0].copy()
     server.end((1, [np.full(5, 2.0, "f4")]))
-    assert before - server.model[0] == pytest.approx(2.0 * 2**-0.5)
+    assert before - server.model[0] == pytest.approx(2.0 / 2)
 
 
 def test_a_reply_that_is_too_old_is_left_out_and_its_node_asked_again():

@@ -37,9 +37,10 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
     """`GeometricMedianOfMeans` in steps that wait for a quorum of batches, not for all clients.
 
     Nodes train on the newest model that they were given. A reply is added to the batch of its
-    client; once `quorum` batches hold a new reply, the server steps by the geometric median of the
-    batch means, and gives the new model to the nodes that are free. Replies of slower nodes count
-    in a later step, as updates of the model from which they were trained.
+    client; once `quorum` batches are filled, that is hold new replies of half of their clients, the
+    server steps by the geometric median of the batch means, and gives the new model to the nodes
+    that are free. Replies of slower nodes count in a later step, as updates of the model from which
+    they were trained.
 
     The batches are the buffers of BASGD (Yang, Li 2021) and FedBuff (Nguyen et al. 2022), with one
     difference: where a batch has no new reply, its last mean counts again, as in MIFA (Gu et al.
@@ -51,14 +52,14 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
     num_byzantine : int
         q: at most so many clients were Byzantine when they made a reply that counts in a step.
     quorum : int, optional
-        How many batches have to hold a new reply, from 2q + 1 to k; by default 2q + 1, of which
-        q + 1 are honest. Above k − q, clients that never reply hold up each step until `timeout`.
+        How many batches have to be filled, from 2q + 1 to k; by default 2q + 1, of which q + 1 are
+        honest. Above k − q, clients that never reply hold up each step until `timeout`.
     concurrency : int, optional
         How many nodes train at a time, more than q; by default all. The one asked longest ago comes
         next. Slow nodes take up their share of them.
     max_staleness : int, default 20
         A reply is left out where the server has made more steps than that since it sent the model.
-    staleness_exponent : float, default 0.5
+    staleness_exponent : float, default 1.0
         a: the update, or gradient, of a reply that is s steps old is multiplied by (1 + s)^(−a).
     keep_steps : int, default 20
         For how many steps the last mean of a batch counts; with 0, batches are empty at the
@@ -115,7 +116,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         quorum: int | None = None,
         concurrency: int | None = None,
         max_staleness: int = 20,
-        staleness_exponent: float = 0.5,
+        staleness_exponent: float = 1.0,
         keep_steps: int = 20,
         min_available_nodes: int | None = None,
         **options: Any,
