@@ -143,6 +143,12 @@ class Deployment:
         if not run["status"].startswith("finished"):
             self.flwr(["stop", run["run-id"]])
 
+    def kill_server(self) -> None:
+        """Kill the ServerApp of the last run."""
+        for server in self.processes("flwr-serverapp"):
+            with suppress(psutil.NoSuchProcess):
+                server.kill()
+
     def start(self, command: Sequence[str], name: str) -> psutil.Popen:
         """Start a process of the deployment, with a log of this name."""
         with (self.logs / f"{name}.log").open("a") as log:

@@ -3,11 +3,10 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 
 from .deployment import Deployment, round_of
@@ -47,9 +46,7 @@ def fail(deployment: Deployment, network: Proxy, num_rounds: int) -> None:
     deployment.start_node(NEWCOMER)
     while not (deployment.checkpoints / "round-000001.npz").exists():
         time.sleep(0.1)
-    for server in deployment.processes("flwr-serverapp"):
-        with suppress(psutil.NoSuchProcess):
-            server.kill()
+    deployment.kill_server()
     network.open()
     deployment.signal_node(FROZEN, signal.SIGCONT)
     deployment.stop_run()  # before the node that was killed is back

@@ -10,7 +10,7 @@ import pytest
 
 from flwr_byz import audit
 from flwr_byz.history import Checkpoint, History
-from tests.support.answering_grid import Stop, train, train_to_the_end
+from tests.support.answering_grid import Stop, step_to_the_end, train, train_to_the_end
 
 HOW = {
     "message": ("message", {"fraction_evaluate": 1.0}),
@@ -93,26 +93,44 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path):
         train(tmp_path, 2)
 
 
-@pytest.mark.slow
-def test_a_server_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
-    """While it lives, it also holds the folder against other processes."""
-    rounds, delays = 30, random.Random(0)
-    whole = train(tmp_path / "whole", rounds).history
-    folder = tmp_path / "killed"
+def killed(num_kills, target, folder, num_rounds, most_seconds=0.1):
+    """Return what a training ends with whose process is killed so often, at random moments.
+
+    While it lives, it also holds the folder against other processes.
+    """
+    delays = random.Random(0)
     context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
     context.set_forkserver_preload(["tests.support.answering_grid"])
-    for kills_left in reversed(range(6)):
+    for kills_left in reversed(range(num_kills + 1)):
         connection, its_end = context.Pipe()
-        server = context.Process(target=train_to_the_end, args=(folder, rounds, its_end))
+        server = context.Process(target=target, args=(folder, num_rounds, its_end))
         server.start()
         assert connection.recv() == "begun"
         with pytest.raises(ValueError, match="is in use"):
             History.resume(folder / "checkpoints")
         if kills_left:
-            time.sleep(delays.uniform(0, 0.1))
+            time.sleep(delays.uniform(0, most_seconds))
             server.kill()
         else:
             connection.send("end")
-            assert connection.recv() == whole
+            ended = connection.recv()
         server.join()
-    assert set(clients(folder)) == set(range(1, rounds + 1))
+    assert set(clients(folder)) == set(range(1, num_rounds + 1))
+    return ended
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
+    whole = train(tmp_path / "whole", 30).history
+    assert killed(5, train_to_the_end, tmp_path / "killed", 30) == whole
+
+
+@pytest.mark.slow
+def test_a_server_that_makes_steps_and_is_killed_ten_times_misses_none(tmp_path):
+    ended = killed(10, step_to_the_end, tmp_path, 40, 0.3)
+    metrics = ended["train_metrics_clientapp"]
+    assert list(metrics) == list(range(1, 41))
+    assert list(ended["evaluate_metrics_serverapp"]) == list(range(41))
+    assert min(of_step["byz-clients"] for of_step in metrics.values()) >= 5
+    assert max(of_step["byz-staleness"] for of_step in metrics.values()) >= 3
+    assert ended["evaluate_metrics_serverapp"][40]["mean"] == pytest.approx(1.0, abs=0.1)

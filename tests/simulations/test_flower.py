@@ -3,15 +3,24 @@
 import json
 import shutil
 import subprocess
+import time
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from flwr.app import ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.simulation import run_simulation
 
 from clients.rules import GMOM
 from clients.run import Run
-from simulations.flower import train_through_flower
+from flwr_byz import audit
+from flwr_byz.serverapp.strategy import AsyncGeometricMedianOfMeans
+from simulations.flower import BACKEND, train_through_flower
 from simulations.process import train
+from tests.support import app_grid
+from tests.support.apis import MESSAGE
 from trial.deployment import Deployment, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +54,54 @@ def test_a_run_in_process_is_that_of_flower_s_simulation_in_both_apis_to_the_bit
     assert bool(outcomes[run].stopped) == bool(alone.stopped)
     if run.rule != "FedMedian":  # the classic one leaves out what it cannot read
         assert outcomes[replace(run, api="classic")].values == alone.values
+
+
+def take_three_seconds(message, context, call_next):
+    """A mod of the slow node, that of partition 5."""
+    if context.node_config["partition-id"] == 5:
+        time.sleep(3.0)
+    return call_next(message, context)
+
+
+def train_in_steps(audit, sender):
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid, context):
+        strategy = AsyncGeometricMedianOfMeans(
+            num_byzantine=1,
+            num_batches=6,
+            quorum=5,
+            max_staleness=1000,  # a step takes a tenth of a second
+            audit=audit,
+            min_available_nodes=6,
+            stop_when=lambda _, metrics: metrics["train"]["byz-staleness"] >= 2,
+        )
+        result = strategy.start(grid, ArrayRecord(app_grid.MODEL), 1000)
+        sender.send({step: dict(of) for step, of in result.train_metrics_clientapp.items()})
+
+    client_app = app_grid.client_app(MESSAGE, [take_three_seconds])
+    run_simulation(server_app, client_app, 6, backend_config=BACKEND)
+
+
+@pytest.mark.slow
+def test_steps_in_flower_s_simulation_do_not_wait_for_a_slow_node_and_use_its_late_reply(tmp_path):
+    processes = get_context("spawn")
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=train_in_steps, args=(tmp_path / "audit.jsonl", sender))
+    process.start()
+    sender.close()
+    try:
+        metrics = receiver.recv()
+    finally:
+        process.kill()
+        process.join()
+    used = [{*line["clients"]} for line in audit.read(tmp_path / "audit.jsonl")]
+    last = max(metrics)
+    assert len(used) == last
+    assert all(nodes == used[0] for nodes in used[1:-1])
+    assert len(used[-1] - used[0]) == 1  # the slow node
+    assert metrics[last]["byz-staleness"] == last - 1 >= 2
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord
 
 from flwr_byz.payload import arrays_layout, to_arrays
 from flwr_byz.serverapp.strategy import AsyncGeometricMedianOfMeans
-from tests.support import malformed
-from tests.support.answering_grid import AnsweringGrid
-from tests.support.apis import CLASSIC, MESSAGE, STREAMED, flat, pushed
+from tests.support.answering_grid import LateGrid
+from tests.support.apis import CLASSIC, MESSAGE, STREAMED, flat
 from tests.support.malformed import honest_arrays, model_arrays
 
 MODEL = model_arrays(1.0)
@@ -102,30 +101,6 @@ def test_a_round_takes_no_more_memory_than_k_vectors_and_a_few(api, m, k, most, 
     assert used <= most
 
 
-class LateGrid(AnsweringGrid):
-    """Nodes that reply so many steps after they were asked; a reply is made when it is pulled."""
-
-    def __init__(self, num_nodes, reply, steps_late):
-        super().__init__(num_nodes, reply)
-        self.steps_late, self.step = steps_late, 0
-
-    def push_messages(self, messages):
-        (message,) = pushed(messages)
-        self.step = message.content["config"]["server-round"]
-        asked = Message(RecordDict(), metadata=message.metadata)  # without the model
-        self.answers[message.metadata.message_id] = self.step, asked
-        return [message.metadata.message_id]
-
-    def pull_messages(self, message_ids):
-        (message_id,) = message_ids
-        sent_in, asked = self.answers[message_id]
-        node = asked.metadata.dst_node_id
-        if self.step < sent_in + self.steps_late(node):
-            return []
-        del self.answers[message_id]
-        return [malformed.reply_to(asked, malformed.content(self.reply(node)))]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("reply", ["weights", "gradients"])
 def test_a_training_in_steps_holds_k_models_and_four_at_most(tmp_path, monkeypatch, reply):
@@ -138,7 +113,7 @@ def test_a_training_in_steps_holds_k_models_and_four_at_most(tmp_path, monkeypat
     numbers = np.random.default_rng(0).standard_normal(d + m, dtype="f4")
     layout = arrays_layout(ArrayRecord({"a": Array(numbers[:d])}))
 
-    def model(node):
+    def model(node, step=0):
         return to_arrays(layout.model([numbers[node : node + d]], []))
 
     def train(num_steps):

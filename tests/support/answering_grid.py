@@ -8,11 +8,12 @@ from functools import cache, partial
 from types import SimpleNamespace
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Error, MetricRecord
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common import Code, EvaluateRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import Server, SimpleClientManager
 from flwr.serverapp import Grid
 
+from flwr_byz.serverapp.strategy import AsyncGeometricMedianOfMeans
 from tests.support import malformed
 from tests.support.apis import BY_NAME, Proxy, pushed
 
@@ -60,6 +61,33 @@ class AnsweringGrid(Grid):
         return [reply for ids in pushed_one_by_one for reply in self.pull_messages(ids)]
 
     set_run = run = create_message = None
+
+
+class LateGrid(AnsweringGrid):
+    """Nodes that reply so many steps after they were asked.
+
+    What a reply says is made of (node, step) when it is pulled: the grid holds no model.
+    """
+
+    def __init__(self, num_nodes, reply, steps_late):
+        super().__init__(num_nodes, reply)
+        self.steps_late, self.step = steps_late, 0
+
+    def push_messages(self, messages):
+        (message,) = pushed(messages)
+        self.step = message.content["config"]["server-round"]
+        asked = Message(RecordDict(), metadata=message.metadata)
+        self.answers[message.metadata.message_id] = self.step, asked
+        return [message.metadata.message_id]
+
+    def pull_messages(self, message_ids):
+        (message_id,) = message_ids
+        sent_in, asked = self.answers[message_id]
+        node = asked.metadata.dst_node_id
+        if self.step < sent_in + self.steps_late(node):
+            return []
+        del self.answers[message_id]
+        return [malformed.reply_to(asked, malformed.content(self.reply(node, sent_in)))]
 
 
 class Client(Proxy):
@@ -160,3 +188,27 @@ def train_to_the_end(folder, num_rounds, connection):
         return drift(node, server_round, arrays)
 
     connection.send(train(folder, num_rounds, reply).history)
+
+
+def step_to_the_end(folder, num_steps, connection):
+    """Train as `train_to_the_end`, in steps: node 0 attacks, 1 is late, and 2 never replies."""
+    send_once = cache(connection.send)
+
+    def reply(node, step):
+        send_once("begun")
+        rng = np.random.default_rng([node, step])
+        goal = -9 if node == 0 else 1
+        zeros = model().to_numpy_ndarrays()
+        return record([(goal + rng.normal(0, 0.1, z.shape)).astype(z.dtype) for z in zeros])
+
+    def evaluate(step, arrays):
+        if step == num_steps:
+            connection.recv()
+        return MetricRecord({"mean": mean(arrays.to_numpy_ndarrays())})
+
+    files = {"checkpoints": folder / "checkpoints", "audit": folder / "audit.jsonl"}
+    strategy = AsyncGeometricMedianOfMeans(num_byzantine=2, server_learning_rate=0.2, **files)
+    late = {1: 3, 2: num_steps + 1}
+    grid = LateGrid(M, reply, lambda node: late.get(node, 0))
+    result = strategy.start(grid, model(), num_steps, evaluate_fn=evaluate)
+    connection.send(vars(result))

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +39,6 @@ def type_in(command, **options):
     return ran.stdout
 
 
-def kill_server(deployment):
-    for server in deployment.processes("flwr-serverapp"):
-        with suppress(psutil.NoSuchProcess):
-            server.kill()
-    deployment.stop_run()
-
-
 def replies(deployment):
     """The last line of the audit trail on each round: its number, and what each node did."""
     rounds = {line["round"]: line["clients"] for line in audit.read(deployment.audit)}
@@ -61,23 +53,26 @@ def start_hostile(deployment, number, kind):
 
 
 def test_steps_wait_neither_for_a_frozen_node_nor_for_a_slow_one_and_a_kill_loses_none(tmp_path):
-    """Slow: twenty seconds for what takes the others about two. Node 0 attacks."""
+    """Slow: twenty seconds for what takes the others about two. Nodes 0 and 4 attack."""
     slow, frozen, most_steps = 6, 7, 20
     options = {"rule": "AsyncGeometricMedianOfMeans", "attack": "SignFlip(scale=10)"}
     options |= {"num-byzantine": 2, "num-clients": 8, "round-timeout": 600.0}
     with Deployment(tmp_path, 8, ROOT, {slow: "slow:20"}) as deployment:
         deployment.await_nodes()
         deployment.signal_node(frozen, signal.SIGSTOP)
-        for _ in filter(round_of, deployment.run(options | {"num-rounds": most_steps})):
+        run = deployment.run(options | {"num-rounds": most_steps})
+        _, _, first_error = next(filter(None, map(round_of, run)))
+        for _ in filter(round_of, run):
             entries = replies(deployment).values()
             if "used" in [of_step[slow]["reply"] for of_step in entries]:
                 break
         time.sleep(random.uniform(0, 3))
-        kill_server(deployment)
+        deployment.kill_server()
+        deployment.stop_run()
         before = Checkpoint.latest(deployment.checkpoints)
         last = before.server_round + 1
-        for _ in deployment.run(options | {"num-rounds": last}):
-            pass
+        run = deployment.run(options | {"num-rounds": last})
+        *_, (_, _, error) = filter(None, map(round_of, run))
         steps = replies(deployment)
         metrics = Checkpoint.latest(deployment.checkpoints).rounds["train"]
 
@@ -85,9 +80,10 @@ def test_steps_wait_neither_for_a_frozen_node_nor_for_a_slow_one_and_a_kill_lose
     assert {step: metrics[step] for step in before.rounds["train"]} == before.rounds["train"]
     of_node = {node: [entry[node]["reply"] for entry in steps.values()] for node in range(8)}
     assert "used" not in of_node[frozen]  # after a minute, the SuperLink reports it as lost
-    assert 2 <= (first := of_node[slow].index("used")) < most_steps
-    assert metrics[first + 1]["byz-staleness"] >= 2
-    assert {reply for node in range(1, slow) for reply in of_node[node]} == {"used", "not asked"}
+    first = of_node[slow].index("used")  # so many steps were made before
+    assert metrics[first + 1]["byz-staleness"] == first >= 2
+    assert {reply for node in range(slow) for reply in of_node[node]} == {"used", "not asked"}
+    assert error < first_error / 2
 
 
 @pytest.fixture(scope="module")
