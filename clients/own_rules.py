@@ -183,9 +183,14 @@ class AsyncRule(PapersRule):
     )
     quorum: int | None = None
     concurrency: int | None = None
-    max_staleness: int = 20
-    staleness_exponent: float = 1.0
-    keep_steps: int = 20
+    max_staleness: int = 100
+    staleness_exponent: float = 0.5
+    keep_steps: int = 100
+
+    def batches(self, num_clients: int, num_byzantine: int) -> int:
+        """Return k."""
+        given = self.sets_batches
+        return super().batches(num_clients, num_byzantine) if given else num_clients
 
     def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
         """Return the options of the strategy."""
@@ -207,7 +212,7 @@ class AsyncRule(PapersRule):
     def quorum_of(self, num_clients: int, num_byzantine: int) -> int:
         """Return how many batches a step waits for."""
         k = self.batches(num_clients, num_byzantine)
-        return min(self.quorum or 2 * num_byzantine + 1, k)
+        return min(self.quorum or max(2 * num_byzantine + 1, k // 2 + 1), k)
 
 
 OWN: Mapping[str, type[OwnRule]] = {GMOM: PapersRule, ROBUST: OwnRule, ASYNC: AsyncRule}

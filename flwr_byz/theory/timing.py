@@ -81,9 +81,9 @@ def time_to_target(
     *,
     quorum: int | None = None,
     timeout: float | None = None,
-    max_staleness: int = 20,
-    staleness_exponent: float = 1.0,
-    keep_steps: int = 20,
+    max_staleness: int = 100,
+    staleness_exponent: float = 0.5,
+    keep_steps: int = 100,
     statistics: Statistics = LINEAR_REGRESSION,
 ) -> TimeToTarget:
     """Estimate how long a training takes in either mode, from how long its clients take.
@@ -97,7 +97,8 @@ def time_to_target(
         The seconds that each client takes for a reply, and for sending it; infinity for one that
         never replies. Neighbours share a batch, as in `aggregation.split_into_batches`.
     quorum : int, optional
-        How many batches a step waits for, from 2q + 1 to k; by default 2q + 1.
+        How many batches a step waits for, from 2q + 1 to k; by default 2q + 1, or more than half of
+        them if that is more.
     timeout : float, optional
         Seconds after which a client is given up; a round ends then.
     max_staleness, staleness_exponent, keep_steps : int, float, int
@@ -142,7 +143,7 @@ def time_to_target(
         seconds=[float(each) if each <= limit else inf for each in latencies],
         timeout=limit,
         batch_of=batch_of,
-        quorum=min(quorum or 2 * q + 1, k),
+        quorum=min(quorum or max(2 * q + 1, k // 2 + 1), k),
         max_staleness=max_staleness,
     )
     per_round = min(max(map(float, latencies)), limit)

@@ -146,7 +146,7 @@ def test_each_late_reply_of_a_batch_is_scaled():
     server.begin()
     updates = np.array([1.0, 2.0, 6.0])
     server.end(*((node, server.trained(node, update)) for node, update in enumerate(updates)))
-    expected = geometric_median_of_means(updates[:, None] * np.ones(5) / 2, 2).point[0]
+    expected = geometric_median_of_means(updates[:, None] * np.ones(5) * 2**-0.5, 2).point[0]
     assert server.model[0][0] == pytest.approx(expected)
 
 

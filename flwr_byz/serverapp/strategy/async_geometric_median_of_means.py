@@ -3,12 +3,14 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from logging import ERROR, INFO
+from math import inf
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from ...aggregation import GeometricMedian
 from ...at_work import AtWork
 from ...checks import check_number, shown
 from ...hardening import Trained
@@ -30,7 +32,14 @@ _NOT_TAKEN = {
     "streaming": "replies are always added up as they arrive",
     "group_by_key": "batches have to be known before the first reply",
 }
-_MANY = 1 << 40  # nodes, more than there are
+
+
+class MedianOfClients(GeometricMedian):
+    """The geometric median, of batches of one client each unless their number is given."""
+
+    def num_batches(self, num_clients: int, num_byzantine: int) -> int:
+        """Return m."""
+        return num_clients
 
 
 class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
@@ -51,17 +60,20 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
     ----------
     num_byzantine : int
         q: at most so many clients were Byzantine when they made a reply that counts in a step.
+    num_batches : int, optional
+        k; by default m, every client for itself, so that what counts of a slow client is not
+        replaced by a reply of another. The server holds k models.
     quorum : int, optional
-        How many batches have to be filled, from 2q + 1 to k; by default 2q + 1, of which q + 1 are
-        honest. Above k − q, clients that never reply hold up each step until `timeout`.
+        How many batches have to be filled, from 2q + 1 to k; by default more than half of them.
+        Above k − q, clients that never reply hold up each step until `timeout`.
     concurrency : int, optional
         How many nodes train at a time, more than q; by default all. The one asked longest ago comes
         next. Slow nodes take up their share of them.
-    max_staleness : int, default 20
+    max_staleness : int, default 100
         A reply is left out where the server has made more steps than that since it sent the model.
-    staleness_exponent : float, default 1.0
+    staleness_exponent : float, default 0.5
         a: the update, or gradient, of a reply that is s steps old is multiplied by (1 + s)^(−a).
-    keep_steps : int, default 20
+    keep_steps : int, default 100
         For how many steps the last mean of a batch counts; with 0, batches are empty at the
         beginning of each step. They are, too, where batches become others: when a node joins, is
         excluded or has been away for so long, and in each step with `bucketing_seed`.
@@ -107,7 +119,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
     >>> strategy = AsyncGeometricMedianOfMeans(num_byzantine=2, quorum=6)
     """
 
-    _grid_kind = AsyncGrid
+    _grid_kind, _median = AsyncGrid, MedianOfClients
 
     def __init__(
         self,
@@ -115,9 +127,9 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         num_byzantine: int,
         quorum: int | None = None,
         concurrency: int | None = None,
-        max_staleness: int = 20,
-        staleness_exponent: float = 1.0,
-        keep_steps: int = 20,
+        max_staleness: int = 100,
+        staleness_exponent: float = 0.5,
+        keep_steps: int = 100,
         min_available_nodes: int | None = None,
         **options: Any,
     ) -> None:
@@ -130,9 +142,8 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         self.fraction_evaluate = 0.0
         self.min_train_nodes = self.min_available_nodes = 0  # FedAvg takes what there is
         if quorum is not None:
-            least, most = 2 * num_byzantine + 1, self.settings.batches_for(_MANY)
-            note = ", the number of batches: num_batches decides it"
-            check_number("quorum", quorum, whole=True, least=least, most=most, note=note)
+            least, most = 2 * num_byzantine + 1, self.settings.num_batches or inf
+            check_number("quorum", quorum, whole=True, least=least, most=most)
         if concurrency is not None:
             least, note = num_byzantine + 1, ": q nodes that never reply must leave room for one"
             check_number("concurrency", concurrency, whole=True, least=least, note=note)
@@ -154,8 +165,8 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
     def summary(self) -> None:
         """Log summary configuration of the strategy."""
         at_a_time = self.concurrency or "all"
-        text = "\t├──> Steps: quorum %d batches | nodes at a time: %s"
-        log(INFO, text, self._fewest, at_a_time)
+        text = "\t├──> Steps: quorum %s of the batches | nodes at a time: %s"
+        log(INFO, text, self.quorum or "more than half", at_a_time)
         super().summary()
 
     def configure_train(
@@ -211,8 +222,9 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
         return self._at_work.nodes
 
     def _waiting(self) -> dict[str, Any]:
-        k, q = self.settings.batches_for(max(len(self._asked()), 1)), self.settings.num_byzantine
-        return {"quorum": min(self.quorum or 2 * (q or 0) + 1, k), "keep_steps": self.keep_steps}
+        k = self.settings.batches_for(max(len(self._asked()), 1))
+        quorum = self.quorum or max(self._fewest, k // 2 + 1)
+        return {"quorum": min(quorum, k), "keep_steps": self.keep_steps}
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
         self._oldest = 0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...aggregation import GeometricMedian
 from ...aggregation.pre_aggregation import PreAggregation, TrimNorm
 from ...settings import of_the_paper
 from .robust_fed_avg import RobustFedAvg
@@ -32,6 +33,8 @@ class GeometricMedianOfMeans(RobustFedAvg):
     Raises TypeError for an option that is unknown or of a wrong kind, ValueError for a wrong value.
     """
 
+    _median: type[GeometricMedian] = GeometricMedian
+
     def __init__(
         self,
         *,
@@ -41,4 +44,4 @@ class GeometricMedianOfMeans(RobustFedAvg):
         **options: Any,
     ) -> None:
         paper = of_the_paper(trim_norm, gamma, pre_aggregation, options)
-        super().__init__(**paper, **options)
+        super().__init__(**paper | {"rule": self._median(gamma)}, **options)
