@@ -16,6 +16,8 @@
 #                results/harder/
 # make unlike    runs rules with and without trusted data where clients differ; report in
 #                results/unlike/
+# make asynchronous runs steps that wait for a quorum beside rounds that wait for all clients, in
+#                simulated time; report in results/asynchronous/
 # make worst-case searches for the strongest attack; report in results/worst-case/
 # make trial     brings up a SuperLink and SuperNodes with TLS and keys, and runs the app among them
 # make bench     times the aggregation beside its peers', results in benchmarks/results/
@@ -35,10 +37,10 @@ FLOWER_newest := flwr[simulation]
 FLOWER_nightly := flwr-nightly[simulation]
 TEST_FLOWER := test-flower-oldest test-flower-newest test-flower-nightly
 
-.PHONY: demo test test-long $(TEST_FLOWER) coverage lint site package attacks harder reproduce \
-	matrix matrix-quick unlike worst-case trial bench clean
+.PHONY: demo test test-long $(TEST_FLOWER) coverage lint site package asynchronous attacks harder \
+	reproduce matrix matrix-quick unlike worst-case trial bench clean
 
-demo attacks harder matrix matrix-quick reproduce unlike worst-case: $(VENV)/demo
+asynchronous attacks demo harder matrix matrix-quick reproduce unlike worst-case: $(VENV)/demo
 	$(BIN)/python -m simulations $@
 
 test: $(VENV)/dev

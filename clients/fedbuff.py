@@ -17,8 +17,8 @@ class FedBuff(VectorStrategy):
     """Step along the mean of the first `buffer_size` replies, whoever sent them.
 
     A node is given the newest model as soon as it has replied, and may reply many times in a step.
-    The update of a reply that is s steps old is divided by √(1 + s). What `grid` hands out goes on
-    with the replies to earlier messages.
+    The update of a reply that is s steps old is divided by √(1 + s); a malformed reply takes a
+    place in the buffer, too. What `grid` hands out goes on with the replies to earlier messages.
 
     Parameters
     ----------
@@ -52,15 +52,15 @@ class FedBuff(VectorStrategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Step along the mean of the first well-formed replies, as many as the buffer takes."""
+        """Step along the mean of those among the first replies that are well-formed."""
         updates: list[Vectors] = []
-        for reply in replies:
+        for number, reply in enumerate(replies, 1):
             sent_in = self._training.pop(node := reply.metadata.src_node_id)
             scale = (1 + server_round - sent_in) ** -0.5
             updates += [
                 scale * (vector - self._origins[sent_in]) for vector in self._well_formed([reply])
             ]
-            if len(updates) == self.buffer_size:
+            if number == self.buffer_size:
                 break
             self._grid.send(self._messages([node], server_round))  # type: ignore[attr-defined]
         wanted = set(self._training.values())

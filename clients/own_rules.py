@@ -26,6 +26,15 @@ _NAMES = {
 }
 
 
+_OF_STEPS = {
+    "quorum": "quorum {}",
+    "concurrency": "{} at a time",
+    "max_staleness": "at most {} steps old",
+    "staleness_exponent": "exponent {}",
+    "keep_steps": "means kept {} steps",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnRule:
     """A rule of this package, as a text names it.
@@ -170,12 +179,12 @@ class AsyncRule(PapersRule):
     name: ClassVar[str] = "async GMoM"
     known_options: ClassVar[tuple[str, ...]] = (
         *PapersRule.known_options,
-        *("quorum", "concurrency", "max_staleness", "staleness_exponent", "keep_steps"),
+        *_OF_STEPS,
     )
     quorum: int | None = None
     concurrency: int | None = None
     max_staleness: int = 20
-    staleness_exponent: float = 0.5
+    staleness_exponent: float = 1.0
     keep_steps: int = 20
 
     def options(self, num_clients: int, num_byzantine: int) -> dict[str, Any]:
@@ -188,7 +197,12 @@ class AsyncRule(PapersRule):
 
     def title(self) -> str:
         """Return a short name for tables and pictures."""
-        return super().title() + ("" if self.quorum is None else f", quorum {self.quorum}")
+        parts = [
+            text.format(value)
+            for name, text in _OF_STEPS.items()
+            if (value := getattr(self, name)) != getattr(type(self), name)
+        ]
+        return ", ".join([super().title(), *parts])
 
     def quorum_of(self, num_clients: int, num_byzantine: int) -> int:
         """Return how many batches a step waits for."""

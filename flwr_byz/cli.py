@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from typer import Argument, Exit, Option, Typer
 
-from .theory import Plan, plan
+from .theory import Plan, TimeToTarget, plan, time_to_target
 
 _Row = tuple[str | float | None, ...]
 _ROWS_SHOWN = 12
@@ -64,6 +64,16 @@ def plan_command(
         int | None, Option(help="Clients take so many steps, and reply weights.")
     ] = None,
     distance: Annotated[float | None, Option(help="‖θ0 − θ*‖ at the start; √d by default.")] = None,
+    latencies: Annotated[
+        str | None,
+        Option(help="Seconds of a reply: 16x1,4x10 for 16 clients with 1 and 4 with 10."),
+    ] = None,
+    quorum: Annotated[
+        int | None, Option(help="Batches that an asynchronous step waits for; 2q + 1 by default.")
+    ] = None,
+    timeout: Annotated[
+        float | None, Option(help="Seconds after which a client is given up.")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
     plot: Annotated[Path | None, Option(help="Draw error over k to this PNG, SVG or PDF.")] = None,
 ) -> None:
@@ -88,12 +98,31 @@ def plan_command(
         )
     except TypeError as error:  # a size is missing, or one too many given
         raise click.UsageError(_with_options(str(error))) from None
+    times = None
+    if latencies is not None:
+        seconds = _latencies_of(latencies)
+        times = time_to_target(made, seconds, quorum=quorum, timeout=timeout)
+    elif quorum is not None or timeout is not None:
+        raise click.UsageError("--quorum and --timeout need --latencies")
     if plot is not None:
         draw_trade_off(made, plot)
     if as_json:
-        print(json.dumps(made.to_dict(), indent=2))
+        timed = {} if times is None else {"time_to_target": times.to_dict()}
+        print(json.dumps(made.to_dict() | timed, indent=2))
     else:
-        print_plan(made, Console())
+        print_plan(made, Console(), times)
+
+
+def _latencies_of(text: str) -> list[float]:
+    """Return the seconds of each client of a text such as ``16x1,4x10``."""
+    found = []
+    for part in text.split(","):
+        number, times, seconds = part.rpartition("x")
+        try:
+            found += [float(seconds)] * (int(number) if times else 1)
+        except ValueError:
+            raise click.UsageError(f"--latencies {part}: give such as 16x1,4x10") from None
+    return found
 
 
 def _with_options(text: str) -> str:
@@ -195,8 +224,8 @@ def advise_command(
         raise Exit(130) from None
 
 
-def print_plan(made: Plan, console: Console) -> None:
-    """Print a plan as tables."""
+def print_plan(made: Plan, console: Console, times: TimeToTarget | None = None) -> None:
+    """Print a plan as tables, with its time to target where that was asked for."""
     sizes = made.samples_per_client
     samples = sizes if isinstance(sizes, int) else f"{min(sizes)} to {max(sizes)}"
     console.print(
@@ -235,6 +264,12 @@ def print_plan(made: Plan, console: Console) -> None:
         ],
         "Proved for it": proved,
     }
+    if times is not None:
+        tables["Time to target (no proof)"] = [
+            _time("synchronous rounds", times.rounds, times.seconds_per_round, "round"),
+            _time("asynchronous steps", times.steps, times.seconds_per_step, "step"),
+            ("quorum of a step", f"{times.quorum}", "batches that have to hold a new reply"),
+        ]
     for title, rows in tables.items():
         console.print(f"\n[bold]{title}")
         table = Table(show_header=False)
@@ -244,6 +279,7 @@ def print_plan(made: Plan, console: Console) -> None:
     for heading, reasons in (
         ("The expected error is uncertain:", made.doubts),
         ("Better:", made.hints),
+        ("Time:", () if times is None else times.hints),
     ):
         if reasons:
             console.print(f"\n[bold]{heading}", *(f"- {reason}" for reason in reasons), sep="\n")
@@ -290,6 +326,13 @@ def draw_trade_off(made: Plan, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--plot {path}: {error}") from None
+
+
+def _time(name: str, number: int | None, seconds: float, unit: str) -> _Row:
+    """Return the row of a mode in which a training takes that number of rounds or steps."""
+    if number is None:
+        return name, "never", None
+    return name, f"{number * seconds:.3g} s", f"{number} {unit}s of {seconds:.3g} s"
 
 
 def _cell(value: str | float | None) -> str:

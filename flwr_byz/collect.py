@@ -3,6 +3,7 @@
 Also what a round leaves of them in the audit trail.
 """
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
@@ -105,9 +106,9 @@ def stream(
 ) -> Collected:
     """Add replies to their rows as they arrive, and let them go; of a client, the first counts.
 
-    With a `quorum`, no more is read once so many batches hold a reply; those that hold none are
-    represented by the row that is `kept` of them. Integer and bool arrays are kept of one reply a
-    batch, that of the client that comes first.
+    With a `quorum`, no more is read once so many batches hold the replies of half of their clients;
+    those that hold none are represented by the row that is `kept` of them. Integer and bool arrays
+    are kept of one reply a batch, that of the client that comes first.
     """
     place = {client: number for number, client in enumerate(grouping)}
     places = {batch: row.place for batch, row in kept.items()}
@@ -115,6 +116,7 @@ def stream(
     used: dict[ClientId, Reply] = {}
     counters = {batch: (len(place), row.counters) for batch, row in kept.items()}
     answered: set[ClientId] = set()
+    missing = {batch: (size + 1) // 2 for batch, size in Counter(grouping.values()).items()}
     first: Model | None = None  # held until another reply differs
     for reply in replies:
         client = reply.client
@@ -134,7 +136,8 @@ def stream(
             if batch not in counters or number < counters[batch][0]:
                 counters[batch] = number, [values.copy() for values in model_of(reply).counters()]
             used[client] = replace(reply, model=None, base=None)
-            if sums.num_filled == quorum:
+            missing[batch] -= 1
+            if quorum is not None and sum(n <= 0 for n in missing.values()) == quorum:
                 break
         del reply, usable  # before the next one is waited for
     end(replies)

@@ -48,7 +48,7 @@ class RobustServer:
         self._announced = 0, 0  # clients and rows of the guarantee that was logged last
         self._memory: NDArray[np.floating] | None = None
         self._kept: dict[int, KeptRow] = {}
-        self._kept_grouping: Grouping = {}
+        self._kept_of: tuple[Grouping, Layout] | None = None  # the rows that are kept
 
     def aggregate(
         self,
@@ -69,9 +69,9 @@ class RobustServer:
         aggregates the clients' metrics in place of the median of batch means, without the names
         that are `ignored`; `optimize` returns what a server optimizer makes of the aggregate.
         Without `accept_failures`, no step is made where a reply is rejected. With a `quorum`, and
-        `settings.streaming`, no more is read once so many batches hold a reply, and who has not
-        replied by then is not missing; the row of a batch that holds none is the one that was made
-        last, at most `keep_steps` rounds ago.
+        `settings.streaming`, no more is read once so many batches are filled (see `stream`), and
+        who has not replied by then is not missing; the row of a batch that holds no reply is the
+        one that was made last, at most `keep_steps` rounds ago.
 
         Returns the new model, None where the old one is kept, and the metrics of the round (see
         `RobustFedAvg`).
@@ -163,11 +163,13 @@ class RobustServer:
             assert asked is not None
             grouping = self._grouping(server_round, asked)
             memory = self._memory_for(grouping, layout)
-            if kept and grouping != self._kept_grouping:
+            if self._kept_of != (grouping, layout):
                 kept = {}
+            self._kept_of = None  # the memory is written to
             rest = memory, rejections, quorum, kept
             collected = stream(replies, grouping, centre, layout, *rest)
-            self._keep(server_round, grouping, collected)
+            self._keep(server_round, kept, collected)
+            self._kept_of = grouping, layout
             return asked, collected
         asked, usable = received(replies, asked, rejections)
         if self.settings.group_by_key is not None:
@@ -178,12 +180,18 @@ class RobustServer:
             held = self._memory_for(grouping, model_of(usable[0]).layout)
         return asked, hold(usable, grouping, centre, held, rejections)
 
-    def _keep(self, server_round: int, grouping: Grouping, collected: Collected) -> None:
-        """Remember which rows are in the memory."""
-        before, self._kept_grouping = self._kept, grouping
+    def forget_rows(self) -> None:
+        """Begin a training in which no row of an earlier one counts."""
+        self._kept_of = None
+
+    def _keep(self, server_round: int, before: Mapping[int, KeptRow], collected: Collected) -> None:
+        """Remember which rows are in the memory: finite ones, unless they are one author's."""
         self._kept = {}
+        finite = None if collected.measured is None else collected.measured.finite
         columns = zip(collected.batches, collected.members, collected.counters, strict=True)
         for place, (batch, members, counters) in enumerate(columns):
+            if collected.are_copies or (finite is not None and not finite[place]):
+                continue
             step = server_round if members else before[batch].step
             self._kept[batch] = KeptRow(step, place, counters)
 

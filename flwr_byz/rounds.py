@@ -79,7 +79,7 @@ class Rounds:
         self.weights: frozenset[str] = frozenset()  # names of arrays that distances are taken of
         self._is_stopped = False
         self._best = -inf
-        self._excluded: frozenset[str] = frozenset()
+        self.excluded: frozenset[str] = frozenset()  # who is not asked in this round
 
     @property
     def layout(self) -> Layout | None:
@@ -151,13 +151,13 @@ class Rounds:
         here = {str(client) for client in clients}
         suspects = self.suspicion.excluded(server_round, above)
         excluded = [client for client in suspects if client in here][:most]
-        for client in sorted(here & (self._excluded ^ set(excluded)), key=identity_order):
+        for client in sorted(here & (self.excluded ^ set(excluded)), key=identity_order):
             verb = "no longer" if client in excluded else "again"
             entry = self.suspicion.entry(client)
             text = "client %s is %s asked: its suspicion is %s over %s rounds"
             log(WARNING, text, escaped(client), verb, entry["suspicion"], entry["rounds"])
-        self._excluded = frozenset(excluded)
-        return [client for client in clients if str(client) not in self._excluded]
+        self.excluded = frozenset(excluded)
+        return [client for client in clients if str(client) not in self.excluded]
 
     def counts(
         self, asked: Collection[ClientId], accepted: Collection[ClientId], rejections: Rejections

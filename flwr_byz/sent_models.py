@@ -24,14 +24,21 @@ class SentModels:
 
     def keep(self, step: int, model: Model) -> None:
         """Write a model down; raise OSError where the disk does not take it."""
-        arrays = model.floats()
-        with self._path(step).open("wb") as file:
-            for array in arrays:
-                array.tofile(file)
+        arrays, path = model.floats(), self._path(step)
+        try:
+            with path.open("wb") as file:
+                for array in arrays:
+                    array.tofile(file)
+        except OSError:
+            path.unlink(missing_ok=True)  # a part of it would fill the disk
+            raise
         self._dtypes[step] = [(array.dtype, array.nbytes) for array in arrays]
 
     def floats(self, step: int) -> Sequence[NDArray[Any]]:
-        """Return the flat arrays of a model that is kept, which are read as they are used."""
+        """Return the flat arrays of a model that is kept, which are read as they are used.
+
+        Raises OSError where its file cannot be read any more.
+        """
         dtypes = self._dtypes[step]
         ends = list(accumulate((size for _, size in dtypes), initial=0))
         data = np.memmap(self._path(step), mode="r") if ends[-1] else np.empty(0, np.uint8)

@@ -12,7 +12,7 @@ from flwr_byz.pages import Cell, Table
 
 from .detection import FLAGGED
 from .look import Look, Part
-from .tables import Study, at, costs, name_of, number
+from .tables import STUDY, Study, at, costs, joined, name_of, number
 
 _ALONE = "ServerAlone"
 
@@ -35,13 +35,8 @@ Byzantine."""
 
 
 def families(studies: Sequence[Study]) -> list[Study]:
-    """Join the studies of a problem whatever its options, by number of clients and of rounds."""
-    joined: dict[tuple[str, int, int], list[pd.DataFrame]] = {}
-    for study in studies:
-        run = study.runs.loc[0]
-        key = name_of(run.problem), run.num_clients, run.num_rounds
-        joined.setdefault(key, []).append(study.runs)
-    return [Study(pd.concat(runs, ignore_index=True)) for runs in joined.values()]
+    """Join the studies of a problem whatever its options, of as many clients and rounds."""
+    return joined(studies, lambda run: (name_of(run.problem), *run[STUDY[1:]]))
 
 
 def choice(look: Look) -> Iterable[Part]:

@@ -37,13 +37,13 @@ class Look:
     ) -> Section:
         """Return a section that says what was run, and more."""
         runs = self.study.runs
-        text = f"m = {runs.num_clients[0]}, q = {self.q}, {runs.num_rounds[0]} rounds, "
+        text = f"m = {runs.num_clients[0]}, q = {self.q}, {self.study.num_rounds} rounds, "
         text += f"seeds: {runs.seed.nunique()}, measured by {self.study.measure}. {more}"
-        return Section(f"{runs.problem[0]}: {what}", text.strip(), shown, made)
+        return Section(f"{self.study.name}: {what}", text.strip(), shown, made)
 
     def picture(self, figure: Figure, *names: str) -> Picture:
         """Save a picture."""
-        alt = ", ".join(filter(None, (self.study.runs.problem[0], *names)))
+        alt = ", ".join(filter(None, (self.study.name, *names)))
         return Picture(save(figure, self.folder / self._name(names))[1], alt)
 
     def table(self, frame: pd.DataFrame, *names: str) -> None:
@@ -52,6 +52,9 @@ class Look:
         frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
     def _name(self, names: Sequence[str]) -> str:
-        whole = " ".join(map(str, (*self.study.runs.loc[0, tables.STUDY], *names, f"q{self.q}")))
+        runs = self.study.runs
+        joined = {"num_rounds"} if runs.num_rounds.nunique() > 1 else {}
+        of_study = runs.loc[0, [name for name in tables.STUDY if name not in joined]]
+        whole = " ".join(map(str, (*of_study, *names, f"q{self.q}")))
         kept = "".join(c if c.isascii() and (c.isalnum() or c == ".") else " " for c in whole)
         return "-".join(kept.lower().split())

@@ -3,7 +3,7 @@
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -23,6 +23,7 @@ IN_SIGHT = 10
 _LINES = [VERMILION, BLUE, *(c for c in COLOURS if c not in (VERMILION, BLUE, "#F0E442"))]
 _CELL = 0.74, 0.4  # inches
 _LETTER = 0.068  # inches, about
+_POINTS = 400  # of a line over time
 
 
 @mpl.rc_context(STYLE)
@@ -63,10 +64,46 @@ def heat_map(
 
 @mpl.rc_context(STYLE)
 def rounds(study: Study, panels: Mapping[str, pd.DataFrame], options: Sequence[str]) -> Figure:
-    """Draw a panel for each title, with a line for each of its cells that has runs.
+    """Draw the measure over rounds: a panel for each title, a line for each of its cells with runs.
 
     Lines are means over seeds, bands go from the least to the most.
     """
+    figure = _panels(study, panels, options, lambda runs: pd.DataFrame(list(runs["values"])))
+    for axes in figure.axes:
+        axes.set(xlabel="round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def over_time(study: Study, panels: Mapping[str, pd.DataFrame], options: Sequence[str]) -> Figure:
+    """Draw the measure over simulated time, as `rounds` does."""
+    figure = _panels(study, panels, options, _over_time)
+    for axes in figure.axes:
+        axes.set(xlabel="time", xscale="log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    return figure
+
+
+def _over_time(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each run: its values at the times that all of the runs have come to."""
+    times = [np.array(each)[np.isfinite(each)] for each in runs.times]
+    if not (ends := [each[1:] for each in times if len(each) > 1]):
+        return pd.DataFrame()
+    last = min(each[-1] for each in ends)
+    shown = np.geomspace(min(max(each[0] for each in ends), last), last, _POINTS)
+    curves = zip(times, runs["values"], strict=True)
+    found = [np.array(v)[np.searchsorted(t, shown, side="right") - 1] for t, v in curves]
+    return pd.DataFrame(found, columns=shown)
+
+
+def _panels(
+    study: Study,
+    panels: Mapping[str, pd.DataFrame],
+    options: Sequence[str],
+    curves_of: Callable[[pd.DataFrame], pd.DataFrame],
+) -> Figure:
+    """Draw a panel for each title, with a line for each of its cells that has runs."""
     kept = {name: c[c.option.isin(options) & (c.seeds > 0)] for name, c in panels.items()}
     kept = {name: cells for name, cells in kept.items() if len(cells)}
     cases = [case for cells in kept.values() for case in cells.itertuples()]
@@ -77,10 +114,9 @@ def rounds(study: Study, panels: Mapping[str, pd.DataFrame], options: Sequence[s
     figure = Figure((max(5.4, 2.9 * across), 0.9 + 2.6 * down + 0.2 * len(colours) / across))
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes, (name, cells) in zip(grid.flat, kept.items(), strict=False):
-        axes.set(title=name, xlabel="round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(title=name)
         for case in cells.itertuples():
-            curves = pd.DataFrame(list(study.runs_of(case)["values"]))
+            curves = curves_of(study.runs_of(case))
             curves = curves.clip(upper=1e3 * _most(study))  # infinity cannot be drawn
             colour = colours[case.column]
             axes.plot(curves.columns, curves.mean(), color=colour)

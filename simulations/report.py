@@ -12,7 +12,7 @@ import rich.table
 from clients.run import Run
 from flwr_byz.pages import Cell, Table, write_page
 
-from . import claims, insights, pictures, tables
+from . import claims, insights, pictures, tables, waiting_times
 from .look import Look, Part
 from .tables import BROKEN, ILL_FORMED, NO_ATTACK, Study, at, laid_out, number
 from .views import View
@@ -53,9 +53,13 @@ def report(
         sections, printed = list(judged), [verdicts.for_terminal()]
         views = [view for view in views if view.kind != "claims"]
     studies = tables.studies(runs) if views else []
-    joined = [view for view in views if view.kind == "choice"]
-    parted = [view for view in views if view.kind != "choice"]
-    pairs = [*product(insights.families(studies), joined), *product(studies, parted)]
+    parted = [view for view in views if view.kind not in _JOINED]
+    pairs = [
+        pair
+        for kind, join in _JOINED.items()
+        for pair in product(join(studies), [view for view in views if view.kind == kind])
+    ]
+    pairs += product(studies, parted)
     for study, view in pairs:
         for section, count in _PARTS[view.kind](Look.at(study, view, folder)):
             sections.append(section)
@@ -220,4 +224,9 @@ _PARTS: Mapping[str, Callable[[Look], Iterable[Part]]] = {
     "choice": insights.choice,
     "minority": insights.minority,
     "detection": insights.detection,
+    "time": waiting_times.waits,
+}
+_JOINED: Mapping[str, Callable[[Sequence[Study]], list[Study]]] = {
+    "choice": insights.families,
+    "time": waiting_times.by_latency,
 }

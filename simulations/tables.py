@@ -1,7 +1,7 @@
 """Runs grouped into tables: pure functions of a frame with a row for each run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -24,18 +24,37 @@ BROKEN = {"error": 10.0, "accuracy": 0.5}
 UNDER = "without attack", "each in its worst well-formed case"
 """Where the effects of options are compared."""
 
-STUDY = ["problem", "num_clients", "num_rounds"]
+STUDY = ["problem", "num_clients", "num_rounds", "latency"]
 SETTING = ["split", "num_byzantine", "option"]
 CASE = [*SETTING, "attack", "placement"]
-_LINES = 7  # at most in a picture
+MOST_LINES = 7  # in a picture
+_TIMINGS = {
+    "own": "",
+    "fast": ", fast attackers",
+    "last": ", last-minute attackers",
+    "stale": ", stale attackers",
+}
 _SHARE = 0.2  # of Byzantine clients, where one number of them is looked at
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The runs of one problem, of one number of clients and of rounds, as `studies` orders them."""
+    """The runs of one problem, number of clients and of rounds, and latency, in `studies`' order.
+
+    Some views look at several such studies joined to one.
+    """
 
     runs: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The problem, and how long clients take where that was simulated."""
+        return ", ".join(filter(None, (self.runs.problem[0], self.runs.latency[0])))
+
+    @property
+    def num_rounds(self) -> str:
+        """The number of rounds, or all of them in joined studies."""
+        return ", ".join(map(str, sorted(set(self.runs.num_rounds))))
 
     @property
     def measure(self) -> str:
@@ -44,7 +63,7 @@ class Study:
 
     @property
     def options(self) -> list[str]:
-        """The rules, each with its clients' momentum."""
+        """The rules, each with its clients' momentum and its attackers' timing."""
         return list(dict.fromkeys(self.runs.option))
 
     @property
@@ -119,17 +138,25 @@ class Study:
         worst = worst[(worst.num_byzantine == num_byzantine) & worst.split.isin(splits)]
         ranks = worst.groupby("split").bad.rank().groupby(worst.option, sort=False).min()
         best = ranks.sort_values(kind="stable").index
-        return list(dict.fromkeys([*known, *best]))[:_LINES]
+        return list(dict.fromkeys([*known, *best]))[:MOST_LINES]
 
 
 def studies(frame: pd.DataFrame) -> list[Study]:
-    """Part runs by problem, number of clients and of rounds; their order does not matter."""
+    """Part runs by problem, number of clients and of rounds, and latency, whatever their order."""
     runs = pd.DataFrame(sorted(frame.to_dict("records"), key=_order), columns=frame.columns)
-    runs["option"] = [_option(*each) for each in zip(runs.rule, runs.momentum, strict=True)]
+    runs["option"] = [_option(*each) for each in _variants(runs)]
     lost = runs.final.astype(float).fillna(runs.measure.map(LOST))
     runs["final"] = lost.where(runs.failed == "")
     runs["seed_done"] = runs.seed.where(runs.failed == "")
     return [Study(part.reset_index(drop=True)) for _, part in runs.groupby(STUDY)]
+
+
+def joined(studies: Sequence[Study], key: Callable[[Any], Hashable]) -> list[Study]:
+    """Join the studies whose first runs have the same key."""
+    found: dict[Hashable, list[pd.DataFrame]] = {}
+    for study in studies:
+        found.setdefault(key(study.runs.loc[0]), []).append(study.runs)
+    return [Study(pd.concat(runs, ignore_index=True)) for runs in found.values()]
 
 
 def at(cells: pd.DataFrame, split: str, num_byzantine: int) -> pd.DataFrame:
@@ -175,12 +202,12 @@ def effects(study: Study, split: str, num_byzantine: int) -> pd.DataFrame:
 
 def _pairs(study: Study) -> list[tuple[str, str]]:
     """Pair each option with the same without momentum, and with the same rule without options."""
-    known = dict.fromkeys(zip(study.runs.rule, study.runs.momentum, strict=True))
+    known = dict.fromkeys(_variants(study.runs))
     return [
-        (_option(rule, momentum), _option(*base))
-        for rule, momentum in known
-        for base in ((rule, 0.0), (name_of(rule), momentum))
-        if base in known and base != (rule, momentum)
+        (_option(rule, momentum, timing), _option(*base))
+        for rule, momentum, timing in known
+        for base in ((rule, 0.0, timing), (name_of(rule), momentum, timing))
+        if base in known and base != (rule, momentum, timing)
     ]
 
 
@@ -226,15 +253,22 @@ def name_of(call: str) -> str:
     return call.partition("(")[0]
 
 
-def _option(rule: str, momentum: float) -> str:
-    return title(rule) + (f" + momentum {momentum:g}" if momentum else "")
+def _variants(runs: pd.DataFrame) -> Iterator[tuple[str, float, str]]:
+    """Yield what makes the option of each run."""
+    return zip(runs.rule, runs.momentum, runs.timing, strict=True)
+
+
+def _option(rule: str, momentum: float, timing: str) -> str:
+    return title(rule) + (f" + momentum {momentum:g}" if momentum else "") + _TIMINGS[timing]
 
 
 def _order(run: dict[str, Any]) -> tuple[Any, ...]:
     rule = [*RULES, *OWN].index(name_of(run["rule"])), run["rule"], run["momentum"]
     data = _alikeness(run["split"]), run["num_byzantine"], _place_of_attack(run["attack"])
-    rest = ("placement", "seed", "api", "through")
-    return *rule, *data, run["placement"] != "spread", *(run[name] for name in rest)
+    timing = list(_TIMINGS).index(run["timing"])
+    rest = ("placement", "seed", "api", "through", "latency")
+    place = run["placement"] != "spread", *(run[name] for name in rest)
+    return *rule, timing, *data, *place
 
 
 def _alikeness(split: str) -> tuple[float, str]:

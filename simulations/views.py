@@ -22,6 +22,8 @@ class View(BaseModel):
         - "choice": the rules of the best worst cases, by data and by what the server holds, of all
           studies of a problem in one table;
         - "minority": without attack, the accuracy on the class that each rule does worst on;
+        - "time": simulated time to where the rule ends that waits for all clients, and the measure
+          over time, of all studies of a problem and a latency in one table;
         - "detection": how well the audit trail's evidence tells Byzantine clients from honest ones;
         - "claims": what the paper claims, judged by runs of those names, whatever the study.
     splits : sequence of str
@@ -45,6 +47,7 @@ class View(BaseModel):
         "stopped",
         "choice",
         "minority",
+        "time",
         "detection",
         "claims",
     ]

@@ -207,11 +207,6 @@ class BatchSums:
             if batch != kept[batch]:
                 memory[batch] = memory[kept[batch]]
 
-    @property
-    def num_filled(self) -> int:
-        """Number of batches that hold a vector."""
-        return int(np.count_nonzero(self._counts))
-
     def add(
         self, batch: int, vector: Vector, centre: Vector | None = None, scale: float = 1.0
     ) -> None:

@@ -8,6 +8,7 @@ from flwr.serverapp import strategy as message
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from ..server.strategy import GeometricMedianOfMeans as ClassicGeometricMedianOfMeans
+from ..serverapp.strategy import AsyncGeometricMedianOfMeans
 from ..serverapp.strategy import GeometricMedianOfMeans as MessageGeometricMedianOfMeans
 from ..wrapped import trees_in
 from .runs import ROBUST
@@ -44,6 +45,8 @@ def exchange(own: Any, num_byzantine: int) -> tuple[Any, list[str]]:
             is_minimum = name.startswith("min_")
             settings[name] = max(value, 2 * num_byzantine + 1) if is_minimum else value
     robust = kind(**settings)
+    if isinstance(own, AsyncGeometricMedianOfMeans):
+        return robust, [f"{ROBUST} waits for all clients in each round, {theirs.__name__} does not"]
     if theirs is base or isinstance(own, kind):
         return robust, []
     robust.__class__ = type(ROBUST, (kind, theirs), {})

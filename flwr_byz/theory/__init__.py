@@ -60,3 +60,5 @@ from .spectral import spectral_radius as spectral_radius
 from .theorems import Guarantee as Guarantee
 from .theorems import theorem_4 as theorem_4
 from .theorems import theorem_5 as theorem_5
+from .timing import TimeToTarget as TimeToTarget
+from .timing import time_to_target as time_to_target

@@ -43,6 +43,16 @@ class ArrivingGrid(Grid):
         self._num_bytes = num_bytes
         self._bounded_pull = BoundedPull(grid)
 
+    @classmethod
+    def around(cls, grid: Grid) -> "ArrivingGrid":
+        """Return a grid of this class for a training: around another, or this one itself.
+
+        It awaits no replies to messages of an earlier training.
+        """
+        if isinstance(grid, ArrivingGrid) and (cls is AsyncGrid or isinstance(grid, AsyncGrid)):
+            return cls(grid._grid, grid._num_bytes)
+        return grid if isinstance(grid, cls) else cls(grid)
+
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
@@ -77,16 +87,35 @@ class ArrivingGrid(Grid):
 class AsyncGrid(ArrivingGrid):
     """An `ArrivingGrid` on which a reply may come in any later round than its message was sent in.
 
-    What `send_and_receive` returns goes on with the replies to all messages that are unanswered.
+    What `send_and_receive` returns goes on with the replies to all messages that are unanswered: it
+    is for one training, and for nothing else.
     """
 
     def __init__(self, grid: Grid, num_bytes: int | None = None) -> None:
         super().__init__(grid, num_bytes)
         self._arrivals, self._seconds = self._new_arrivals(), math.inf
+        self._failing: set[int] = set()  # nodes whose messages were the last to be pushed, in vain
 
     def send(self, messages: Iterable[Message]) -> None:
-        """Push messages while replies are awaited."""
-        for message in self._arrivals.send(messages, self._seconds):
+        """Push messages while replies are awaited; what cannot be pushed has an error as reply.
+
+        Raises the grid's exception where a node's message cannot be pushed for the second time,
+        none could be in the meantime, and no reply is awaited.
+        """
+        messages = list(messages)
+        nodes = {message.metadata.dst_node_id for message in messages}
+        try:
+            to_no_one = self._arrivals.send(messages, self._seconds)
+        except Exception as error:  # of these, none can be pushed
+            if nodes & self._failing:
+                raise
+            self._failing |= nodes
+            for message in messages:
+                self._arrivals.fail(message, error)
+            return
+        if messages:
+            self._failing.clear()
+        for message in to_no_one:
             self._arrivals.fail(message, ConnectionError("the node has left"))
 
     def send_and_receive(

@@ -40,6 +40,19 @@ def test_the_plan_finds_what_a_target_takes_and_takes_a_size_for_each_client(com
     assert found["expected_error"] <= 0.1
 
 
+def test_the_time_to_target_is_printed_for_both_modes_or_as_json(command):
+    latencies = [1.0] * 32 + [10.0] * 7 + [float("inf")]
+    times = theory.time_to_target(theory.plan(**PLANNED), latencies, quorum=20, timeout=12)
+    options = ("--latencies", "32x1,7x10,inf", "--quorum", "20", "--timeout", "12")
+    code, out, err = command(*SHORT, *options, "--json")
+    assert (code, json.loads(out)["time_to_target"], err) == (0, times.to_dict(), "")
+    code, out, _ = command(*SHORT, *options)
+    figures = f"{times.synchronous_seconds:.3g} s", f"{times.steps} steps of"
+    assert (code, all(text in out for text in figures)) == (0, True)
+    code, out, _ = command(*SHORT, "--latencies", "39x1,inf")
+    assert (code, "never" in out, "wait forever for 1 of" in out) == (0, True, True)
+
+
 WRONG = """
 plan : --dim | plan -d 20 -m 40 : needs --byzantine and --samples | nonsense : nonsense
 {} --batches 20 --target-error 1 : leave one | {} --target-error 0.01 : out of reach
@@ -47,6 +60,8 @@ plan : --dim | plan -d 20 -m 40 : needs --byzantine and --samples | nonsense : n
 {} --clients many : 'many' | {} --dim 2.5 : '2.5' | {} --epsilon nan : epsilon
 {} --colour red : --colour | {} --plot curve.nonsense : nonsense
 {} --plot /nowhere/at/all.png : /nowhere/at/all.png
+{} --latencies 3xa : 3xa | {} --latencies 39x1 : 39 clients | {} --latencies 40x0 : latencies
+{} --quorum 20 : --latencies | {} --latencies 40x1 --quorum 3 : quorum must
 """
 
 

@@ -15,6 +15,7 @@ from flwr_byz.aggregation import NormTrimming
 from flwr_byz.redteam.runs import ROBUST
 from flwr_byz.redteam.swap import exchange
 from flwr_byz.server.strategy import GeometricMedianOfMeans as Classic
+from flwr_byz.serverapp.strategy import AsyncGeometricMedianOfMeans
 from flwr_byz.serverapp.strategy import GeometricMedianOfMeans as Message
 from tests.support.answering_grid import AnsweringGrid
 
@@ -84,3 +85,9 @@ def test_nothing_is_kept_of_a_strategy_that_is_no_fedavg_with_a_note(api):
     robust, (note,) = exchange(wrapper, 2)
     assert robust.settings.num_byzantine == 2
     assert "DifferentialPrivacyServerSideFixedClipping is no FedAvg" in note
+
+
+def test_that_rounds_wait_for_all_clients_in_place_of_steps_is_noted():
+    robust, notes = exchange(AsyncGeometricMedianOfMeans(num_byzantine=2), 2)
+    assert type(robust) is Message
+    assert "waits for all clients" in notes[0]

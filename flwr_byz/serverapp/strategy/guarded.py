@@ -79,7 +79,7 @@ class Guarded(GuardedBase, Strategy):
         resumed = self._rounds.resume(numpy_arrays(initial_arrays))
         with closing(resumed) as history, ExitStack() as at_end:
             self._is_running = True
-            at_end.callback(setattr, self, "_is_running", False)
+            at_end.callback(self._end_training)
             if history.finished > num_rounds:
                 text = f"the checkpoint in {history.folder} is of round {history.finished}, after"
                 raise ValueError(f"{text} num_rounds={num_rounds}")
@@ -98,9 +98,9 @@ class Guarded(GuardedBase, Strategy):
 
             names = list(signature(Strategy.start).parameters)  # of the installed Flower
             later = names[names.index("evaluate_fn") + 1 :]
-            initial = initial_arrays if history.finished else self._of_checkpoint()
+            initial = self._of_checkpoint() if history.finished == 0 else initial_arrays
             result = super().start(
-                grid=grid if isinstance(grid, self._grid_kind) else self._grid_kind(grid),
+                grid=self._grid_kind.around(grid),
                 initial_arrays=initial,
                 num_rounds=num_rounds,
                 timeout=timeout,
@@ -185,6 +185,10 @@ class Guarded(GuardedBase, Strategy):
         history.evaluate[server_round] = metrics
         _log_counts("aggregate_evaluate", metrics)
         return MetricRecord(metrics)
+
+    def _end_training(self) -> None:
+        """Let go of what only a training that runs needs."""
+        self._is_running = False
 
     def _of_checkpoint(self) -> ArrayRecord:
         """Return the model of the checkpoint that training goes on from, and hold it no longer."""

@@ -9,6 +9,7 @@ from flwr.supercore import log
 from ...hardening import Evaluated, FormOf, Trained
 from ...payload import arrays_layout, read_arrays
 from ...strategies import HardenedBase
+from ...transport import AsyncGrid
 from ...wrapped import check_strategy
 from ..messages import form_of, rebuilt
 from .guarded import Guarded
@@ -73,6 +74,9 @@ class Hardened(HardenedBase[Strategy, ArrayRecord], Guarded):
 
     def _check(self, strategy: Strategy) -> None:
         check_strategy(strategy, Strategy)
+        if isinstance(strategy, Guarded) and strategy._grid_kind is AsyncGrid:
+            text = "has these checks itself, and Hardened waits for all nodes: start it as it is"
+            raise TypeError(f"{type(strategy).__name__} {text}")
         if type(strategy).start is not Strategy.start and not isinstance(strategy, Guarded):
             text = "%s.start is not called: Hardened runs the rounds"
             log(WARNING, text, type(strategy).__name__)
