@@ -19,7 +19,8 @@ from .bounded import BoundedPull, copy_of
 from .limits import Limits, ReplyTooLarge
 
 _LEAST_PAUSE, _MOST_PAUSE = 0.02, 2.0  # seconds between two looks at all who have not replied
-_MOST_PATIENCE = 1.0  # seconds that one reply may hold up the others
+_PATIENCE = 1.0  # seconds that one reply may hold up the others
+_LEAST_SPEED = 8 << 20  # bytes a second, at which a large reply may hold them up for longer
 _MAX_REASON = 200
 
 # What a reply's own bytes make Flower raise; anything else (network, memory) has another cause.
@@ -96,9 +97,10 @@ class Arrivals:
                 arguments = self._waiting[self._latest]
                 threading.Thread(target=self._pull, args=arguments, daemon=True).start()
                 self._num_under_way += 1
+                patience = max(_PATIENCE, arguments[1] / _LEAST_SPEED)
                 half_share = left / (2 * (len(queue) + self._num_under_way))
-                self._next_start = time.monotonic() + min(_MOST_PATIENCE, half_share)
-            wait = max(self._next_start - time.monotonic(), 0.0) if queue else _MOST_PATIENCE
+                self._next_start = time.monotonic() + min(patience, half_share)
+            wait = max(self._next_start - time.monotonic(), 0.0) if queue else _PATIENCE
             try:
                 message_id, replies = self._pulled.get(timeout=min(left, wait))
             except Empty:

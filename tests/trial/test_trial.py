@@ -58,10 +58,9 @@ def test_steps_wait_neither_for_a_frozen_node_nor_for_a_slow_one_and_a_kill_lose
     options = {"rule": "AsyncGeometricMedianOfMeans", "attack": "SignFlip(scale=10)"}
     options |= {"num-byzantine": 2, "num-clients": 8, "round-timeout": 600.0}
     with Deployment(tmp_path, 8, ROOT, {slow: "slow:20"}) as deployment:
-        deployment.await_nodes()
-        deployment.signal_node(frozen, signal.SIGSTOP)
         run = deployment.run(options | {"num-rounds": most_steps})
-        _, _, first_error = next(filter(None, map(round_of, run)))
+        _, _, first_error = next(filter(None, map(round_of, run)))  # all nodes are there
+        deployment.signal_node(frozen, signal.SIGSTOP)
         for _ in filter(round_of, run):
             entries = replies(deployment).values()
             if "used" in [of_step[slow]["reply"] for of_step in entries]:
