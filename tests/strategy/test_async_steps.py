@@ -342,7 +342,6 @@ WRONG = {
     "quorum must be": (ValueError, {"num_byzantine": 2, "quorum": 4}),
     "quorum must": (ValueError, {"num_byzantine": 2, "num_batches": 6, "quorum": 7}),
     "num_byzantine": (TypeError, {"num_byzantine": None, "num_batches": 9}),
-    "at most 8": (ValueError, {"num_byzantine": 2, "quorum": 9}),
     "leave room for one": (ValueError, {"num_byzantine": 2, "concurrency": 2}),
     "max_staleness": (ValueError, {"num_byzantine": 2, "max_staleness": -1}),
     "staleness_exponent": (ValueError, {"num_byzantine": 2, "staleness_exponent": -0.5}),
