@@ -52,7 +52,7 @@ class Arrivals:
         self._waiting: dict[str, tuple[Message, int, float]] = {}  # with its room and its end
         self._queue: deque[str] = deque()  # of those that are to be pulled
         self._failed: deque[Message] = deque()
-        self._pulled: SimpleQueue[tuple[str, list[Message] | None]] = SimpleQueue()
+        self._pulled: SimpleQueue[tuple[str, list[Message] | Exception | None]] = SimpleQueue()
         self._latest, self._next_start, self._pause = "", 0.0, _LEAST_PAUSE
         self._num_under_way = self._num_misses = 0
 
@@ -81,7 +81,7 @@ class Arrivals:
 
     def fail(self, message: Message, error: Exception) -> None:
         """Let the reply to a message be an error."""
-        self._failed.append(_error_reply(message, error))
+        self._failed.append(_failed(message, error))
 
     def until(self, deadline: float) -> Iterator[Message]:
         """Yield replies until all are in or the deadline is reached, by the monotonic clock."""
@@ -102,21 +102,21 @@ class Arrivals:
                 self._next_start = time.monotonic() + min(patience, half_share)
             wait = max(self._next_start - time.monotonic(), 0.0) if queue else _PATIENCE
             try:
-                message_id, replies = self._pulled.get(timeout=min(left, wait))
+                message_id, pulled = self._pulled.get(timeout=min(left, wait))
             except Empty:
                 continue
             if message_id == self._latest:
                 self._latest, self._next_start = "", 0.0
-            if replies is None:  # that pull waits for its node
+            if pulled is None:  # that pull waits for its node
                 continue
             self._num_under_way -= 1
             message, _, end = self._waiting[message_id]
-            if not replies and time.monotonic() >= end:
-                replies = [_error_reply(message, TimeoutError("it took too long"))]
-            if replies:
+            if not pulled and time.monotonic() >= end:
+                pulled = TimeoutError("it took too long")
+            if pulled:
                 del self._waiting[message_id]
                 self._num_misses, self._pause = 0, _LEAST_PAUSE
-                yield replies.pop()
+                yield pulled.pop() if isinstance(pulled, list) else _failed(message, pulled)
                 continue
             queue.append(message_id)
             self._num_misses += 1
@@ -131,18 +131,17 @@ class Arrivals:
         message_id = message.metadata.message_id
         seconds = end - time.monotonic()
         limits = Limits(room, seconds, stalled=lambda: self._pulled.put((message_id, None)))
+        pulled: list[Message] | Exception
         try:
-            replies = self._bounded_pull(message_id, limits)
-            if len(replies) > 1:
-                raise ValueError(f"{len(replies)} replies to one message")
-            for reply in replies:  # the node may have written anything there
+            pulled = self._bounded_pull(message_id, limits)
+            if len(pulled) > 1:
+                raise ValueError(f"{len(pulled)} replies to one message")
+            for reply in pulled:  # the node may have written anything there
                 reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
                 reply.metadata.__dict__["_reply_to_message_id"] = message_id
-        except _UNREADABLE as error:
-            replies = [Message(Unreadable(_described(message, error)), reply_to=message)]
         except Exception as error:  # whatever happens, it must not stop the round
-            replies = [_error_reply(message, error)]
-        self._pulled.put((message_id, replies))
+            pulled = error
+        self._pulled.put((message_id, pulled))
 
 
 def _emptied(message: Message) -> Message:
@@ -152,12 +151,10 @@ def _emptied(message: Message) -> Message:
     return made
 
 
-def _error_reply(message: Message, error: Exception) -> Message:
-    return Message(Error(ErrorCode.UNKNOWN, _described(message, error)), reply_to=message)
-
-
-def _described(message: Message, error: Exception) -> str:
-    """Describe and log why there is no reply."""
+def _failed(message: Message, error: Exception) -> Message:
+    """Return what stands for a reply that cannot be had, and log why."""
     node, reason = message.metadata.dst_node_id, f"{type(error).__name__}: {error}"[:_MAX_REASON]
     log(WARNING, "no reply of node %d can be had: %s", node, escaped(reason))
-    return reason
+    if isinstance(error, _UNREADABLE):
+        return Message(Unreadable(reason), reply_to=message)
+    return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
