@@ -69,7 +69,7 @@ def plan_command(
         Option(help="Seconds of a reply: 16x1,4x10 for 16 clients with 1 and 4 with 10."),
     ] = None,
     quorum: Annotated[
-        int | None, Option(help="Batches that an asynchronous step waits for; 2q + 1 by default.")
+        int | None, Option(help="Batches that an asynchronous step waits for; by default half.")
     ] = None,
     timeout: Annotated[
         float | None, Option(help="Seconds after which a client is given up.")
