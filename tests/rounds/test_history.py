@@ -128,6 +128,7 @@ def test_a_server_that_is_killed_five_times_ends_as_one_that_is_not(tmp_path):
 @pytest.mark.slow
 def test_a_server_that_makes_steps_and_is_killed_ten_times_misses_none(tmp_path):
     ended = killed(10, step_to_the_end, tmp_path, 40, 0.3)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "audit.jsonl"}
     metrics = ended["train_metrics_clientapp"]
     assert list(metrics) == list(range(1, 41))
     assert list(ended["evaluate_metrics_serverapp"]) == list(range(41))

@@ -4,6 +4,7 @@ Each of the nodes 0 … m − 1 answers what a `reply` makes of (node, round, mo
 reply, an Error is one, None is silence.
 """
 
+import tempfile
 from functools import cache, partial
 from types import SimpleNamespace
 
@@ -192,6 +193,7 @@ def train_to_the_end(folder, num_rounds, connection):
 
 def step_to_the_end(folder, num_steps, connection):
     """Train as `train_to_the_end`, in steps: node 0 attacks, 1 is late, and 2 never replies."""
+    tempfile.tempdir = str(folder)
     send_once = cache(connection.send)
 
     def reply(node, step):

@@ -95,7 +95,8 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     However fast a client answers, one reply of it counts in a step, for it is asked once a step.
     How old a reply is follows from what the server sent to whom, not from what the client says.
-    Models that nodes still train on are kept in a temporary folder until the end of `start`.
+    Models that nodes still train on are kept in temporary files (in the folder ``TMPDIR``, or the
+    system's) until the end of `start`.
 
     What holds, whenever Byzantine clients reply: each aggregate lies within "byz-bound" times the
     largest distance of the honest batch means from any point; these are means of scaled updates
