@@ -23,8 +23,8 @@ rule : 'best' : rule must be one of FedAvg | attack : 'Nonsense' : choose from
 num-byzantine : -2 : greater than or equal to -1 | num-rounds : 0 : greater than or equal to 1
 num-byzantine : 5 : at most 4, fewer than half of the 10 nodes | unknown : 1 : not permitted
 num-clients : -1 : greater than or equal to 0 | seed : -1 : greater than or equal to 0
-audit : 'trail.jsonl' : only the rules GeometricMedianOfMeans, RobustFedAvg, AsyncGeometricMedianOfMeans write it
-checkpoints : 'folder' : only the rules GeometricMedianOfMeans, RobustFedAvg, AsyncGeometricMedianOfMeans write it
+audit : 'trail.jsonl' : only the rules GeometricMedianOfMeans, RobustFedAvg,
+checkpoints : 'folder' : only the rules GeometricMedianOfMeans, RobustFedAvg,
 round-timeout : 0 : greater than 0
 """
 
