@@ -1,7 +1,7 @@
 """What happens beside replies to a training in steps: nodes that leave, files that go, errors."""
 
+import tempfile
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -215,31 +215,24 @@ def test_models_are_kept_only_while_a_reply_to_them_can_count():
         assert kept == steps
 
 
-def test_no_file_is_left_where_the_disk_is_full_or_training_is_over(monkeypatch):
+def test_no_file_is_left_open_where_the_disk_is_full_or_training_is_over(monkeypatch):
+    opened, temporary = [], tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: opened.append(temporary()) or opened[-1])
     models, disk = SentModels(), SimpleNamespace(dtype=np.dtype("f4"), nbytes=4)
     disk.tofile = lambda file: file.write(b"part") and _full()
     with pytest.raises(OSError, match="full"):
         models.keep(1, SimpleNamespace(floats=lambda: [disk]))
-    assert list(Path(models._folder.name).iterdir()) == []
-    folders = []
-
-    def keep(self, *arguments, own=SentModels.keep):
-        own(self, *arguments)
-        folders.append(Path(self._folder.name))
-
-    monkeypatch.setattr(SentModels, "keep", keep)
-    strategy = of_three(quorum=2)
-    trained(strategy, Nodes(3, delay=lambda node: 20.0 * (node == 2)))
-    assert folders
-    assert not any(folder.exists() for folder in folders)
+    assert opened[0].closed
+    trained(of_three(quorum=2), Nodes(3, delay=lambda node: 20.0 * (node == 2)))
+    assert len(opened) > 1
+    assert all(file.closed for file in opened)
 
 
-def test_a_file_that_is_gone_costs_the_reply_alone():
+def test_a_file_that_is_gone_costs_the_reply_alone(monkeypatch):
     server = Server(9)
     server.run_step(*range(2, 7))
     server.begin()
-    for path in Path(server.strategy._models._folder.name).iterdir():
-        path.unlink()
+    monkeypatch.setattr(SentModels, "floats", lambda *_: _full())
     good = [(node, server.trained(node, 0.5)) for node in range(2, 7)]
     metrics, _ = server.end((0, [np.ones(5, "f4")]), *good)
     assert metrics["byz-rejected"] == 1
