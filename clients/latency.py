@@ -94,7 +94,7 @@ _CLASSES: Mapping[str, type[Latency]] = {
 
 
 def make_latency(text: str) -> Latency:
-    """Make a latency from its class and options; raise ValueError where there is none such."""
+    """Make a latency from its class and options; raise ValueError where it is not known."""
     name, options = parse_call(text, "a latency", "TwoSpeed(factor=10)")
     if name not in _CLASSES:
         raise ValueError(f"latency must be one of {', '.join(_CLASSES)}, got {name!r}")

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from flwr_byz import aggregation
 from flwr_byz.aggregation import GeometricMedian, NormTrimming, SpectralFilter, robust_mean
+from flwr_byz.aggregation.batches import default_quorum
 from flwr_byz.aggregation.pre_aggregation import PreAggregation
 from flwr_byz.aggregation.rule import Rule as AggregationRule
 
@@ -212,7 +213,7 @@ class AsyncRule(PapersRule):
     def quorum_of(self, num_clients: int, num_byzantine: int) -> int:
         """Return how many batches a step waits for."""
         k = self.batches(num_clients, num_byzantine)
-        return min(self.quorum or max(2 * num_byzantine + 1, k // 2 + 1), k)
+        return min(self.quorum or default_quorum(k, num_byzantine), k)
 
 
 OWN: Mapping[str, type[OwnRule]] = {GMOM: PapersRule, ROBUST: OwnRule, ASYNC: AsyncRule}

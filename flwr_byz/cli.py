@@ -64,16 +64,11 @@ def plan_command(
         int | None, Option(help="Clients take so many steps, and reply weights.")
     ] = None,
     distance: Annotated[float | None, Option(help="‖θ0 − θ*‖ at the start; √d by default.")] = None,
-    latencies: Annotated[
-        str | None,
-        Option(help="Seconds of a reply: 16x1,4x10 for 16 clients with 1 and 4 with 10."),
-    ] = None,
+    latencies: Annotated[str | None, Option(help="Seconds of a reply, as 16x1,4x10.")] = None,
     quorum: Annotated[
         int | None, Option(help="Batches that an asynchronous step waits for; by default half.")
     ] = None,
-    timeout: Annotated[
-        float | None, Option(help="Seconds after which a client is given up.")
-    ] = None,
+    timeout: Annotated[float | None, Option(help="Seconds until a client is given up.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,
     plot: Annotated[Path | None, Option(help="Draw error over k to this PNG, SVG or PDF.")] = None,
 ) -> None:

@@ -3,7 +3,6 @@
 Also what a round leaves of them in the audit trail.
 """
 
-from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .aggregation import Aggregate
+from .aggregation.batches import replies_that_fill
 from .aggregation.gram import Gram, form_and_measure, gram
 from .aggregation.rows import BatchSums, Rows, StoredRows, Vector
 from .audit import BatchRecord, RoundRecord, Verdict
@@ -116,7 +116,7 @@ def stream(
     used: dict[ClientId, Reply] = {}
     counters = {batch: (len(place), row.counters) for batch, row in kept.items()}
     answered: set[ClientId] = set()
-    missing = {batch: (size + 1) // 2 for batch, size in Counter(grouping.values()).items()}
+    missing = replies_that_fill(grouping.values())
     first: Model | None = None  # held until another reply differs
     for reply in replies:
         client = reply.client

@@ -95,7 +95,7 @@ def _key(run: Mapping[str, Any]) -> tuple[Any, ...]:
 def _times(
     measure: str, run: Mapping[str, Any], waited: Mapping[str, Any] | None
 ) -> tuple[float, float]:
-    """Return when a run and the one that waits are at the target; NaN where there is none."""
+    """Return when a run and the one that waits are at the target; NaN without a target."""
     if waited is None:
         return math.nan, math.nan
     target = (1 + _MORE) * _error(measure, waited["values"][-1])

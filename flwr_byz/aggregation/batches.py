@@ -1,6 +1,7 @@
 """Grouping m clients into k batches (the paper's Algorithm 2, step 1) and choosing k."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -81,3 +82,13 @@ def check_batches(num_byzantine: int | None, num_batches: int | None) -> None:
         q = num_byzantine or 0
         note = f" (2q + 1 for num_byzantine={q})" if q else ""
         check_number("num_batches", num_batches, whole=True, least=2 * q + 1, note=note)
+
+
+def replies_that_fill(batch_of: Iterable[int]) -> dict[int, int]:
+    """Return how many replies fill each batch, half of its clients, from the batch of each."""
+    return {batch: (size + 1) // 2 for batch, size in Counter(batch_of).items()}
+
+
+def default_quorum(num_batches: int, num_byzantine: int) -> int:
+    """Return how many of k batches a step waits for: more than half, at least 2q + 1 if it can."""
+    return min(max(num_batches // 2, 2 * num_byzantine) + 1, num_batches)

@@ -8,11 +8,10 @@ angles to that of the others, both times (1 + s)^(−a). The mean of a batch's r
 the step is the geometric median of the rows.
 """
 
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import count, islice
+from itertools import islice
 from math import inf, nan, sqrt
 from numbers import Real
 from typing import Any
@@ -20,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..aggregation import split_into_batches
+from ..aggregation.batches import default_quorum, split_into_batches
 from ..checks import check_number, wrong_kind, wrong_value
 from ..json_lines import plain
 from .constants import LINEAR_REGRESSION, Statistics
+from .course import Clients, Step
 from .plans import Plan
 
 _LEAST_FACTOR = 0.01  # of a round: one of 0 would leave nothing for the next to shrink
@@ -112,9 +112,7 @@ def time_to_target(
     -----
     The seconds of a round and of a step are exact, but for the server's own time; the number of
     steps is not proved. The factor of a round is the clean one: an attack slows down both modes,
-    and the rounds of a plan allow for that. In simulations of linear regression the asynchronous
-    time is within 30 % of this in most settings without an attack, and within a factor of 2 in most
-    with one, usually below.
+    and the rounds of a plan allow for that.
 
     Not modelled are latencies that vary, for which rounds take longer; clients whose data differ,
     of which the fast ones weigh more; norms that are trimmed; and Byzantine clients that reply
@@ -139,11 +137,11 @@ def time_to_target(
     limit = inf if timeout is None else float(timeout)
     batches = split_into_batches(range(m), k)
     batch_of = [number for number, batch in enumerate(batches) for _ in batch]
-    clients = _Clients(
+    clients = Clients(
         seconds=[float(each) if each <= limit else inf for each in latencies],
         timeout=limit,
         batch_of=batch_of,
-        quorum=min(quorum or max(2 * q + 1, k // 2 + 1), k),
+        quorum=quorum or default_quorum(k, q),
         max_staleness=max_staleness,
     )
     per_round = min(max(map(float, latencies)), limit)
@@ -180,66 +178,6 @@ def _check_latency(value: Any) -> None:
         raise wrong_kind("latencies", needed, value)
     if not float(value) > 0:
         raise wrong_value("latencies", needed, value)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A step: when it is made, and which replies have come for it."""
-
-    seconds: float
-    replies: Sequence[tuple[int, int]]  # clients, and how many steps old their models are
-    too_old: Sequence[int]  # clients
-    num_filled: int  # batches
-
-
-@dataclass(frozen=True)
-class _Clients:
-    """Clients that take equally long for each of their replies, infinity for those that do not."""
-
-    seconds: Sequence[float]
-    timeout: float
-    batch_of: Sequence[int]
-    quorum: int
-    max_staleness: int
-
-    @property
-    def num_answering(self) -> int:
-        """Number of batches of which half of the clients ever reply."""
-        replying = Counter(b for b, s in zip(self.batch_of, self.seconds, strict=True) if s < inf)
-        return sum(replying[batch] >= half for batch, half in self._halves.items())
-
-    @property
-    def _halves(self) -> dict[int, int]:
-        return {batch: (size + 1) // 2 for batch, size in Counter(self.batch_of).items()}
-
-    def steps(self) -> Iterator[_Step]:
-        """Yield the steps, as long as there are more, as of `AsyncGeometricMedianOfMeans`.
-
-        Free clients are given the newest model when a step begins. It is made when a quorum of
-        batches holds the replies of half of their clients, or all clients have replied or are given
-        up.
-        """
-        coming: list[tuple[float, int, int, int]] = []  # a heap of replies
-        numbers, now, free = count(), 0.0, [*range(len(self.seconds))]
-        for step in count(1):
-            for client in sorted(free):
-                end = now + min(self.seconds[client], self.timeout)
-                heapq.heappush(coming, (end, next(numbers), client, step))
-            free, replies, too_old, missing = [], [], [], self._halves
-            while coming and sum(n <= 0 for n in missing.values()) < self.quorum:
-                now, _, client, sent_in = heapq.heappop(coming)
-                if now == inf:
-                    return
-                free.append(client)
-                if self.seconds[client] == inf:
-                    continue
-                if step - sent_in > self.max_staleness:
-                    too_old.append(client)
-                else:
-                    replies.append((client, step - sent_in))
-                    missing[self.batch_of[client]] -= 1
-            fresh = len({self.batch_of[client] for client, _ in replies})
-            yield _Step(now, replies, too_old, fresh)
 
 
 @dataclass(frozen=True)
@@ -284,7 +222,7 @@ class _Descent:
         """The error of the newest model."""
         return float(np.abs(self._errors[-1]).max())
 
-    def go_on(self, made: _Step) -> float:
+    def go_on(self, made: Step) -> float:
         """Make a step; return how old the models are that its rows come from, on average."""
         step = len(self._errors)
         members = defaultdict[int, list[int]](list)
@@ -309,13 +247,13 @@ class _Descent:
 
 
 def _followed(
-    made: Iterable[_Step], descent: _Descent, target: float, window: int
-) -> tuple[list[_Step], list[float], int | None]:
+    made: Iterable[Step], descent: _Descent, target: float, window: int
+) -> tuple[list[Step], list[float], int | None]:
     """Go on until the error has been at most the target for so many steps after the first.
 
     Returns the steps, the ages of their rows, and how many steps lead to the target, if any do.
     """
-    course, ages, num_below = list[_Step](), list[float](), 0
+    course, ages, num_below = list[Step](), list[float](), 0
     for step in made:
         course.append(step)
         ages.append(descent.go_on(step))
@@ -341,7 +279,7 @@ def _median(points: _Values, scatter: _Values) -> _Values:
     return median
 
 
-def _hints(made: TimeToTarget, plan: Plan, clients: _Clients) -> tuple[str, ...]:
+def _hints(made: TimeToTarget, plan: Plan, clients: Clients) -> tuple[str, ...]:
     """Return why times are long or infinite, and what would help."""
     least, answering = 2 * plan.num_byzantine + 1, clients.num_answering
     if answering < least:

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from ...aggregation import GeometricMedian
+from ...aggregation.batches import default_quorum
 from ...at_work import AtWork
 from ...checks import check_number, shown
 from ...hardening import Trained
@@ -224,7 +225,7 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
 
     def _waiting(self) -> dict[str, Any]:
         k = self.settings.batches_for(max(len(self._asked()), 1))
-        quorum = self.quorum or max(self._fewest, k // 2 + 1)
+        quorum = self.quorum or default_quorum(k, self.settings.num_byzantine or 0)
         return {"quorum": min(quorum, k), "keep_steps": self.keep_steps}
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> Trained:
