@@ -57,8 +57,8 @@ pip_flower = .venv-flower-$*/bin/python -m pip --quiet --disable-pip-version-che
 
 $(TEST_FLOWER): test-flower-%:  # flwr and flwr-nightly are the same files
 	$(PYTHON) -m venv .venv-flower-$*
-	$(pip_flower) install --upgrade --editable ".[plots]" hypothesis mypy pytest \
-		pytest-xdist scikit-learn
+	$(pip_flower) install --upgrade --editable ".[plots]" hypothesis mypy psutil \
+		pytest pytest-xdist scikit-learn trustme
 	$(pip_flower) uninstall --yes flwr flwr-nightly
 	$(pip_flower) install --upgrade "$(FLOWER_$*)"
 	.venv-flower-$*/bin/python -m mypy

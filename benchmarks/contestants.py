@@ -61,7 +61,7 @@ class Replies:
             for client, array in enumerate(arrays)
         ]
         self.model = Array(np.zeros(dim, np.float32))
-        self._arrays = arrays
+        self.arrays = arrays
         self.vectors = [np.frombuffer(array.data, np.float32)[-dim:] for array in arrays]
 
     def num_available(self) -> int:
@@ -86,7 +86,7 @@ class Replies:
         """Return the replies as messages, made anew: some strategies of Flower's empty them."""
         messages = []
         TaskIdentity.task_id = TaskIdentity.run_id = 1
-        for client, array in enumerate(self._arrays):
+        for client, array in enumerate(self.arrays):
             TaskIdentity.node_id = client + 1
             request = Message(RecordDict(), dst_node_id=client + 1, message_type="train")
             metrics = MetricRecord({"num-examples": 1})

@@ -141,7 +141,8 @@ def summary(measure: str, cells: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(rows)
     for name, of_clean in {"time": "time", "ratio": "ratio", "clean": "final"}.items():
         found[name] = found.option.map(clean[of_clean]).astype(float)
-    found["beside_fedbuff"] = found.time / clean.time.get(title(FEDBUFF), math.nan)
+    fedbuff = clean.time.get(title(FEDBUFF), math.inf)
+    found["beside_fedbuff"] = found.time / fedbuff if fedbuff < math.inf else math.nan
     place = {SYNC: 0, title(FEDBUFF): 2}
     return found.sort_values(
         "option", key=lambda names: names.map(lambda name: place.get(name, 1)), kind="stable"

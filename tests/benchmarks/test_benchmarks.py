@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import attack_cost, measure, mixing, report
-from benchmarks.contestants import GMOM, Contestant
+from benchmarks import async_steps, attack_cost, measure, mixing, report
+from benchmarks.contestants import GMOM, Contestant, Replies
 from clients.run import Run
 from flwr_byz import json_lines
+from flwr_byz.serverapp.strategy import AsyncGeometricMedianOfMeans
 
 
 def test_a_run_leaves_rows_a_table_and_a_picture_and_a_second_one_adds_nothing(
@@ -95,3 +96,18 @@ def test_pre_aggregation_is_timed_beside_the_same_rule_without(tmp_path, monkeyp
     bare = table.rule.isin(["geometric median", "spectral filter"])
     assert (table["/ without"][bare] == 1).all()
     assert table["/ RobustFedAvg"].notna().tolist() == [False] * 4 + [True]
+
+
+def test_the_replies_of_half_steps_are_one_step_old_and_all_clients_count(tmp_path, monkeypatch):
+    strategy = AsyncGeometricMedianOfMeans(num_byzantine=1, quorum=5)
+    course = async_steps.Course(strategy, Replies(10, 1000), num_parts=2)
+    course.go_on()
+    metrics = course.go_on()
+    assert (metrics["byz-clients"], metrics["byz-batches"], metrics["byz-staleness"]) == (5, 10, 1)
+    monkeypatch.setattr(async_steps, "CELLS", ((10, 1000),))
+    monkeypatch.setattr(measure, "MOST_ROUNDS", 1)
+    async_steps.main(tmp_path)
+    table = pd.read_csv(tmp_path / "async-steps.csv")
+    assert table.what[0] == async_steps.ROUND
+    assert table["/ round"][0] == 1
+    assert (table.seconds > 0).all()

@@ -18,7 +18,6 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable import inflatable_object as inflatable
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.fleet_http_connection import http_request_response
 
 
 class Forged(Array):
@@ -63,6 +62,9 @@ def answer(message, kind, send, push_object):
 
 
 def main(superlink, ca, key, kind):
+    # Flower 1.38 has none, and the tests need the rest of this file there.
+    from flwr.supernode.fleet_http_connection import http_request_response
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # goes offline first
     private = load_ssh_private_key(Path(key).read_bytes(), None)
     keys = private, private.public_key()
