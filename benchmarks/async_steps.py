@@ -10,12 +10,10 @@ import pandas as pd
 import typer
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from rich.console import Console
 
-from flwr_byz.pages import Table
 from flwr_byz.serverapp.strategy import AsyncGeometricMedianOfMeans, GeometricMedianOfMeans
 
-from . import measure
+from . import measure, report
 from .contestants import Contestant, Replies
 
 CELLS = ((20, 10**6), (100, 10**5), (100, 10**6))
@@ -69,12 +67,7 @@ def main(
     comes from a file.
     """
     table = pd.DataFrame([row for cell in CELLS for row in rows(*cell)])
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / "async-steps.csv"
-    table.to_csv(path, index=False)
-    console = Console()
-    console.print(Table(list(table), table.astype(str).to_numpy().tolist()).for_terminal())
-    console.print(f"table: {path}", soft_wrap=True)
+    report.write_csv(table, results / "async-steps.csv")
 
 
 def rows(m: int, d: int) -> list[dict[str, Any]]:

@@ -10,14 +10,13 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from clients.run import Run
-from flwr_byz.pages import Table
 from simulations.declaration import STUDIES, load
 from simulations.flower import train_through_flower
 
+from . import report
 from .contestants import GMOM
 
 
@@ -43,12 +42,7 @@ def main(
         table[["/ no attack", "least", "most"]] = ratios.T
         tables.append(table)
     table = pd.concat(tables)
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / "attack-cost.csv"
-    table.to_csv(path, index=False)
-    console = Console()
-    console.print(Table(list(table), table.astype(str).to_numpy().tolist()).for_terminal())
-    console.print(f"table: {path}", soft_wrap=True)
+    report.write_csv(table, results / "attack-cost.csv")
 
 
 def seconds_per_round(runs: Sequence[Run], rounds: int, repeats: int) -> np.ndarray:

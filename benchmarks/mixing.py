@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 import typer
 from flwr.app import ArrayRecord, ConfigRecord
-from rich.console import Console
 
 from flwr_byz.aggregation import AdaptiveClipping, NearestNeighborMixing, SpectralFilter
-from flwr_byz.pages import Table
 from flwr_byz.serverapp.strategy import RobustFedAvg
 
-from . import measure
+from . import measure, report
 from .contestants import Contestant, Replies, train
 
 CELLS = ((100, 10**6, 50), (100, 10**6, 100))
@@ -44,13 +42,7 @@ def main(
     Where ByzFL is installed, its mixing and median are timed on the batch means, once.
     """
     table = pd.DataFrame([row for cell in CELLS for row in rows(*cell)])
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / "mixing.csv"
-    table.to_csv(path, index=False)
-    console = Console()
-    shown = table.astype(object).fillna("").astype(str)
-    console.print(Table(list(shown), shown.to_numpy().tolist()).for_terminal())
-    console.print(f"table: {path}", soft_wrap=True)
+    report.write_csv(table, results / "mixing.csv")
 
 
 def rows(m: int, d: int, k: int) -> Iterator[dict[str, Any]]:

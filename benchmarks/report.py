@@ -8,8 +8,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from rich.console import Console
 
-from flwr_byz.pages import STYLE, save
+from flwr_byz.pages import STYLE, Table, save
 
 from .contestants import GMOM, ROOFLINE
 
@@ -130,3 +131,13 @@ def _picture(rounds: pd.DataFrame) -> Figure:
         panels[0].set_ylabel("seconds of a whole call")
         panels[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table to a file, and show it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+    console = Console()
+    shown = table.astype(object).fillna("").astype(str)
+    console.print(Table(list(shown), shown.to_numpy().tolist()).for_terminal())
+    console.print(f"table: {path}", soft_wrap=True)

@@ -62,7 +62,7 @@ def answer(message, kind, send, push_object):
 
 
 def main(superlink, ca, key, kind):
-    # Flower 1.38 has none, and the tests need the rest of this file there.
+    # not in Flower 1.38, with which tests import the rest of this file
     from flwr.supernode.fleet_http_connection import http_request_response
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # goes offline first
