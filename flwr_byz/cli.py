@@ -66,7 +66,7 @@ def plan_command(
     distance: Annotated[float | None, Option(help="‖θ0 − θ*‖ at the start; √d by default.")] = None,
     latencies: Annotated[str | None, Option(help="Seconds of a reply, as 16x1,4x10.")] = None,
     quorum: Annotated[
-        int | None, Option(help="Batches that an asynchronous step waits for; by default half.")
+        int | None, Option(help="Batches an asynchronous step awaits; by default more than half.")
     ] = None,
     timeout: Annotated[float | None, Option(help="Seconds until a client is given up.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON instead of tables.")] = False,

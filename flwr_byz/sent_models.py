@@ -55,9 +55,6 @@ class SentModels:
             self._files.pop(step).close()
             del self._dtypes[step]
 
-    def __contains__(self, step: object) -> bool:
-        return step in self._files
-
 
 def _close(files: Mapping[int, IO[bytes]]) -> None:
     for file in files.values():

@@ -145,14 +145,15 @@ def time_to_target(
         max_staleness=max_staleness,
     )
     per_round = min(max(map(float, latencies)), limit)
-    rounds = plan.rounds if per_round < inf and clients.num_answering > 2 * q else None
+    planned = plan.rounds if clients.num_answering > 2 * q else None
+    rounds = planned if per_round < inf else None
 
     window = max_staleness + keep_steps + 1  # steps in which a model still counts
     descent = _Descent(plan, statistics, batch_of, staleness_exponent, keep_steps)
     target, most = 0.0, window
-    if plan.rounds is not None:
-        target = descent.factor**plan.rounds * (1 + _ROUNDING)
-        most = _PATIENCE * (plan.rounds + window)
+    if planned is not None:
+        target = descent.factor**planned * (1 + _ROUNDING)
+        most = _PATIENCE * (planned + window)
     course, ages, steps = _followed(islice(clients.steps(), most), descent, target, window)
     until = course[:steps]
     counted = {client for step in until for client, _ in step.replies}

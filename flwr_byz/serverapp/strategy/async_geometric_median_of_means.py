@@ -252,14 +252,12 @@ class AsyncGeometricMedianOfMeans(GeometricMedianOfMeans):
             return reply
         if sent_in is None:
             return replace(reply, model=None, reason="it was not asked for")
-        staleness = self._step - sent_in
-        from_weights = self.settings.reply == "weights"
+        staleness, reason, base = self._step - sent_in, "", None
         if not staleness:
             return reply
-        reason, base = "", None
         if staleness > self.max_staleness:
             reason = f"it is {staleness} steps old, max_staleness is {self.max_staleness}"
-        elif from_weights:
+        elif self.settings.reply == "weights":
             try:
                 base = self._models.floats(sent_in)
             except (KeyError, OSError):
