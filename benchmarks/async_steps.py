@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from flwr_byz.serverapp.strategy import AsyncGeometricMedianOfMeans, GeometricMedianOfMeans
 
@@ -46,14 +45,7 @@ class Course:
         return metrics
 
     def _reply(self, node: int) -> Message:
-        TaskIdentity.node_id = node
-        content = RecordDict(
-            {
-                "arrays": ArrayRecord({"0": self._replies.arrays[node - 1]}),
-                "metrics": MetricRecord({"num-examples": 1}),
-            }
-        )
-        return Message(content, reply_to=self._at_work.pop(node))
+        return self._replies.reply(node, self._at_work.pop(node))
 
 
 def main(

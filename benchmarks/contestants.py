@@ -61,7 +61,7 @@ class Replies:
             for client, array in enumerate(arrays)
         ]
         self.model = Array(np.zeros(dim, np.float32))
-        self.arrays = arrays
+        self._arrays = arrays
         self.vectors = [np.frombuffer(array.data, np.float32)[-dim:] for array in arrays]
 
     def num_available(self) -> int:
@@ -84,15 +84,17 @@ class Replies:
 
     def messages(self) -> list[Message]:
         """Return the replies as messages, made anew: some strategies of Flower's empty them."""
-        messages = []
-        TaskIdentity.task_id = TaskIdentity.run_id = 1
-        for client, array in enumerate(self.arrays):
-            TaskIdentity.node_id = client + 1
-            request = Message(RecordDict(), dst_node_id=client + 1, message_type="train")
-            metrics = MetricRecord({"num-examples": 1})
-            content = RecordDict({"arrays": ArrayRecord({"0": array}), "metrics": metrics})
-            messages.append(Message(content, reply_to=request))
-        return messages
+        return [
+            self.reply(node, Message(RecordDict(), dst_node_id=node, message_type="train"))
+            for node in self.get_node_ids()
+        ]
+
+    def reply(self, node: int, message: Message) -> Message:
+        """Return the reply of a node to a message."""
+        TaskIdentity.node_id = node
+        metrics = MetricRecord({"num-examples": 1})
+        arrays = ArrayRecord({"0": self._arrays[node - 1]})
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
 def read_all_write_one(replies: Replies) -> NDArray[np.float32]:
